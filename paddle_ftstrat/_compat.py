@@ -1,0 +1,96 @@
+"""Every use of something private in Paddle. Checked on paddlepaddle 2.6.2 and 3.3.1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.base.layer_helper import LayerHelper
+from paddle.nn.layer.norm import _BatchNormBase, _InstanceNormBase
+from paddle.nn.layer.rnn import RNNBase
+
+_NORMS = (_BatchNormBase, _InstanceNormBase, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+_STATISTICS = ("_mean", "_variance")
+
+
+def unwrap(model: nn.Layer) -> nn.Layer:
+    """The user's model inside `paddle.DataParallel`, or the model itself."""
+    while isinstance(model, paddle.DataParallel):
+        model = model._layers
+    return model
+
+
+def is_norm(layer: nn.Layer) -> bool:
+    """Whether a layer normalises: Paddle's classes, or one of another library called …Norm."""
+    return isinstance(layer, _NORMS) or type(layer).__name__.endswith("Norm")
+
+
+def is_batch_norm(layer: nn.Layer) -> bool:
+    """Whether a layer keeps running statistics in the parameters `_mean` and `_variance`."""
+    return isinstance(layer, (_BatchNormBase, nn.BatchNorm))
+
+
+def statistic_names(layer: nn.Layer) -> tuple[str, ...]:
+    """Names of the layer's parameters that are statistics and not weights."""
+    return tuple(name for name in _STATISTICS if name in layer._parameters) if is_batch_norm(layer) else ()
+
+
+def is_container(layer: nn.Layer) -> bool:
+    """Whether a layer only holds others: LayerList, Sequential, LayerDict. RNNs are LayerLists by accident."""
+    containers = (nn.LayerList, nn.Sequential, getattr(nn, "LayerDict", nn.Sequential))
+    return isinstance(layer, containers) and not isinstance(layer, RNNBase)
+
+
+def is_sparse_embedding(layer: nn.Layer) -> bool:
+    """Whether a layer is an Embedding whose gradient is sparse."""
+    return isinstance(layer, nn.Embedding) and bool(getattr(layer, "_sparse", False))
+
+
+def grad_of(param: Any) -> Any | None:
+    """The parameter's gradient tensor itself (`.grad` makes a new Python object each time), or None."""
+    return param._grad_ivar()
+
+
+def after_update(optimizer: Any, act: Callable[[list[tuple[Any, Any]]], None]) -> None:
+    """Have `act([(parameter, gradient), …])` called at the end of each real update of this optimizer.
+
+    Paddle calls `_finish_update` also for a step that mixed precision skips, and says so in `found_inf`. Adamax does
+    work of its own there.
+    """
+    finish_of_class = optimizer._finish_update
+
+    def finish(block: Any, params_grads: Any) -> None:
+        finish_of_class(block, params_grads)
+        if not optimizer._get_auxiliary_var("found_inf"):
+            act(params_grads)
+
+    optimizer._finish_update = finish
+
+
+def master_weight(optimizer: Any, param: Any) -> Any | None:
+    """The float32 copy that the optimizer updates in place of a half-precision parameter, if it keeps one."""
+    return getattr(optimizer, "_master_weights", {}).get(param.name)
+
+
+def accumulators(optimizer: Any) -> dict[str, dict[str, Any]]:
+    """Optimizer state: accumulator name → parameter's `.name` → tensor. Empty before the first step."""
+    return {name: dict(by_param) for name, by_param in optimizer._accumulators.items() if by_param}
+
+
+def create_accumulators(optimizer: Any, params: Iterable[Any]) -> None:
+    """Make the optimizer state of these parameters now instead of at their first step."""
+    if optimizer.helper is None:
+        optimizer.helper = LayerHelper(type(optimizer).__name__)
+    with paddle.no_grad():
+        optimizer._create_accumulators(paddle.static.default_main_program().global_block(), list(params))
+
+
+def forget_traces(model: nn.Layer) -> None:
+    """Drop the programs that `paddle.jit.to_static` has traced: they keep the trainable set of their first call."""
+    for layer in model.sublayers(include_self=True):
+        forward = layer.__dict__.get("forward", None)
+        cache = getattr(forward, "_program_cache", None)
+        if cache is not None:
+            cache.clear()

@@ -1,0 +1,79 @@
+"""Words for errors: one way to say what was wrong, what is allowed, and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+MAX_LISTED = 12
+
+
+def listing(names: Iterable[Any], limit: int = MAX_LISTED) -> str:
+    """The names, comma-separated; past `limit` the rest is counted instead of printed."""
+    names = [str(name) for name in names]
+    shown = ", ".join(names[:limit])
+    rest = len(names) - limit
+    return f"{shown}, … and {rest} more" if rest > 0 else shown
+
+
+def nearest(name: Any, allowed: Iterable[Any]) -> str | None:
+    """The allowed name that looks most like `name`, or None when none is close."""
+    by_folded = {str(option).lower(): str(option) for option in allowed}
+    found = difflib.get_close_matches(str(name).lower(), list(by_folded), n=1, cutoff=0.5)
+    return by_folded[found[0]] if found else None
+
+
+def unknown(what: str, name: Any, allowed: Iterable[Any]) -> str:
+    """The message for a name that is not among the allowed ones."""
+    allowed = [str(option) for option in allowed]
+    hint = nearest(name, allowed)
+    meant = f" Did you mean {hint!r}?" if hint else ""
+    return f"unknown {what} {name!r}.{meant} Allowed: {listing(allowed)}"
+
+
+def check_keys(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Refuse the first given key that is not allowed."""
+    allowed = list(allowed)
+    for key in given:
+        if key not in allowed:
+            raise ValueError(unknown(what, key, allowed))
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    above: float = -math.inf,
+) -> float:
+    """`value` as a finite Python float in the closed range [minimum, maximum] and greater than `above`."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, not {value!r} of type {type(value).__name__}")
+    number = float(value)
+    if not (math.isfinite(number) and minimum <= number <= maximum and number > above):
+        raise ValueError(f"{name} = {value!r} is outside what is allowed: {_range(minimum, maximum, above)}")
+    return number
+
+
+def check_whole(name: str, value: Any, *, minimum: int = 0) -> int:
+    """`value` as a Python int that is at least `minimum`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, not {value!r} of type {type(value).__name__}")
+    number = int(value)
+    if number < minimum:
+        raise ValueError(f"{name} = {value!r} is outside what is allowed: a whole number ≥ {minimum}")
+    return number
+
+
+def _range(minimum: float, maximum: float, above: float) -> str:
+    bounds = []
+    if math.isfinite(above):
+        bounds.append(f"> {above:g}")
+    if math.isfinite(minimum):
+        bounds.append(f"≥ {minimum:g}")
+    if math.isfinite(maximum):
+        bounds.append(f"≤ {maximum:g}")
+    return "a finite number" + (" " + " and ".join(bounds) if bounds else "")

@@ -1,0 +1,66 @@
+"""Optimizer state keyed by (structured parameter name, accumulator), independent of Paddle's generated names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import paddle
+
+from paddle_ftstrat import _compat, _errors
+
+MASTER = "master_weight"
+
+
+def get_state(optimizer: Any, weights: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Structured name → accumulator → tensor (the live ones, not copies); parameters without state are left out.
+
+    Args:
+        optimizer: a Paddle optimizer.
+        weights: structured name → parameter, as `named_weights` gives them.
+    """
+    state: dict[str, dict[str, Any]] = {}
+    stored = _compat.accumulators(optimizer)
+    for name, param in weights.items():
+        found = {kind: by_param[param.name] for kind, by_param in stored.items() if param.name in by_param}
+        master = _compat.master_weight(optimizer, param)
+        if master is not None:
+            found[MASTER] = master
+        if found:
+            state[name] = found
+    return state
+
+
+def set_state(optimizer: Any, weights: Mapping[str, Any], state: Mapping[str, Mapping[str, Any]]) -> None:
+    """Load what `get_state` gave, into this or another optimizer of the same kind. Nothing changes on an error.
+
+    Raises:
+        ValueError: a parameter or accumulator that does not exist here, or another shape or dtype.
+    """
+    strangers = [name for name in state if name not in weights]
+    if strangers:
+        raise ValueError("optimizer state: " + _errors.unknown("parameter", strangers[0], weights))
+    _compat.create_accumulators(optimizer, [weights[name] for name in state])
+    here = get_state(optimizer, weights)
+    pairs = []
+    for name, kinds in state.items():
+        if set(kinds) != set(here[name]):
+            raise ValueError(
+                f"optimizer state of {name!r} is {sorted(kinds)}, but this optimizer keeps {sorted(here[name])}: "
+                "it was saved with another optimizer"
+            )
+        for kind, value in kinds.items():
+            pairs.append((here[name][kind], _checked(f"{name}/{kind}", value, here[name][kind])))
+    with paddle.no_grad():
+        for target, value in pairs:
+            target.set_value(value)
+
+
+def _checked(label: str, value: Any, target: Any) -> Any:
+    value = value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)
+    if list(value.shape) != list(target.shape) or value.dtype != target.dtype:
+        raise ValueError(
+            f"optimizer state {label!r} has shape {list(value.shape)} and dtype {value.dtype}, "
+            f"but {list(target.shape)} and {target.dtype} are needed"
+        )
+    return value

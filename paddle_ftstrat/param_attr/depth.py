@@ -1,0 +1,238 @@
+"""The layers of a model, bottom to top in order of execution, and their division into contiguous blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from paddle_ftstrat import _compat
+from paddle_ftstrat.param_attr import select
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One layer that strategies do not split: its path, its weights' structured names, the layers that make it up."""
+
+    name: str
+    parameters: tuple[str, ...]
+    layers: tuple[nn.Layer, ...] = ()
+
+
+def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] | None = None) -> list[Unit]:
+    """The units of a model, bottom first.
+
+    Containers (LayerList, Sequential, a layer that only wraps them, a backbone that holds a stack of layers) are
+    descended into. What stands inside a container is one unit: a transformer layer, a residual block, an LSTM, a
+    Sequential of leaf layers. Other children of the model that own parameters are units, too. Parameters held by a
+    descended-into layer itself (a class token, say) form a unit below its children. A parameter that several units
+    use belongs to the lowest.
+
+    Args:
+        model: the model.
+        sample_input: one input of the model (a tensor, or a tuple, list or dict of arguments); one forward in eval
+            mode traces the order of execution. Without it the order of registration counts.
+        layers: the units by hand, bottom first: each a selector (glob, sublayer name, regex, function, layer) or a
+            list of selectors. They have to cover every parameter.
+
+    Raises:
+        ValueError: `layers` overlap or leave parameters out.
+        RuntimeError: the forward of `sample_input` fails.
+
+    Example:
+        >>> model = nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 4), nn.Linear(4, 2))
+        >>> [unit.name for unit in find_units(model)]
+        ['0', '1', '2']
+    """
+    model = _compat.unwrap(model)
+    if layers is not None:
+        return _units_by_hand(model, layers)
+    found = list(_expand(model, ""))
+    if sample_input is not None:
+        found = _in_order_of_execution(found, _first_calls(model, found, sample_input))
+    return _without_repeats(model, found)
+
+
+def split(count: int, blocks: int) -> list[int]:
+    """Block number of each of `count` layers, bottom first: contiguous blocks whose sizes differ by at most one.
+
+    Block boundaries are where gradual unfreezing in as many epochs moves them: the top e blocks are the top
+    ⌊count·e/blocks⌋ layers. With fewer layers than blocks each layer is a block.
+
+    Example:
+        >>> split(11, 3)
+        [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
+        >>> split(2, 3)
+        [0, 1]
+    """
+    blocks = max(1, min(blocks, count))
+    tops = [count * e // blocks for e in range(blocks + 1)]
+    numbers = []
+    for below, (lower, upper) in enumerate(zip(tops, tops[1:])):
+        numbers += [blocks - 1 - below] * (upper - lower)
+    return numbers[::-1]
+
+
+def _units_by_hand(model: nn.Layer, layers: Sequence[Any]) -> list[Unit]:
+    units, taken = [], {}
+    for index, selectors in enumerate(layers):
+        names = select.select_all(model, selectors, f"layers[{index}]")
+        clash = sorted(name for name in names if name in taken)
+        if clash:
+            raise ValueError(f"layers[{index}] and layers[{taken[clash[0]]}] both hold {clash}")
+        taken.update(dict.fromkeys(names, index))
+        ordered = tuple(name for name in select.named_weights(model) if name in names)
+        units.append(Unit(_label(selectors, index), ordered))
+    left_out = [name for name in select.named_weights(model) if name not in taken]
+    if left_out:
+        raise ValueError(f"layers= leaves out {left_out}; every parameter needs a layer")
+    return units
+
+
+def _label(selectors: Any, index: int) -> str:
+    return selectors if isinstance(selectors, str) else f"layers[{index}]"
+
+
+def _expand(layer: nn.Layer, path: str, in_container: bool = False) -> Iterable[Unit]:
+    """The units of a layer that is descended into. Names of parameters are filled in later."""
+    if any(True for _ in select.own_parameters(layer)):
+        yield Unit(path, tuple(select.join(path, name) for name, _ in select.own_parameters(layer)), ())
+    inside = in_container or _compat.is_container(layer)
+    for name, child in layer._sub_layers.items():
+        if child is None or not _has_weights(child):
+            continue
+        child_path = select.join(path, name)
+        if _is_descended(child, inside):
+            yield from _expand(child, child_path, inside)
+        else:
+            yield Unit(child_path, tuple(_names_below(child, child_path)), (child,))
+
+
+def _is_descended(layer: nn.Layer, in_container: bool) -> bool:
+    if in_container:
+        return _compat.is_container(layer) and not _is_sequence_of_leaves(layer)
+    return _compat.is_container(layer) or _only_wraps_containers(layer) or _holds_stack(layer)
+
+
+def _is_sequence_of_leaves(layer: nn.Layer) -> bool:
+    return isinstance(layer, nn.Sequential) and not any(
+        child._sub_layers for child in layer._sub_layers.values() if child is not None
+    )
+
+
+def _weighty_children(layer: nn.Layer) -> list[nn.Layer]:
+    return [child for child in layer._sub_layers.values() if child is not None and _has_weights(child)]
+
+
+def _only_wraps_containers(layer: nn.Layer) -> bool:
+    children = _weighty_children(layer)
+    return (
+        not any(True for _ in select.own_parameters(layer))
+        and bool(children)
+        and all(_compat.is_container(child) or _only_wraps_containers(child) for child in children)
+    )
+
+
+def _holds_stack(layer: nn.Layer) -> bool:
+    """A container of layers that are made of layers themselves, here or deeper: a backbone or an encoder."""
+    return any(
+        any(child._sub_layers for child in _weighty_children(held))
+        if _compat.is_container(held)
+        else _holds_stack(held)
+        for held in _weighty_children(layer)
+    )
+
+
+def _has_weights(layer: nn.Layer) -> bool:
+    return any(True for part in layer.sublayers(include_self=True) for _ in select.own_parameters(part))
+
+
+def _names_below(layer: nn.Layer, path: str) -> Iterable[str]:
+    for name, _ in select.own_parameters(layer):
+        yield select.join(path, name)
+    for name, child in layer._sub_layers.items():
+        if child is not None:
+            yield from _names_below(child, select.join(path, name))
+
+
+def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> dict[int, int]:
+    """id(layer) → rank of its first call in one forward that leaves no trace in the model or the RNG."""
+    ranks: dict[int, int] = {}
+
+    def note(layer: nn.Layer, _: Any) -> None:
+        ranks.setdefault(id(layer), len(ranks))
+
+    parts = {id(part): part for unit in units for part in unit.layers}
+    hooks = [part.register_forward_pre_hook(note) for part in parts.values()]
+    modes = [(part, part.training) for part in model.sublayers(include_self=True)]
+    rng = paddle.get_rng_state()
+    try:
+        model.eval()
+        with paddle.no_grad():
+            call(model, sample_input)
+    except Exception as error:
+        raise RuntimeError(
+            f"the forward of sample_input, which finds the order of the layers, failed: {error}\n"
+            "Give an input as the model takes it (tensor, tuple of arguments or dict), or layers= by hand."
+        ) from error
+    finally:
+        paddle.set_rng_state(rng)
+        for part, training in modes:
+            part.training = training
+        for hook in hooks:
+            hook.remove()
+    return ranks
+
+
+def call(model: nn.Layer, inputs: Any) -> Any:
+    """`model(inputs)`, with a tuple or list as positional and a dict as keyword arguments."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
+
+
+def _in_order_of_execution(units: list[Unit], ranks: dict[int, int]) -> list[Unit]:
+    """Called units by rank; one that was never called as a layer stays right after the unit registered before it.
+
+    A unit of parameters that a descended-into layer holds itself stays below the units registered after it.
+    """
+    keyed, last = [], (-1,)
+    for position, unit in enumerate(units):
+        called = [ranks[id(part)] for part in unit.layers if id(part) in ranks]
+        if called:
+            last = (min(called),)
+            keyed.append(((min(called), 0, position), unit))
+        elif unit.layers:
+            keyed.append(((last[0], 1, position), unit))
+        else:
+            keyed.append(((_next_rank(units[position + 1 :], unit.name, ranks), -1, position), unit))
+    return [unit for _, unit in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _next_rank(following: Sequence[Unit], path: str, ranks: dict[int, int]) -> int:
+    prefix = path + "." if path else ""
+    called = [
+        ranks[id(part)]
+        for unit in following
+        if unit.name.startswith(prefix)
+        for part in unit.layers
+        if id(part) in ranks
+    ]
+    return min(called, default=-1)
+
+
+def _without_repeats(model: nn.Layer, units: Sequence[Unit]) -> list[Unit]:
+    canonical = {alias: name for name, aliases in select.all_names(model).items() for alias in aliases}
+    taken: set[str] = set()
+    kept = []
+    for unit in units:
+        names = tuple(dict.fromkeys(canonical[name] for name in unit.parameters if canonical[name] not in taken))
+        taken.update(names)
+        if names:
+            kept.append(Unit(unit.name or "(model)", names, unit.layers))
+    return kept

@@ -1,0 +1,168 @@
+"""What holds for each parameter, as rows for a program and as a table for a person."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from paddle_ftstrat.param_attr import select, settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter.
+
+    `learning_rate` is the multiplier in force, `own_learning_rate` the ParamAttr's and `factor` the strategy's share in
+    it. `regularizer` and `decay` are what applies, `regularizer_from` / `decay_from` whose they are (ParamAttr,
+    strategy, optimizer). `trainable` is what Paddle goes by; `first_epoch` (from 1) when a strategy lets it train,
+    0 for never.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    block: int | None
+    trainable: bool
+    first_epoch: int
+    learning_rate: float
+    own_learning_rate: float
+    factor: float
+    regularizer: str
+    regularizer_from: str
+    decay: float
+    decay_from: str
+    need_clip: bool
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose settings are in force on a parameter: a binding, with what only it knows of each parameter."""
+
+    rows: dict[str, Row] = dataclasses.field(default_factory=dict, compare=False)
+
+
+class Description(Sequence):
+    """Rows that print as a table.
+
+    Example:
+        >>> import paddle
+        >>> rows = describe(paddle.nn.Linear(2, 3))
+        >>> rows[0].name, rows[0].shape, rows.to_dict()[1]["trainable"]
+        ('weight', (2, 3), True)
+    """
+
+    def __init__(self, rows: Sequence[Row], notes: Sequence[str] = ()) -> None:
+        self.rows = tuple(rows)
+        self.notes = tuple(notes)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """A dict per parameter, with the fields of `Row`."""
+        return [dataclasses.asdict(row) for row in self.rows]
+
+    def __str__(self) -> str:
+        return render(self.rows, self.notes)
+
+    __repr__ = __str__
+
+
+def describe(model: Any) -> Description:
+    """A row per parameter of a model, bound or not: shape, LR multiplier, regularizer, decay, clipping, freezing.
+
+    Args:
+        model: the model.
+
+    Example:
+        >>> import paddle
+        >>> print(describe(paddle.nn.Linear(2, 3)))  # doctest: +ELLIPSIS
+        parameter...
+    """
+    return Description([row_of(name, param) for name, param in select.named_weights(model).items()])
+
+
+def row_of(name: str, param: Any) -> Row:
+    """The row of one parameter, from what is in force and, if it is bound, from the binding's own row."""
+    now = settings.in_force(param)
+    owner = settings.owner_of(param)
+    bound = owner.rows.get(name) if isinstance(owner, Owner) else None
+    if bound is not None:
+        return dataclasses.replace(
+            bound,
+            trainable=now.trainable,
+            learning_rate=now.learning_rate,
+            need_clip=now.need_clip,
+        )
+    return Row(
+        name=name,
+        shape=tuple(param.shape),
+        block=None,
+        trainable=now.trainable,
+        first_epoch=1 if now.trainable else 0,
+        learning_rate=now.learning_rate,
+        own_learning_rate=now.learning_rate,
+        factor=1.0,
+        regularizer=text_of(now.regularizer),
+        regularizer_from="ParamAttr" if now.regularizer is not None else "",
+        decay=0.0,
+        decay_from="",
+        need_clip=now.need_clip,
+    )
+
+
+def text_of(regularizer: Any) -> str:
+    """A regularizer in a few characters: `L2(0.01)`."""
+    if regularizer is None:
+        return ""
+    name = type(regularizer).__name__.replace("DecayRegularizer", "").replace("Decay", "")
+    coeff = getattr(regularizer, "_coeff", None)
+    return f"{name}({coeff:g})" if isinstance(coeff, (int, float)) else name
+
+
+def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
+    """The table as text, wide enough for its content."""
+    table = Table(box=None, pad_edge=False, header_style="")
+    for heading in ("parameter", "shape", "block", "trains", "LR ×", "regularizer", "decay", "clip"):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row))
+    out = io.StringIO()
+    Console(file=out, width=10_000, color_system=None, highlight=False, markup=False).print(table)
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    return "\n".join([*lines, *notes])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        "×".join(map(str, row.shape)) or "scalar",
+        "-" if row.block is None else str(row.block),
+        _trains(row),
+        _multiplier(row),
+        f"{row.regularizer} ({row.regularizer_from})" if row.regularizer else "-",
+        f"{row.decay:g} ({row.decay_from})" if row.decay else "-",
+        "yes" if row.need_clip else "no",
+    )
+
+
+def _trains(row: Row) -> str:
+    if row.first_epoch == 0:
+        return "frozen"
+    if row.first_epoch > 1:
+        return f"from epoch {row.first_epoch}" + ("" if row.trainable else " (frozen now)")
+    return "yes" if row.trainable else "frozen now"
+
+
+def _multiplier(row: Row) -> str:
+    if row.own_learning_rate == 1.0 or row.factor == 1.0:
+        return f"{row.learning_rate:.4g}"
+    return f"{row.learning_rate:.4g} = {row.own_learning_rate:.4g} · {row.factor:.4g}"

@@ -1,0 +1,168 @@
+"""Which parameters a model has, and which of them a pattern means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any, Union
+
+from paddle import nn
+
+from paddle_ftstrat import _compat, _errors
+
+Selector = Union[str, "re.Pattern[str]", Callable[[str, Any], bool], nn.Layer]
+
+
+def named_weights(model: nn.Layer) -> dict[str, Any]:
+    """Every parameter of a model once, by structured name, in order of registration.
+
+    BatchNorm's running statistics, which Paddle keeps among the parameters, are left out: they are not weights.
+    A parameter that several layers share stands under its first name.
+
+    Args:
+        model: the model, plain or wrapped in `paddle.DataParallel`.
+
+    Example:
+        >>> import paddle
+        >>> list(named_weights(paddle.nn.Sequential(paddle.nn.Linear(2, 3), paddle.nn.BatchNorm1D(3))))
+        ['0.weight', '0.bias', '1.weight', '1.bias']
+    """
+    found: dict[str, Any] = {}
+    seen: set[int] = set()
+    for name, param in _every_name(_compat.unwrap(model)):
+        if id(param) not in seen:
+            seen.add(id(param))
+            found[name] = param
+    return found
+
+
+def all_names(model: nn.Layer) -> dict[str, list[str]]:
+    """Structured name of each weight → every structured name it has, the first being the key itself."""
+    first: dict[int, str] = {}
+    names: dict[str, list[str]] = {}
+    for name, param in _every_name(_compat.unwrap(model)):
+        key = first.setdefault(id(param), name)
+        names.setdefault(key, []).append(name)
+    return names
+
+
+def statistics(model: nn.Layer) -> dict[str, Any]:
+    """The running statistics of a model's normalisation layers, by structured name."""
+    found = {}
+    for prefix, layer in _layers(_compat.unwrap(model)):
+        for name in _compat.statistic_names(layer):
+            found[join(prefix, name)] = getattr(layer, name)
+    return found
+
+
+def norm_or_bias(model: nn.Layer) -> set[str]:
+    """Names of the biases and of the parameters of normalisation layers: what weight decay skips by default.
+
+    A bias is a parameter whose own name is `bias` or begins with `bias_`, as Paddle's layers call theirs.
+
+    Example:
+        >>> import paddle
+        >>> sorted(norm_or_bias(paddle.nn.Sequential(paddle.nn.Linear(2, 3), paddle.nn.LayerNorm(3))))
+        ['0.bias', '1.bias', '1.weight']
+
+    Source: PaddleHub 1.8 `AdamWeightDecayStrategy` (its test by name suffix; here by layer type).
+    """
+    ids = set()
+    for _, layer in _layers(_compat.unwrap(model)):
+        is_norm = _compat.is_norm(layer)
+        for name, param in own_parameters(layer):
+            if is_norm or name == "bias" or name.startswith(("bias_", "b_")) or name.endswith(("_bias", ".b_0")):
+                ids.add(id(param))
+    return {name for name, param in named_weights(model).items() if id(param) in ids}
+
+
+def select(model: nn.Layer, selector: Selector, what: str = "pattern") -> list[str]:
+    """The structured names that a selector means.
+
+    Args:
+        model: the model.
+        selector: a glob over structured names or the exact name of a sublayer (`"encoder.*"`, `"head"`); a compiled
+            regex (fullmatch); a function (name, parameter) → bool; or a layer of the model.
+        what: how to call the selector in an error.
+
+    Raises:
+        ValueError: nothing matches, or the layer is not part of the model.
+        TypeError: the selector is none of these.
+
+    Example:
+        >>> import paddle
+        >>> model = paddle.nn.Sequential(paddle.nn.Linear(2, 3), paddle.nn.Linear(3, 1))
+        >>> select(model, "*.bias")
+        ['0.bias', '1.bias']
+        >>> select(model, model[1])
+        ['1.weight', '1.bias']
+    """
+    weights = named_weights(model)
+    matched = _matches(model, weights, selector, what)
+    if matched:
+        return matched
+    if isinstance(selector, str):
+        options = {*weights, *(prefix for prefix, _ in _layers(_compat.unwrap(model)) if prefix)}
+        raise ValueError(f"{what} matches no parameter. " + _errors.unknown("name or glob", selector, sorted(options)))
+    raise ValueError(f"{what} {selector!r} matches no parameter of the model; it has {_errors.listing(weights)}")
+
+
+def select_all(model: nn.Layer, selectors: Any, what: str = "pattern") -> set[str]:
+    """The union of what one selector or several (a list, tuple or set) mean."""
+    if isinstance(selectors, (str, re.Pattern, nn.Layer)) or callable(selectors):
+        selectors = [selectors]
+    if not isinstance(selectors, Iterable):
+        raise TypeError(f"{what} must be a glob, a compiled regex, a function, a layer or a list of these")
+    return {name for selector in selectors for name in select(model, selector, what)}
+
+
+def own_parameters(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
+    """(attribute name, parameter) of the weights a layer holds itself, its statistics left out."""
+    skipped = _compat.statistic_names(layer)
+    for name, param in layer._parameters.items():
+        if param is not None and name not in skipped:
+            yield name, param
+
+
+def join(prefix: str, name: str) -> str:
+    """`prefix.name`, or just `name` at the top."""
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _layers(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
+    """Every path to every layer; a layer that is registered twice comes under both names."""
+    stack = [("", model)]
+    while stack:
+        prefix, layer = stack.pop()
+        yield prefix, layer
+        children = [(join(prefix, name), child) for name, child in layer._sub_layers.items() if child is not None]
+        stack.extend(reversed(children))
+
+
+def _every_name(model: nn.Layer) -> Iterator[tuple[str, Any]]:
+    for prefix, layer in _layers(model):
+        for name, param in own_parameters(layer):
+            yield join(prefix, name), param
+
+
+def _matches(model: nn.Layer, weights: dict[str, Any], selector: Selector, what: str) -> list[str]:
+    if isinstance(selector, str):
+        aliases = all_names(model)
+        prefix = selector + "."
+        return [
+            name
+            for name in weights
+            if any(fnmatchcase(alias, selector) or alias.startswith(prefix) for alias in aliases[name])
+        ]
+    if isinstance(selector, re.Pattern):
+        aliases = all_names(model)
+        return [name for name in weights if any(selector.fullmatch(alias) for alias in aliases[name])]
+    if isinstance(selector, nn.Layer):
+        ids = {id(param) for _, layer in _layers(_compat.unwrap(selector)) for _, param in own_parameters(layer)}
+        return [name for name, param in weights.items() if id(param) in ids]
+    if callable(selector):
+        return [name for name, param in weights.items() if selector(name, param)]
+    raise TypeError(
+        f"{what} must be a glob, a compiled regex, a function (name, parameter) → bool or a layer, not {selector!r}"
+    )

@@ -1,0 +1,109 @@
+"""The only place that writes the fields Paddle's optimizers read from a parameter.
+
+A parameter carries its user's own settings beside the ones that are in force, so that a binding can always start
+from the user's and give them back. The record lies in `optimize_attr`, the one field that a copied parameter keeps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+_RECORD = "ftstrat"
+
+
+@dataclass(frozen=True)
+class ParamSettings:
+    """The fields of one parameter that decide its update, as `paddle.ParamAttr` names them."""
+
+    learning_rate: float
+    regularizer: Any
+    trainable: bool
+    need_clip: bool
+
+
+@dataclass(frozen=True)
+class _Record:
+    own: ParamSettings
+    applied: ParamSettings
+    owner: object
+
+
+def in_force(param: Any) -> ParamSettings:
+    """What Paddle reads from the parameter now."""
+    attr = getattr(param, "optimize_attr", None) or {}
+    return ParamSettings(
+        learning_rate=float(attr.get("learning_rate", 1.0)),
+        regularizer=getattr(param, "regularizer", None),
+        trainable=not param.stop_gradient,
+        need_clip=bool(getattr(param, "need_clip", True)),
+    )
+
+
+def own(param: Any) -> ParamSettings:
+    """The user's settings: what a binding applied is looked through, what was changed by hand since then counts."""
+    current, record = in_force(param), _record(param)
+    if record is None:
+        return current
+    return ParamSettings(
+        *(
+            mine if now is put or now == put else now
+            for now, put, mine in zip(_fields(current), _fields(record.applied), _fields(record.own))
+        )
+    )
+
+
+def apply(param: Any, settings: ParamSettings, owner: object) -> None:
+    """Put settings in force for `owner`, keeping the user's own."""
+    record = _Record(own(param), settings, owner)
+    _write(param, settings, record)
+
+
+def set_own(param: Any, **fields: Any) -> None:
+    """Change the user's own settings; under a binding, what is in force changes with them."""
+    record = _record(param)
+    current = replace(in_force(param), **fields)
+    if record is not None:
+        record = _Record(replace(own(param), **fields), current, record.owner)
+    _write(param, current, record)
+
+
+def restore(param: Any, owner: object) -> None:
+    """Give the parameter its user's settings back, unless another owner has taken over since."""
+    record = _record(param)
+    if record is not None and record.owner is owner:
+        _write(param, own(param), None)
+
+
+def owner_of(param: Any) -> object | None:
+    """The owner of what is in force, None when that is the user."""
+    record = _record(param)
+    return None if record is None else record.owner
+
+
+def _record(param: Any) -> _Record | None:
+    return (getattr(param, "optimize_attr", None) or {}).get(_RECORD)
+
+
+def _write(param: Any, settings: ParamSettings, record: _Record | None) -> None:
+    attr = dict(getattr(param, "optimize_attr", None) or {})
+    attr.pop(_RECORD, None)
+    attr["learning_rate"] = settings.learning_rate
+    if record is not None:
+        attr[_RECORD] = record
+    param.optimize_attr = attr
+    param.regularizer = settings.regularizer
+    param.need_clip = settings.need_clip
+    param.stop_gradient = not settings.trainable
+    if not settings.trainable:
+        # A gradient left over from before would count as this parameter's; Paddle's clear_grad skips frozen ones.
+        param.clear_gradient(False)
+
+
+def _fields(settings: ParamSettings) -> tuple[Any, ...]:
+    return (settings.learning_rate, settings.regularizer, settings.trainable, settings.need_clip)
+
+
+def frozen(settings: ParamSettings) -> ParamSettings:
+    """The same settings, not trainable."""
+    return replace(settings, trainable=False)

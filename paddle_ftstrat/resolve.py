@@ -1,0 +1,146 @@
+"""From a plan and a model to what holds for each parameter. Nothing is changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay
+from paddle_ftstrat.param_attr import depth, select, settings
+from paddle_ftstrat.param_attr.settings import ParamSettings
+from paddle_ftstrat.plan import Discriminative, GradualUnfreeze, Plan
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Where a parameter stands: its block (0 is the bottom), its LR factor, the epoch (from 1) it trains from."""
+
+    block: int
+    factor: float
+    first_epoch: int
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a plan means for one parameter. `settings` hold once it trains; `own` are the user's."""
+
+    name: str
+    param: Any
+    own: ParamSettings
+    depth: Depth
+    settings: ParamSettings
+    regularizer_from: str
+    decay: float
+
+    def in_epoch(self, epoch: int) -> ParamSettings:
+        """The settings in an epoch, counted from 1: frozen before `first_epoch`, and always where the user froze it."""
+        trainable = self.settings.trainable and epoch >= self.depth.first_epoch
+        return ParamSettings(
+            self.settings.learning_rate, self.settings.regularizer, trainable, self.settings.need_clip
+        )
+
+
+def resolve(
+    plan: Plan,
+    weights: Mapping[str, Any],
+    depths: Mapping[str, Depth],
+    pretrained: Collection[str],
+    no_decay: Collection[str],
+) -> list[Resolved]:
+    """Section by section of the precedence rules, for each parameter.
+
+    The user's ParamAttr regularizer beats L2SP (pretrained parameters), which beats L2; it also switches off decoupled
+    decay. The user's LR multiplier multiplies the depth factor.
+
+    Args:
+        plan: the plan.
+        weights: structured name → parameter.
+        depths: structured name → Depth.
+        pretrained: names that L2SP anchors.
+        no_decay: names that decoupled decay skips.
+    """
+    l2 = L2Decay(plan.l2) if plan.l2 else None
+    rows = []
+    for name, param in weights.items():
+        own = settings.own(param)
+        regularizer, source = own.regularizer, "ParamAttr"
+        if regularizer is None:
+            source = "strategy"
+            if plan.l2sp and name in pretrained:
+                # A parameter that the user froze never moves, so it needs no copy of its value.
+                regularizer = L2SPDecay(plan.l2sp, _anchor(param)) if own.trainable else None
+            else:
+                regularizer = l2
+        decayed = own.regularizer is None and name not in no_decay
+        put = ParamSettings(own.learning_rate * depths[name].factor, regularizer, own.trainable, own.need_clip)
+        rows.append(
+            Resolved(
+                name,
+                param,
+                own,
+                depths[name],
+                put,
+                regularizer_from=source if regularizer is not None else "",
+                decay=(plan.weight_decay or 0.0) if decayed else 0.0,
+            )
+        )
+    return rows
+
+
+def resolve_depths(plan: Plan, model: Any, units: Sequence[depth.Unit]) -> dict[str, Depth]:
+    """Block, LR factor and first training epoch of each parameter, from the plan's two ways to say it."""
+    levels, factors = _discriminative(plan.discriminative, model, units)
+    epochs = _first_epochs(plan.gradual_unfreeze, model, units)
+    if plan.discriminative is None and plan.gradual_unfreeze is None:
+        keys = {name: (number,) for number, unit in enumerate(units) for name in unit.parameters}
+    else:
+        keys = {name: (levels[name], -epochs[name]) for unit in units for name in unit.parameters}
+    numbers = {key: number for number, key in enumerate(sorted(set(keys.values())))}
+    return {name: Depth(numbers[key], factors[name], epochs[name]) for name, key in keys.items()}
+
+
+def named_layers(what: str, params_layer: Mapping[str, int], model: Any) -> dict[str, int]:
+    """A `params_layer` with its keys (structured or Paddle names) turned into structured names, and checked."""
+    weights = select.named_weights(model)
+    structured = {alias: name for name, aliases in select.all_names(model).items() for alias in aliases}
+    structured.update({param.name: name for name, param in weights.items()})
+    for key in params_layer:
+        if key not in structured:
+            raise ValueError(f"{what}.params_layer: " + _errors.unknown("parameter", key, structured))
+    return {structured[key]: number for key, number in params_layer.items()}
+
+
+def _anchor(param: Any) -> Any:
+    anchor = param.detach().astype("float32")
+    return anchor.clone() if param.dtype == anchor.dtype else anchor
+
+
+def _discriminative(
+    spec: Discriminative | None, model: Any, units: Sequence[depth.Unit]
+) -> tuple[dict[str, int], dict[str, float]]:
+    names = [name for unit in units for name in unit.parameters]
+    if spec is None:
+        return dict.fromkeys(names, 0), dict.fromkeys(names, 1.0)
+    if spec.params_layer:
+        given = named_layers("discriminative", spec.params_layer, model)
+        top = max(given.values())
+        levels = {name: given.get(name, top) for name in names}
+    else:
+        numbers = depth.split(len(units), spec.blocks)
+        levels = {name: numbers[index] for index, unit in enumerate(units) for name in unit.parameters}
+        top = numbers[-1]
+    return levels, {name: spec.factor ** -(top - level) for name, level in levels.items()}
+
+
+def _first_epochs(spec: GradualUnfreeze | None, model: Any, units: Sequence[depth.Unit]) -> dict[str, int]:
+    names = [name for unit in units for name in unit.parameters]
+    if spec is None:
+        return dict.fromkeys(names, 1)
+    if spec.params_layer:
+        given = named_layers("gradual_unfreeze", spec.params_layer, model)
+        top = max(given.values())
+        return {name: top - given.get(name, top) + 1 for name in names}
+    numbers = depth.split(len(units), spec.blocks)
+    return {name: numbers[-1] - numbers[index] + 1 for index, unit in enumerate(units) for name in unit.parameters}

@@ -1,0 +1,52 @@
+"""The one bridge from a curve to Paddle's `LRScheduler`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from paddle.optimizer.lr import LRScheduler
+
+
+class CurveLR(LRScheduler):
+    """A Paddle LR scheduler that evaluates a curve: lr = curve(last_epoch).
+
+    `last_epoch` (the index of the coming update) is its only state, so setting it, in any order, gives the value of
+    that update; a `Curve` holds its last value past its end.
+
+    Args:
+        curve: function update index → LR, a `Curve` or any callable.
+        last_epoch: the index before the first update to come; -1 starts at update 0.
+        verbose: print the LR whenever it is stepped, as Paddle's schedulers do.
+
+    Raises:
+        TypeError: `curve` is not callable.
+
+    Example:
+        >>> from paddle_ftstrat.schedules.curves import linear_decay
+        >>> scheduler = CurveLR(linear_decay(1.0, 4))
+        >>> lrs = []
+        >>> for _ in range(6):
+        ...     lrs.append(scheduler())
+        ...     scheduler.step()
+        >>> lrs
+        [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    def __init__(self, curve: Callable[[Any], Any], last_epoch: int = -1, verbose: bool = False) -> None:
+        if not callable(curve):
+            raise TypeError(f"curve must be a function of the update index, not {curve!r}")
+        self.curve = curve
+        # The base class keeps base_lr only for schedulers that scale it; a curve already has its own scale.
+        super().__init__(learning_rate=float(curve(0)), last_epoch=last_epoch, verbose=verbose)
+
+    def get_lr(self) -> float:
+        """The LR of the coming update, as a Python float."""
+        return float(self.curve(self.last_epoch))
+
+    def set_curve(self, curve: Callable[[Any], Any], last_epoch: int = 0) -> None:
+        """Follow another curve from update `last_epoch` on."""
+        if not callable(curve):
+            raise TypeError(f"curve must be a function of the update index, not {curve!r}")
+        self.curve = curve
+        self.step(last_epoch)

@@ -1,0 +1,76 @@
+"""One picture of a plan: the LR of every block over the updates, frozen stretches marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Line:
+    """The LR of one block: a value per update, and the number of updates at the beginning in which it is frozen."""
+
+    label: str
+    lrs: np.ndarray
+    frozen: int = 0
+
+
+def pyplot() -> Any:
+    """matplotlib's pyplot, or an error that says how to get it."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'paddle_ftstrat[plot]'") from error
+    import sys
+
+    if "matplotlib.pyplot" not in sys.modules and matplotlib.get_backend().lower() not in ("agg",):
+        # Without a display a GUI backend would fail at the first figure; writing a file needs none.
+        import os
+
+        if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and "MPLBACKEND" not in os.environ:
+            matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
+
+
+def draw_plan(lines: Sequence[Line], title: str, epoch_steps: int | None = None, path: Any = None) -> Any:
+    """Draw the lines (top block first), write them to `path` if given, and return the matplotlib figure.
+
+    Args:
+        lines: one per block.
+        title: over the picture.
+        epoch_steps: updates per epoch, for the epoch marks; None leaves them out.
+        path: file to write (its ending decides the format).
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(9, 4.8), constrained_layout=True)
+    steps = len(lines[0].lrs)
+    colours = plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(lines)))
+    for line, colour in zip(lines, colours):
+        t = np.arange(steps)
+        live = t >= line.frozen
+        axes.plot(t[live], line.lrs[live], color=colour, lw=2, label=line.label)
+        if line.frozen:
+            axes.plot(t[: line.frozen + 1], line.lrs[: line.frozen + 1], color=colour, lw=1, ls=":", alpha=0.7)
+            axes.plot([line.frozen], line.lrs[line.frozen : line.frozen + 1], "o", color=colour, ms=6)
+    if any(line.frozen for line in lines):
+        axes.plot([], [], color="0.3", lw=1, ls=":", label="frozen (● thaws)")
+    if epoch_steps and steps / epoch_steps <= 60:
+        for epoch, start in enumerate(range(0, steps, epoch_steps), 1):
+            axes.axvline(start, color="0.85", lw=0.8, zorder=0)
+            axes.annotate(f"{epoch}", (start, 1.0), xycoords=("data", "axes fraction"), color="0.5", fontsize=8)
+    axes.set(title=title, xlabel="update" + (" (numbers above: epoch)" if epoch_steps else ""), ylabel="learning rate")
+    axes.set_xlim(0, max(steps - 1, 1))
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    if path is not None:
+        figure.savefig(path, dpi=130)
+        plt.close(figure)
+    return figure
