@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -88,9 +89,18 @@ def create_accumulators(optimizer: Any, params: Iterable[Any]) -> None:
 
 
 def forget_traces(model: nn.Layer) -> None:
-    """Drop the programs that `paddle.jit.to_static` has traced: they keep the trainable set of their first call."""
+    """Drop what `paddle.jit.to_static` has compiled: it keeps the trainable set of its first call.
+
+    Without this a layer thawed after the first call never gets a gradient (2.6.2; 3.3.1 with full_graph=True).
+    """
     for layer in model.sublayers(include_self=True):
-        forward = layer.__dict__.get("forward", None)
-        cache = getattr(forward, "_program_cache", None)
+        cache = getattr(layer.__dict__.get("forward"), "_program_cache", None)
         if cache is not None:
             cache.clear()
+    # full_graph=False, the default, compiles per code object into two process-wide caches.
+    for module, name in (
+        ("paddle.jit.sot.opcode_translator.executor.executor_cache", "OpcodeExecutorCache"),
+        ("paddle.jit.sot.symbolic.compile_cache", "CompileSIRCache"),
+    ):
+        if module in sys.modules:
+            getattr(sys.modules[module], name)().clear()

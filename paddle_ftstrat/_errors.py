@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -20,9 +19,25 @@ def listing(names: Iterable[Any], limit: int = MAX_LISTED) -> str:
 
 def nearest(name: Any, allowed: Iterable[Any]) -> str | None:
     """The allowed name that looks most like `name`, or None when none is close."""
-    by_folded = {str(option).lower(): str(option) for option in allowed}
-    found = difflib.get_close_matches(str(name).lower(), list(by_folded), n=1, cutoff=0.5)
-    return by_folded[found[0]] if found else None
+    wanted = str(name).lower()
+    scored = [(_edits(wanted, str(option).lower()), str(option)) for option in allowed]
+    if not scored:
+        return None
+    edits, option = min(scored, key=lambda pair: pair[0])
+    return option if edits <= max(len(wanted), len(option)) / 2 else None
+
+
+def _edits(a: str, b: str) -> int:
+    """Insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b`."""
+    before, row = [], list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, last, row = row, before, [i]
+        for j, y in enumerate(b, 1):
+            best = min(before[j] + 1, row[-1] + 1, before[j - 1] + (x != y))
+            if last and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                best = min(best, last[j - 2] + 1)
+            row.append(best)
+    return row[-1]
 
 
 def unknown(what: str, name: Any, allowed: Iterable[Any]) -> str:

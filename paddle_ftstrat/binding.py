@@ -139,6 +139,7 @@ class Binding:
         """What the model does not hold: optimizer state by structured name, curve position, epoch, L2SP anchors."""
         weights = self._weights()
         anchors = {row.name: row.settings.regularizer.anchor for row in self._anchored()}
+        anchors = {name: anchor for name, anchor in anchors.items() if anchor is not None}
         return {
             "optimizer": state.get_state(self.optimizer, weights),
             "lr_scheduler": self.lr_scheduler.state_dict(),
@@ -218,10 +219,7 @@ class Binding:
     def _apply(self, epoch: int) -> None:
         before = [row.param.stop_gradient for row in self._rows]
         for row in self._rows:
-            put = row.in_epoch(epoch)
-            if settings.owner_of(row.param) is self._owner and not settings.own(row.param).trainable:
-                put = settings.frozen(put)
-            settings.apply(row.param, put, self._owner)
+            settings.apply(row.param, row.in_epoch(epoch), self._owner)
         if before != [row.param.stop_gradient for row in self._rows]:
             _compat.forget_traces(_compat.unwrap(self.model))
 
@@ -232,18 +230,22 @@ class Binding:
         return [row for row in self._rows if hasattr(row.settings.regularizer, "anchor")]
 
     def _checked_anchors(self, given: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-        mine = {row.name: row.settings.regularizer for row in self._anchored()}
-        if set(mine) != set(given):
-            differ = sorted(set(mine) ^ set(given))
-            raise ValueError(f"L2SP anchors of the state and of this binding differ: {_errors.listing(differ)}")
+        anchored = {row.name: row for row in self._anchored()}
+        # What was frozen when it was bound has an anchor only since it was thawed, here or there.
+        differ = [name for name in given if name not in anchored]
+        differ += [name for name, row in anchored.items() if row.own.trainable and name not in given]
+        if differ:
+            raise ValueError(f"L2SP anchors of the state and of this binding differ: {_errors.listing(sorted(differ))}")
         pairs = []
-        for name, regularizer in mine.items():
-            value = paddle.to_tensor(given[name])
-            if list(value.shape) != list(regularizer.anchor.shape):
+        for name, row in anchored.items():
+            value = given.get(name)
+            if value is not None:
+                value = (value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)).astype("float32")
+            if value is not None and list(value.shape) != list(row.param.shape):
                 raise ValueError(
-                    f"the L2SP anchor of {name!r} has shape {list(value.shape)}, not {list(regularizer.anchor.shape)}"
+                    f"the L2SP anchor of {name!r} has shape {list(value.shape)}, not {list(row.param.shape)}"
                 )
-            pairs.append((regularizer, value.astype("float32")))
+            pairs.append((row.settings.regularizer, value))
         return pairs
 
     def _lines(self, lrs: np.ndarray) -> list[tuple[str, np.ndarray, int]]:
@@ -281,7 +283,7 @@ def _description(row: Resolved, decay: build.Decay) -> describe.Row:
         shape=tuple(row.param.shape),
         block=row.depth.block,
         trainable=row.own.trainable,
-        first_epoch=row.depth.first_epoch if row.own.trainable else 0,
+        first_epoch=row.depth.first_epoch,
         learning_rate=row.settings.learning_rate,
         own_learning_rate=row.own.learning_rate,
         factor=row.depth.factor,
@@ -303,6 +305,11 @@ def _pretrained(plan: Plan, model: nn.Layer, pretrained: Any) -> Collection[str]
             warnings.warn("pretrained= only matters to L2SP, which this strategy does not use", stacklevel=4)
         return ()
     if pretrained is None:
+        warnings.warn(
+            "L2SP without pretrained=: every parameter, a new head too, is pulled back to its value of now; "
+            "name the pretrained ones, or pretrained='*' for all",
+            stacklevel=4,
+        )
         return select.named_weights(model)
     if isinstance(pretrained, Mapping):
         known = {alias: name for name, aliases in select.all_names(model).items() for alias in aliases}
@@ -310,6 +317,10 @@ def _pretrained(plan: Plan, model: nn.Layer, pretrained: Any) -> Collection[str]
         if not found:
             raise ValueError("pretrained: none of its keys is a parameter of the model, " + _errors.listing(pretrained))
         return found
+    if isinstance(pretrained, (list, tuple, set)):
+        # Names of loaded entries may include running statistics, which L2SP has nothing to do with.
+        running = select.statistics(model)
+        pretrained = [entry for entry in pretrained if not (isinstance(entry, str) and entry in running)]
     return _selected(model, pretrained, "pretrained")
 
 

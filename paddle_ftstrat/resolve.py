@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay
+from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay, anchor_of
 from paddle_ftstrat.param_attr import depth, select, settings
 from paddle_ftstrat.param_attr.settings import ParamSettings
 from paddle_ftstrat.plan import Discriminative, GradualUnfreeze, Plan
@@ -35,11 +35,8 @@ class Resolved:
     decay: float
 
     def in_epoch(self, epoch: int) -> ParamSettings:
-        """The settings in an epoch, counted from 1: frozen before `first_epoch`, and always where the user froze it."""
-        trainable = self.settings.trainable and epoch >= self.depth.first_epoch
-        return ParamSettings(
-            self.settings.learning_rate, self.settings.regularizer, trainable, self.settings.need_clip
-        )
+        """What the plan wants in an epoch, counted from 1: frozen before `first_epoch`."""
+        return replace(self.settings, trainable=epoch >= self.depth.first_epoch)
 
 
 def resolve(
@@ -69,8 +66,8 @@ def resolve(
         if regularizer is None:
             source = "strategy"
             if plan.l2sp and name in pretrained:
-                # A parameter that the user froze never moves, so it needs no copy of its value.
-                regularizer = L2SPDecay(plan.l2sp, _anchor(param)) if own.trainable else None
+                # A parameter that the user froze does not move, so it needs no copy of its value until it is thawed.
+                regularizer = L2SPDecay(plan.l2sp, anchor_of(param) if own.trainable else None)
             else:
                 regularizer = l2
         decayed = own.regularizer is None and name not in no_decay
@@ -110,11 +107,6 @@ def named_layers(what: str, params_layer: Mapping[str, int], model: Any) -> dict
         if key not in structured:
             raise ValueError(f"{what}.params_layer: " + _errors.unknown("parameter", key, structured))
     return {structured[key]: number for key, number in params_layer.items()}
-
-
-def _anchor(param: Any) -> Any:
-    anchor = param.detach().astype("float32")
-    return anchor.clone() if param.dtype == anchor.dtype else anchor
 
 
 def _discriminative(

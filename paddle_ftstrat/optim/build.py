@@ -17,10 +17,15 @@ from paddle_ftstrat.plan import Plan
 
 @dataclass(frozen=True)
 class Decay:
-    """Decay in force: the coefficient of each decayed parameter, whose it is, and the optimizer's coupled one."""
+    """Decay in force: the coefficient of each decayed parameter, whose wish it is, who carries it out.
+
+    `by_optimizer`: Paddle's optimizer decays by itself; else the binding does, after the update. `coupled` is the
+    optimizer's own regulariser, which acts where a parameter has none.
+    """
 
     coefficients: dict[str, float] = field(default_factory=dict)
     source: str = ""
+    by_optimizer: bool = False
     coupled: Any = None
 
     def coefficient(self, name: str) -> float:
@@ -53,11 +58,13 @@ def build_optimizer(
     given_clip = options.pop("grad_clip", None)
     if given_clip is not None and plan.clip is not None:
         raise ValueError(f"two gradient clips: clip {plan.clip.kind} and the optimizer option grad_clip={given_clip}")
-    arguments = {**options, **native, "learning_rate": lr_scheduler, "parameters": [r.param for r in rows]}
+    # An optimizer that ignores multipliers (Rprop) takes no scheduler either; that the LR is constant was checked.
+    learning_rate = lr_scheduler if row.multiplier else lr_scheduler()
+    arguments = {**options, **native, "learning_rate": learning_rate, "parameters": [r.param for r in rows]}
     if plan.clip is not None or given_clip is not None:
         arguments["grad_clip"] = clip.grad_clip(plan.clip) or given_clip
     optimizer = row.cls(**arguments)
-    if not native and decay.coefficients:
+    if decay.coefficients and not decay.by_optimizer:
         by_param = {r.param.name: decay.coefficients[r.name] for r in rows if r.name in decay.coefficients}
         _compat.after_update(optimizer, _Decoupled(lr_scheduler, by_param, optimizer))
     return optimizer, decay
@@ -96,7 +103,7 @@ def _decay(
         if isinstance(coupled, (int, float)):
             coupled = L2Decay(float(coupled))
         named = {r.name: r.decay for r in rows if r.decay}
-        return Decay(named, "strategy", coupled), {}
+        return Decay(named, "strategy", coupled=coupled), {}
     argument, exclusion = row.native
     if plan.weight_decay is not None and argument in options:
         raise ValueError(
@@ -115,7 +122,7 @@ def _decay(
         native = {argument: float(coefficient), exclusion: decayed.__contains__}
     else:
         native = {argument: float(coefficient), exclusion: lambda param: param.name not in decayed}
-    return Decay(named if coefficient else {}, source), native
+    return Decay(named if coefficient else {}, source, by_optimizer=True), native
 
 
 def _check_multipliers(row: table.OptimizerRow, plan: Plan, rows: Sequence[Any]) -> None:

@@ -15,7 +15,8 @@ class L2SPDecay(WeightDecayRegularizer):
 
     Args:
         coeff: λ ≥ 0.
-        anchor: w⁰, a float32 tensor of the parameter's shape; kept, not copied.
+        anchor: w⁰, a float32 tensor of the parameter's shape; kept, not copied. None takes the parameter's value at
+            the first use, for one that is frozen until then.
 
     Raises:
         ValueError: λ < 0.
@@ -30,7 +31,7 @@ class L2SPDecay(WeightDecayRegularizer):
     α is λ); PaddleHub 1.8 `finetune/regularizer.py`.
     """
 
-    def __init__(self, coeff: float, anchor: Any) -> None:
+    def __init__(self, coeff: float, anchor: Any = None) -> None:
         super().__init__()
         if coeff < 0:
             raise ValueError(f"the L2SP coefficient must be ≥ 0, not {coeff!r}")
@@ -39,6 +40,8 @@ class L2SPDecay(WeightDecayRegularizer):
 
     def __call__(self, param: Any, grad: Any, block: Any) -> Any:
         """The term that Paddle's optimizers add to the gradient: λ(w − w⁰), in the parameter's dtype."""
+        if self.anchor is None:
+            self.anchor = anchor_of(param)
         anchor = self.anchor if self.anchor.dtype == param.dtype else self.anchor.astype(param.dtype)
         return paddle.scale(paddle.subtract(param, anchor), self._coeff)
 
@@ -48,3 +51,9 @@ class L2SPDecay(WeightDecayRegularizer):
 
     def __str__(self) -> str:
         return f"L2SP({self._coeff:g})"
+
+
+def anchor_of(param: Any) -> Any:
+    """A float32 copy of a parameter's value."""
+    anchor = param.detach().astype("float32")
+    return anchor.clone() if param.dtype == anchor.dtype else anchor

@@ -99,6 +99,7 @@ def row_of(name: str, param: Any) -> Row:
         return dataclasses.replace(
             bound,
             trainable=now.trainable,
+            first_epoch=bound.first_epoch if settings.own(param).trainable else 0,
             learning_rate=now.learning_rate,
             need_clip=now.need_clip,
         )

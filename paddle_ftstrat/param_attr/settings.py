@@ -27,6 +27,7 @@ class _Record:
     own: ParamSettings
     applied: ParamSettings
     owner: object
+    allowed: bool  # whether the owner lets the parameter train now
 
 
 def in_force(param: Any) -> ParamSettings:
@@ -54,17 +55,23 @@ def own(param: Any) -> ParamSettings:
 
 
 def apply(param: Any, settings: ParamSettings, owner: object) -> None:
-    """Put settings in force for `owner`, keeping the user's own."""
-    record = _Record(own(param), settings, owner)
-    _write(param, settings, record)
+    """Put settings in force for `owner`, keeping the user's own; what the user froze stays frozen."""
+    mine = own(param)
+    put = replace(settings, trainable=settings.trainable and mine.trainable)
+    _write(param, put, _Record(mine, put, owner, settings.trainable))
 
 
 def set_own(param: Any, **fields: Any) -> None:
-    """Change the user's own settings; under a binding, what is in force changes with them."""
+    """Change the user's own settings; under a binding, what is in force changes with them.
+
+    A parameter thawed here that the binding's unfreezing plan still holds back trains once its epoch has come.
+    """
     record = _record(param)
     current = replace(in_force(param), **fields)
     if record is not None:
-        record = _Record(replace(own(param), **fields), current, record.owner)
+        if "trainable" in fields:
+            current = replace(current, trainable=current.trainable and record.allowed)
+        record = replace(record, own=replace(own(param), **fields), applied=current)
     _write(param, current, record)
 
 
@@ -102,8 +109,3 @@ def _write(param: Any, settings: ParamSettings, record: _Record | None) -> None:
 
 def _fields(settings: ParamSettings) -> tuple[Any, ...]:
     return (settings.learning_rate, settings.regularizer, settings.trainable, settings.need_clip)
-
-
-def frozen(settings: ParamSettings) -> ParamSettings:
-    """The same settings, not trainable."""
-    return replace(settings, trainable=False)

@@ -117,8 +117,9 @@ def _constant(value: float, t: Any) -> Any:
     return value + 0.0 * t
 
 
-def _line(intercept: float, slope: float, t: Any) -> Any:
-    return intercept + slope * t
+def _line(t0: float, y0: float, t1: float, y1: float, t: Any) -> Any:
+    """The line through (t0, y0) and (t1, y1); exact at t0, and at t1 when y1 = 0, so that no LR falls below 0."""
+    return y0 + (y1 - y0) * ((t - t0) / (t1 - t0))
 
 
 def _inverse_sqrt(scale: float, t: Any) -> Any:
@@ -162,7 +163,7 @@ def warmup(learning_rate: float, max_train_steps: int, proportion: float = 0.0) 
     flat = partial(_constant, float(learning_rate))
     if steps == 0:
         return Curve([(0, flat)], end=max_train_steps)
-    return Curve([(0, partial(_line, 0.0, learning_rate / steps)), (steps, flat)], end=max_train_steps)
+    return Curve([(0, partial(_line, 0, 0.0, steps, float(learning_rate))), (steps, flat)], end=max_train_steps)
 
 
 @register("linear_decay")
@@ -197,9 +198,8 @@ def linear_decay(
     end = _errors.check_number("linear_decay.end_learning_rate", end_learning_rate, minimum=0)
     rise = warmup(learning_rate, max_train_steps, warmup_proportion)
     start = max(int(max_train_steps * start_point), warmup_steps(max_train_steps, warmup_proportion))
-    fall = Curve(
-        [(0, partial(_line, float(learning_rate), (end - learning_rate) / max_train_steps))], end=max_train_steps
-    )
+    line = partial(_line, 0, float(learning_rate), max_train_steps, end)
+    fall = Curve([(0, line)], end=max_train_steps)
     return rise.then(start, fall)
 
 
@@ -227,9 +227,9 @@ def noam_decay(learning_rate: float, max_train_steps: int, warmup_proportion: fl
             f"noam_decay needs at least one warmup update: int(max_train_steps {max_train_steps} · "
             f"warmup {warmup_proportion}) = 0"
         )
-    slope = learning_rate / steps
+    rise = partial(_line, -1, 0.0, steps - 1, float(learning_rate))
     fall = partial(_inverse_sqrt, learning_rate * math.sqrt(steps))
-    return Curve([(0, partial(_line, slope, slope)), (steps, fall)], end=max_train_steps)
+    return Curve([(0, rise), (steps, fall)], end=max_train_steps)
 
 
 @register("slanted_triangle")
@@ -262,10 +262,9 @@ def slanted_triangle(
     low = learning_rate / ratio
     pieces: list[tuple[int, Piece]] = []
     if cut > 0:
-        pieces.append((0, partial(_line, low, (learning_rate - low) / cut)))
+        pieces.append((0, partial(_line, 0, low, cut, float(learning_rate))))
     if cut < max_train_steps:
-        slope = (low - learning_rate) / (max_train_steps - cut)
-        pieces.append((cut, partial(_line, learning_rate - slope * cut, slope)))
+        pieces.append((cut, partial(_line, cut, float(learning_rate), max_train_steps, low)))
     return Curve(pieces, end=max_train_steps)
 
 

@@ -65,8 +65,10 @@ def draw_plan(lines: Sequence[Line], title: str, epoch_steps: int | None = None,
     if epoch_steps and steps / epoch_steps <= 60:
         for epoch, start in enumerate(range(0, steps, epoch_steps), 1):
             axes.axvline(start, color="0.85", lw=0.8, zorder=0)
-            axes.annotate(f"{epoch}", (start, 1.0), xycoords=("data", "axes fraction"), color="0.5", fontsize=8)
-    axes.set(title=title, xlabel="update" + (" (numbers above: epoch)" if epoch_steps else ""), ylabel="learning rate")
+            above = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "textcoords": "offset points"}
+            axes.annotate(f"{epoch}", (start, 1.0), **above, color="0.4", fontsize=8, ha="center")
+    axes.set_title(title, pad=18)
+    axes.set(xlabel="update" + (" (numbers above: epoch)" if epoch_steps else ""), ylabel="learning rate")
     axes.set_xlim(0, max(steps - 1, 1))
     axes.set_ylim(bottom=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

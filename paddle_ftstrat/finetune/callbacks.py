@@ -1,0 +1,228 @@
+"""What can be hung into the training loop: progress, early stopping, keeping the best model, user code."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.finetune import metrics
+
+if TYPE_CHECKING:
+    from paddle_ftstrat.finetune.learner import Learner
+
+EVENTS = (
+    "fit_begin",
+    "epoch_begin",
+    "batch_begin",
+    "before_update",
+    "batch_end",
+    "validate_begin",
+    "validate_end",
+    "epoch_end",
+    "fit_end",
+)
+
+
+class StopTraining(Exception):
+    """Raised by a callback to end the fit after the current update, in good order."""
+
+
+class Callback:
+    """Base of callbacks: override the events you need. Each gets the Learner, whose `state` tells where it is.
+
+    Order in a fit: `on_fit_begin`, per epoch `on_epoch_begin`, per batch `on_batch_begin`, `on_before_update` (the
+    gradients are there), `on_batch_end`; `on_validate_begin`, `on_validate_end`, `on_epoch_end`, `on_fit_end`
+    (also after an error or a stop).
+
+    Example:
+        >>> class Stop(Callback):
+        ...     def on_batch_end(self, learner):
+        ...         if learner.state.step == 3:
+        ...             raise StopTraining
+    """
+
+    def on_fit_begin(self, learner: Learner) -> None:
+        """The plan is bound; nothing was trained yet."""
+
+    def on_epoch_begin(self, learner: Learner) -> None:
+        """Layers of this epoch are thawed."""
+
+    def on_batch_begin(self, learner: Learner) -> None:
+        """`learner.state.batch` is the batch to come."""
+
+    def on_before_update(self, learner: Learner) -> None:
+        """`learner.state.loss` is known and the gradients are there."""
+
+    def on_batch_end(self, learner: Learner) -> None:
+        """The update is done."""
+
+    def on_validate_begin(self, learner: Learner) -> None:
+        """An evaluation begins."""
+
+    def on_validate_end(self, learner: Learner) -> None:
+        """`learner.state.values` are the results."""
+
+    def on_epoch_end(self, learner: Learner) -> None:
+        """The epoch's results are in `learner.recorder.values[-1]`."""
+
+    def on_fit_end(self, learner: Learner) -> None:
+        """The fit is over, in whatever way."""
+
+
+class ProgressCallback(Callback):
+    """A tqdm bar per epoch with loss, LR and speed, and a line of results after each; silent without a terminal.
+
+    Args:
+        show: True, False, or None for "only on a terminal".
+    """
+
+    def __init__(self, show: bool | None = None) -> None:
+        self._disable = None if show is None else not show
+        self._bar: Any = None
+        self._started = 0.0
+
+    def on_epoch_begin(self, learner: Learner) -> None:
+        state = learner.state
+        self._started = time.perf_counter()
+        label = f"epoch {state.epoch}/{state.num_epoch}"
+        self._bar = tqdm(total=state.batches, desc=label, unit="batch", disable=self._disable, leave=False)
+
+    def on_batch_end(self, learner: Learner) -> None:
+        if self._bar is not None and not self._bar.disable:
+            self._bar.set_postfix_str(
+                f"loss={learner.recorder.smooth_losses[-1]:.4f} lr={learner.recorder.lrs[-1]:.2e}", refresh=False
+            )
+            self._bar.update()
+
+    def on_epoch_end(self, learner: Learner) -> None:
+        if self._bar is not None and not self._bar.disable:
+            values = {key: value for key, value in learner.recorder.values[-1].items() if key != "epoch"}
+            seconds = time.perf_counter() - self._started
+            self._bar.write(f"epoch {learner.state.epoch}: {metrics.summary(values)} ({seconds:.1f} s)")
+        self._close()
+
+    def on_fit_end(self, learner: Learner) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class TrackerCallback(Callback):
+    """Watches one value of the epoch results and knows whether it got better.
+
+    Args:
+        monitor: `valid_loss`, `train_loss` or a metric's name.
+        mode: "min" or "max"; None chooses "min" for losses and errors, "max" otherwise.
+        min_delta: by how much a value has to be better to count, ≥ 0.
+
+    Raises:
+        ValueError: an unknown mode, or a monitored value that the epochs do not have.
+    """
+
+    def __init__(self, monitor: str = "valid_loss", mode: str | None = None, min_delta: float = 0.0) -> None:
+        if mode not in (None, "min", "max"):
+            raise ValueError(_errors.unknown("mode", mode, ["min", "max"]))
+        self.monitor = monitor
+        self.mode = mode or ("min" if "loss" in monitor or "error" in monitor else "max")
+        self.min_delta = _errors.check_number("min_delta", min_delta, minimum=0)
+        self.best = math.inf if self.mode == "min" else -math.inf
+
+    def on_fit_begin(self, learner: Learner) -> None:
+        """Refuse a value that will never come."""
+        known = learner.value_names()
+        if self.monitor not in known:
+            raise ValueError("monitor: " + _errors.unknown("value", self.monitor, known))
+        self.best = math.inf if self.mode == "min" else -math.inf
+
+    def improved(self, learner: Learner) -> bool:
+        """Whether the last epoch is the best so far; remembers it if so."""
+        value = learner.recorder.values[-1][self.monitor]
+        better = value < self.best - self.min_delta if self.mode == "min" else value > self.best + self.min_delta
+        if better:
+            self.best = value
+        return better
+
+
+class EarlyStoppingCallback(TrackerCallback):
+    """Ends the fit when the monitored value has not got better for `patience` epochs.
+
+    Args:
+        monitor: `valid_loss`, `train_loss` or a metric's name.
+        mode: "min" or "max"; None chooses by name.
+        min_delta: by how much a value has to be better to count.
+        patience: number of epochs without improvement that are put up with, ≥ 0.
+
+    Source: fastai's `EarlyStoppingCallback`.
+    """
+
+    def __init__(
+        self, monitor: str = "valid_loss", mode: str | None = None, min_delta: float = 0.0, patience: int = 1
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.patience = _errors.check_whole("patience", patience)
+        self._waited = 0
+
+    def on_fit_begin(self, learner: Learner) -> None:
+        super().on_fit_begin(learner)
+        self._waited = 0
+
+    def on_epoch_end(self, learner: Learner) -> None:
+        if self.improved(learner):
+            self._waited = 0
+            return
+        self._waited += 1
+        if self._waited > self.patience:
+            raise StopTraining
+
+
+class SaveModelCallback(TrackerCallback):
+    """Saves the model whenever the monitored value gets better, and loads the best one at the end.
+
+    Args:
+        monitor: `valid_loss`, `train_loss` or a metric's name.
+        mode: "min" or "max"; None chooses by name.
+        min_delta: by how much a value has to be better to count.
+        fname: file name below the Learner's `path`/models, without ending.
+        every_epoch: save each epoch as `fname_epoch` instead, and load nothing at the end.
+        with_opt: save the optimizer's state, too.
+
+    Source: fastai's `SaveModelCallback`.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "valid_loss",
+        mode: str | None = None,
+        min_delta: float = 0.0,
+        fname: str = "model",
+        every_epoch: bool = False,
+        with_opt: bool = False,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.fname = fname
+        self.every_epoch = every_epoch
+        self.with_opt = with_opt
+        self._saved = False
+
+    def on_fit_begin(self, learner: Learner) -> None:
+        if not self.every_epoch:
+            super().on_fit_begin(learner)
+        self._saved = False
+
+    def on_epoch_end(self, learner: Learner) -> None:
+        if self.every_epoch:
+            learner.save(f"{self.fname}_{learner.state.epoch}", with_opt=self.with_opt)
+        elif self.improved(learner):
+            learner.save(self.fname, with_opt=self.with_opt)
+            self._saved = True
+
+    def on_fit_end(self, learner: Learner) -> None:
+        if self._saved:
+            learner.load(self.fname, with_opt=self.with_opt)

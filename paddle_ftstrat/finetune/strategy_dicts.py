@@ -1,0 +1,80 @@
+"""The dicts of CombinedStrategy: their keys, defaults and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from paddle_ftstrat import _errors
+
+SCHEDULER = {
+    "warmup": 0.0,
+    "linear_decay": {"start_point": 1.0, "end_learning_rate": 0.0},
+    "noam_decay": False,
+    "discriminative": {"blocks": 0, "factor": 2.6, "params_layer": None},
+    "gradual_unfreeze": {"blocks": 0, "params_layer": None},
+    "slanted_triangle": {"cut_fraction": 0.0, "ratio": 32},
+}
+REGULARIZATION = {"L2": 0.0, "L2SP": 0.0, "weight_decay": 0.0}
+CLIP = {"GlobalNorm": 0.0, "Norm": 0.0, "Value": 0.0}
+# `{"linear_decay": {}}` asks for the decay, and then from the start; the default above means "off".
+_ASKED_FOR = {"linear_decay": {"start_point": 0.0}, "slanted_triangle": {"cut_fraction": 0.1}}
+
+
+def items_of(what: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+    """The entries of one of the three dicts, None standing for an empty one."""
+    if given is None:
+        return []
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} must be a dict, not {given!r} of type {type(given).__name__}")
+    return list(given.items())
+
+
+def as_entries(name: str, value: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a dict-valued key, which may come as a dict, as keywords, or as the number of blocks."""
+    if isinstance(value, Mapping):
+        return {**value, **values}
+    if value is None:
+        return dict(values)
+    if "blocks" in SCHEDULER[name] and not isinstance(value, bool) and hasattr(value, "__index__"):
+        return {"blocks": value, **values}
+    expected = f"a dict with {_errors.listing(SCHEDULER[name])}"
+    expected += " or a number of blocks" if "blocks" in SCHEDULER[name] else ""
+    raise TypeError(f"scheduler.{name} must be {expected}, not {value!r}")
+
+
+def merged(name: str, current: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """`current` with new entries checked and put in; asking for a decay that is off switches it on."""
+    _errors.check_keys(f"key of scheduler.{name}", entries, SCHEDULER[name])
+    off = {key: current[key] == SCHEDULER[name][key] for key in current}
+    asked = {key: value for key, value in _ASKED_FOR.get(name, {}).items() if off[key]}
+    checked = {key: _CHECKS[key](f"scheduler.{name}.{key}", value) for key, value in entries.items()}
+    return {**current, **asked, **checked}
+
+
+def _params_layer(what: str, value: Any) -> dict[str, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{what} must be a dict parameter name → layer number, not {value!r}")
+    return {str(name): _errors.check_whole(f"{what}[{name!r}]", number) for name, number in value.items()}
+
+
+def boolean(what: str, value: Any) -> bool:
+    """A switch; None, as in `add_scheduler("noam_decay")`, means on."""
+    if value is None:
+        return True
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} must be True or False, not {value!r}")
+    return value
+
+
+_CHECKS = {
+    "start_point": lambda what, value: _errors.check_number(what, value, minimum=0, maximum=1),
+    "end_learning_rate": lambda what, value: _errors.check_number(what, value, minimum=0),
+    "cut_fraction": lambda what, value: _errors.check_number(what, value, minimum=0, maximum=1),
+    "ratio": lambda what, value: _errors.check_number(what, value, minimum=1),
+    "factor": lambda what, value: _errors.check_number(what, value, above=0),
+    "blocks": _errors.check_whole,
+    "params_layer": _params_layer,
+}

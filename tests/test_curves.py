@@ -1,0 +1,149 @@
+"""Curves: formulas, statelessness, arrays, joining; and their bridge to Paddle."""
+
+import math
+import pickle
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddle_ftstrat.schedules import curves
+from paddle_ftstrat.schedules.adapter import CurveLR
+from paddle_ftstrat.schedules.curves import CURVES, Curve
+
+OPTIONS = {
+    "constant": {},
+    "warmup": {"proportion": 0.3},
+    "linear_decay": {"start_point": 0.4, "end_learning_rate": 0.01, "warmup_proportion": 0.2},
+    "noam_decay": {"warmup_proportion": 0.2},
+    "slanted_triangle": {"cut_fraction": 0.25, "ratio": 16},
+}
+
+
+def by_the_table(name, t, rate, total, options):
+    """The formulas of the documentation, written down once more."""
+    if name == "constant":
+        return rate
+    warm = int(total * options.get("proportion", options.get("warmup_proportion", 0)))
+    if name == "warmup":
+        return rate * t / warm if t < warm else rate
+    if name == "linear_decay":
+        end = options["end_learning_rate"]
+        if t < warm:
+            return rate * t / warm
+        if t < max(int(total * options["start_point"]), warm):
+            return rate
+        return (rate - end) * (1 - t / total) + end
+    if name == "noam_decay":
+        return rate * math.sqrt(warm) * min((t + 1) ** -0.5, (t + 1) * warm**-1.5)
+    cut, ratio = int(total * options["cut_fraction"]), options["ratio"]
+    height = (t / cut) if t <= cut and cut else 1 - (t - cut) / (total - cut)
+    return rate * (1 + height * (ratio - 1)) / ratio
+
+
+def test_every_registered_curve_is_in_the_table_of_this_test():
+    assert set(OPTIONS) == set(CURVES)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@given(total=st.integers(10, 500), rate=st.floats(1e-6, 10), data=st.data())
+def test_formula_statelessness_and_clamping(name, total, rate, data):
+    curve = CURVES[name](rate, total, **OPTIONS[name])
+    asked = data.draw(st.lists(st.integers(0, total), min_size=1))
+    for t in [*asked, *asked[::-1]]:
+        assert curve(t) == pytest.approx(by_the_table(name, t, rate, total, OPTIONS[name]), rel=1e-9, abs=1e-15)
+        assert type(curve(t)) is float
+    assert curve(total + 1) == curve(10**9) == curve(total)
+    assert curve(-5) == curve(0)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_array_equals_scalars_and_pickles(name):
+    curve = CURVES[name](0.1, 97, **OPTIONS[name])
+    t = np.arange(-3, 120)
+    np.testing.assert_allclose(curve(t), [curve(int(i)) for i in t], rtol=1e-14)
+    assert curve(t.reshape(3, 41)).shape == (3, 41)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(curve)).values(97), curve.values(97))
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.001, 1.0])
+def test_triangle_at_its_borders(cut):
+    curve = curves.slanted_triangle(0.32, 50, cut, 32)
+    assert max(curve.values(51)) == pytest.approx(0.32)
+    assert curve(0) == pytest.approx(0.01 if cut == 1.0 else 0.32)
+
+
+def test_linear_decay_jumps_where_it_starts_as_paddlehub_does():
+    curve = curves.linear_decay(1.0, 10, start_point=0.5)
+    assert (curve(4), curve(5)) == (1.0, 0.5)
+
+
+@given(start=st.integers(0, 20))
+def test_then_joins_at_the_start(start):
+    first, second = Curve([(0, lambda t: 0 * t + 1.0)]), Curve([(0, lambda t: 0 * t + 2.0), (5, lambda t: t)], end=20)
+    joined = first.then(start, second)
+    for t in range(21):
+        assert joined(t) == (first(t) if t < start else second(t))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: curves.warmup(0.1, 0, 0.1), "max_train_steps = 0 .* ≥ 1"),
+        (lambda: curves.warmup(0.1, 10, 1.5), "warmup = 1.5 .* ≤ 1"),
+        (lambda: curves.noam_decay(0.1, 5, 0.1), "at least one warmup update"),
+        (lambda: curves.linear_decay(0.1, 10, start_point=-0.1), "start_point = -0.1"),
+        (lambda: curves.slanted_triangle(0.1, 10, ratio=0.5), "ratio = 0.5 .* ≥ 1"),
+        (lambda: Curve([(1, float)]), "start at 0"),
+        (lambda: Curve([(0, float)], end=-1), "end must be ≥ 0"),
+        (lambda: curves.register("warmup")(float), "already registered"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+class TestCurveLR:
+    def test_is_a_paddle_scheduler_and_has_one_piece_of_state(self):
+        scheduler = CurveLR(curves.linear_decay(1.0, 10))
+        for _ in range(3):
+            scheduler.step()
+        assert isinstance(scheduler, paddle.optimizer.lr.LRScheduler)
+        assert scheduler.state_dict() == {"last_epoch": 3, "last_lr": scheduler()}
+        other = CurveLR(curves.linear_decay(1.0, 10))
+        other.set_state_dict(scheduler.state_dict())
+        other.step()
+        assert other() == pytest.approx(0.6)
+
+    def test_asked_out_of_order(self):
+        scheduler = CurveLR(curves.linear_decay(1.0, 10))
+        for t in (7, 2, 99, 0):
+            scheduler.step(t)
+            assert scheduler() == pytest.approx(max(0.0, 1 - t / 10))
+
+    def test_past_the_end_where_onecycle_of_paddle_raises(self):
+        plain = paddle.optimizer.lr.OneCycleLR(0.1, total_steps=5)
+        with pytest.raises(ValueError, match="step"):
+            for _ in range(10):
+                plain.step()
+        ours = CurveLR(curves.linear_decay(0.1, 5))
+        for _ in range(10):
+            ours.step()
+        assert ours() == 0.0
+
+    def test_numpy_and_int_values_become_floats_where_paddle_refuses_them(self):
+        for value in (1, np.float32(0.5)):
+            with pytest.raises(TypeError):
+                paddle.optimizer.SGD(value, parameters=paddle.nn.Linear(1, 1).parameters())
+            scheduler = CurveLR(lambda t, value=value: value)
+            assert type(scheduler()) is float
+            paddle.optimizer.SGD(scheduler, parameters=paddle.nn.Linear(1, 1).parameters())
+
+    def test_refuses_what_is_no_function(self):
+        with pytest.raises(TypeError, match="function of the update index"):
+            CurveLR(0.1)
+        with pytest.raises(TypeError, match="function of the update index"):
+            CurveLR(curves.constant(0.1)).set_curve(None)

@@ -1,0 +1,240 @@
+"""Which layers a model has, in which order, and how they make blocks."""
+
+import paddle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paddle import nn
+
+import paddle_ftstrat as hub
+from paddle_ftstrat.param_attr.depth import find_units, split
+
+
+def names(model, **options):
+    return [unit.name for unit in find_units(model, **options)]
+
+
+def block_layers(run):
+    """The top two path parts of the parameters in each block, in short."""
+    return [sorted({".".join(name.split(".")[:2]) for name in block}) for block in run.blocks]
+
+
+class TextNet(nn.Layer):
+    """Embedding, a stack, a head; registered in the order given."""
+
+    def __init__(self, stack, width, order=("embedding", "stack", "head")):
+        super().__init__()
+        parts = {"embedding": nn.Embedding(20, width), "stack": stack, "head": nn.Linear(width, 2)}
+        for name in order:
+            setattr(self, name, parts[name])
+
+    def forward(self, ids):
+        out = self.stack(self.embedding(ids))
+        out = out[0] if isinstance(out, tuple) else out
+        return self.head(out.mean(1))
+
+
+IDS = paddle.to_tensor([[1, 2, 3]])
+
+
+def transformer(layers):
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5), layers)
+
+
+class TestUnits:
+    def test_resnet18(self):
+        stages = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
+        assert names(paddle.vision.models.resnet18()) == ["conv1", "bn1", *stages, "fc"]
+
+    def test_resnet18_inside_another_model(self):
+        class Wrapped(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.backbone = paddle.vision.models.resnet18(num_classes=0)
+                self.head = nn.Linear(512, 3)
+
+        found = names(Wrapped())
+        assert found[:3] == ["backbone.conv1", "backbone.bn1", "backbone.layer1.0"]
+        assert found[-2:] == ["backbone.layer4.1", "head"]
+        assert len(found) == 11
+
+    def test_transformer_encoder(self):
+        expected = ["embedding", *(f"stack.layers.{i}" for i in range(4)), "head"]
+        assert names(TextNet(transformer(4), 8)) == expected
+
+    def test_transformer_encoder_with_a_final_norm(self):
+        encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2, norm=nn.LayerNorm(8))
+        assert names(TextNet(encoder, 8), sample_input=IDS) == [
+            "embedding",
+            "stack.layers.0",
+            "stack.layers.1",
+            "stack.norm",
+            "head",
+        ]
+
+    def test_lstm_is_one_unit_though_paddle_makes_it_a_layer_list(self):
+        assert isinstance(nn.LSTM(4, 4), nn.LayerList)
+        units = find_units(TextNet(nn.LSTM(8, 8, num_layers=2), 8))
+        assert [unit.name for unit in units] == ["embedding", "stack", "head"]
+        assert units[1].parameters == tuple(
+            f"stack.{kind}_{part}_l{layer}"
+            for layer in range(2)
+            for kind in ("weight", "bias")
+            for part in ("ih", "hh")
+        )
+
+    def test_vgg_and_mobilenet(self):
+        assert names(paddle.vision.models.vgg11(num_classes=2))[-3:] == ["classifier.0", "classifier.3", "classifier.6"]
+        mobile = names(paddle.vision.models.mobilenet_v2(scale=0.25, num_classes=2))
+        assert mobile[:2] == ["features.0", "features.1"]
+        assert mobile[-2:] == ["features.18", "classifier.1"]
+
+    def test_sequential_of_leaves_inside_a_container_is_one_unit(self):
+        block = [nn.Sequential(nn.Conv2D(1, 1, 1), nn.BatchNorm2D(1), nn.ReLU()) for _ in range(2)]
+        assert names(nn.Sequential(*block, nn.Linear(1, 1))) == ["0", "1", "2"]
+
+    def test_own_parameters_of_a_model_are_the_lowest_unit(self):
+        class Tokens(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Linear(2, 2)
+                self.token = self.create_parameter([2])
+
+            def forward(self, x):
+                return self.body(x + self.token)
+
+        assert names(Tokens()) == ["(model)", "body"]
+        assert names(Tokens(), sample_input=paddle.ones([1, 2])) == ["(model)", "body"]
+
+    def test_batch_norm_statistics_are_no_parameters(self):
+        units = find_units(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1D(2)))
+        assert [unit.parameters for unit in units] == [("0.weight", "0.bias"), ("1.weight", "1.bias")]
+
+
+class TestOrder:
+    def test_execution_beats_registration(self):
+        model = TextNet(transformer(2), 8, order=("head", "stack", "embedding"))
+        assert names(model)[0] == "head"
+        assert names(model, sample_input=IDS) == ["embedding", "stack.layers.0", "stack.layers.1", "head"]
+
+    def test_tracing_leaves_no_trace(self):
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1D(2), nn.Dropout(0.5), nn.Linear(2, 1))
+        model[2].eval()
+        before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+        state, modes = paddle.get_rng_state(), [layer.training for layer in model.sublayers(include_self=True)]
+        find_units(model, sample_input=paddle.randn([4, 2]))
+        drawn = paddle.randn([3]).tolist()
+        paddle.set_rng_state(state)
+        paddle.randn([4, 2])
+        assert drawn == paddle.randn([3]).tolist()
+        assert modes == [layer.training for layer in model.sublayers(include_self=True)]
+        assert all((value.numpy() == before[name]).all() for name, value in model.state_dict().items())
+        assert not any(layer._forward_pre_hooks for layer in model.sublayers())
+
+    def test_shared_layer_belongs_to_its_first_use(self):
+        class Tied(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                shared = nn.Linear(2, 2)
+                self.bottom, self.middle, self.top = shared, nn.Linear(2, 2), shared
+                self.head = nn.Linear(2, 1)
+
+            def forward(self, x):
+                return self.head(self.top(self.middle(self.bottom(x))))
+
+        run = hub.ULMFiTStrategy().bind(Tied(), max_train_steps=9, sample_input=paddle.ones([1, 2]))
+        assert run.blocks == [
+            ["bottom.weight", "bottom.bias"],
+            ["middle.weight", "middle.bias"],
+            ["head.weight", "head.bias"],
+        ]
+
+    def test_weight_shared_by_two_layers_belongs_to_the_lower(self):
+        class TiedSoftmax(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.out = nn.Linear(4, 6, bias_attr=False)
+                self.embedding = nn.Embedding(4, 6)
+                self.embedding.weight = self.out.weight
+
+            def forward(self, ids):
+                return paddle.matmul(self.out(self.embedding(ids)[..., :4]), self.out.weight, transpose_y=True)
+
+        units = find_units(TiedSoftmax(), sample_input=paddle.to_tensor([[1, 2]]))
+        assert [unit.name for unit in units] == ["embedding"]
+
+    def test_a_layer_that_is_never_called_stays_above_its_neighbour(self):
+        class Functional(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.first, self.second, self.third = (nn.Linear(2, 2) for _ in range(3))
+
+            def forward(self, x):
+                return self.third(nn.functional.linear(self.first(x), self.second.weight, self.second.bias))
+
+        assert names(Functional(), sample_input=paddle.ones([1, 2])) == ["first", "second", "third"]
+
+    def test_arguments_as_tuple_and_dict(self):
+        class Two(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.b, self.a = nn.Linear(2, 2), nn.Linear(2, 2)
+
+            def forward(self, x, y):
+                return self.b(self.a(x) + y)
+
+        x = paddle.ones([1, 2])
+        assert names(Two(), sample_input=(x, x)) == names(Two(), sample_input={"x": x, "y": x}) == ["a", "b"]
+
+    def test_failing_forward_says_what_to_do(self):
+        with pytest.raises(RuntimeError, match="layers= by hand"):
+            find_units(nn.Linear(2, 2), sample_input=paddle.ones([1, 5]))
+
+
+class TestByHand:
+    def test_layers_override(self):
+        model = TextNet(transformer(2), 8)
+        layers = [["embedding", "stack.layers.0"], "stack.layers.1", model.head]
+        run = hub.ULMFiTStrategy().bind(model, max_train_steps=9, layers=layers)
+        assert block_layers(run) == [
+            ["embedding.weight", "stack.layers"],
+            ["stack.layers"],
+            ["head.bias", "head.weight"],
+        ]
+
+    def test_overlap_and_gap(self):
+        model = TextNet(nn.Linear(8, 8), 8)
+        with pytest.raises(ValueError, match=r"layers\[1\] and layers\[0\] both hold \['stack.bias'\]"):
+            find_units(model, layers=["stack", "*.bias"])
+        with pytest.raises(ValueError, match="leaves out .*head.weight"):
+            find_units(model, layers=["embedding", "stack"])
+
+
+class TestSplit:
+    @given(count=st.integers(1, 60), blocks=st.integers(1, 70))
+    def test_contiguous_and_balanced(self, count, blocks):
+        numbers = split(count, blocks)
+        sizes = [numbers.count(i) for i in range(numbers[-1] + 1)]
+        assert numbers == sorted(numbers)
+        assert len(sizes) == min(blocks, count)
+        assert max(sizes) - min(sizes) <= 1
+
+    def test_twelve_layers_in_three_blocks_where_paddlehub_made_5_4_3(self):
+        assert [split(12, 3).count(i) for i in range(3)] == [4, 4, 4]
+
+
+def test_blocks_of_known_models():
+    resnet = hub.ULMFiTStrategy().bind(paddle.vision.models.resnet18(), max_train_steps=9)
+    assert [sorted({name.split(".")[0] for name in block}) for block in resnet.blocks] == [
+        ["bn1", "conv1", "layer1"],
+        ["layer2", "layer3"],
+        ["fc", "layer4"],
+    ]
+    text = hub.ULMFiTStrategy().bind(TextNet(transformer(4), 8), max_train_steps=9, sample_input=IDS)
+    assert [len({name.split(".weight")[0].split(".bias")[0] for name in block}) > 0 for block in text.blocks] == [
+        True
+    ] * 3
+    tops = [sorted({".".join(n.split(".")[:3]) for n in b if "stack" in n}) for b in text.blocks]
+    assert tops == [["stack.layers.0"], ["stack.layers.1", "stack.layers.2"], ["stack.layers.3"]]
+    lstm = hub.ULMFiTStrategy().bind(TextNet(nn.LSTM(8, 8), 8), max_train_steps=9, sample_input=IDS)
+    assert [block[0].split(".")[0] for block in lstm.blocks] == ["embedding", "stack", "head"]

@@ -1,0 +1,286 @@
+"""PaddleHub's strategies as objects: dicts, defaults, conflicts; and every bad input with its message."""
+
+import warnings
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paddle import nn
+
+import paddle_ftstrat as hub
+from paddle_ftstrat.optim import table
+
+
+def lrs(strategy, steps, **options):
+    run = strategy.bind(nn.Linear(2, 2), max_train_steps=steps, **options)
+    return [run.plan.curve(t) for t in range(steps)]
+
+
+class TestSurface:
+    def test_paddlehubs_module_paths_resolve(self):
+        for name in ("CombinedStrategy", "DefaultFinetuneStrategy", "AdamWeightDecayStrategy", "ULMFiTStrategy"):
+            assert getattr(hub.finetune.strategy, name) is getattr(hub, name)
+        assert hub.finetune.config.RunConfig is hub.RunConfig
+        assert hub.finetune.task.ClassifierTask is hub.ClassifierTask
+
+    def test_dicts_are_paddlehubs_and_copies(self):
+        strategy = hub.ULMFiTStrategy()
+        assert strategy.scheduler == {
+            "warmup": 0.0,
+            "linear_decay": {"start_point": 1.0, "end_learning_rate": 0.0},
+            "noam_decay": False,
+            "discriminative": {"blocks": 3, "factor": 2.6, "params_layer": None},
+            "gradual_unfreeze": {"blocks": 3, "params_layer": None},
+            "slanted_triangle": {"cut_fraction": 0.1, "ratio": 32},
+        }
+        assert strategy.regularization == {"L2": 0.0, "L2SP": 0.0, "weight_decay": 0.0}
+        assert strategy.clip == {"GlobalNorm": 0.0, "Norm": 0.0, "Value": 0.0}
+        strategy.scheduler["discriminative"]["blocks"] = 9
+        assert strategy.scheduler["discriminative"]["blocks"] == 3
+
+    def test_presets(self):
+        strategy = hub.AdamWeightDecayStrategy(1e-3, "noam_decay", 0.1, 0.02)
+        assert strategy.clip["GlobalNorm"] == 1.0
+        assert strategy.regularization["weight_decay"] == 0.02
+        assert (strategy.scheduler["noam_decay"], strategy.scheduler["warmup"]) == (True, 0.1)
+        assert hub.L2SPFinetuneStrategy().regularization["L2SP"] == 1e-3
+        assert hub.DefaultFinetuneStrategy().regularization["L2"] == 1e-3
+
+    def test_printing_changes_nothing_and_tells_all(self):
+        strategy = hub.AdamWeightDecayStrategy(warmup_proportion=0.1)
+        text = str(strategy)
+        assert strategy.clip["GlobalNorm"] == 1.0
+        for part in ("adam", "warmup 0.1", "linear_decay from 0.1 to 0", "weight_decay 0.01", "clip GlobalNorm 1"):
+            assert part in text
+
+    def test_the_ways_to_say_it_agree(self):
+        by_dict = hub.CombinedStrategy(
+            scheduler={"gradual_unfreeze": {"blocks": 3}, "discriminative": {"blocks": 2, "factor": 2}},
+            clip={"Norm": 1},
+        )
+        by_adding = hub.CombinedStrategy().add_scheduler("gradual_unfreeze", 3).add_clip("Norm", 1)
+        by_adding.add_scheduler("discriminative", blocks=2, factor=2.0)
+        by_number = hub.CombinedStrategy(scheduler={"gradual_unfreeze": 3}, clip={"Norm": 1.0})
+        by_number.add_scheduler("discriminative", {"blocks": 2, "factor": 2})
+        assert by_dict.scheduler == by_adding.scheduler == by_number.scheduler
+        assert by_dict.clip == by_adding.clip
+
+    def test_asking_for_a_decay_without_entries_switches_it_on(self):
+        assert lrs(hub.CombinedStrategy(learning_rate=1.0, scheduler={"linear_decay": {}}), 4) == [1, 0.75, 0.5, 0.25]
+        assert hub.CombinedStrategy().add_scheduler("slanted_triangle").scheduler["slanted_triangle"] == {
+            "cut_fraction": 0.1,
+            "ratio": 32,
+        }
+
+    def test_options_reach_the_optimizer(self):
+        run = hub.DefaultStrategy(0.1, "Momentum", momentum=0.5, use_nesterov=True).bind(nn.Linear(1, 1))
+        assert type(run.optimizer) is paddle.optimizer.Momentum
+        assert (run.optimizer._momentum, run.optimizer._use_nesterov) == (0.5, True)
+
+    def test_an_optimizer_class_of_ones_own(self):
+        class Mine(paddle.optimizer.SGD):
+            pass
+
+        run = hub.AdamWeightDecayStrategy(0.1, optimizer_name=Mine).bind(nn.Linear(2, 2), max_train_steps=3)
+        assert type(run.optimizer) is Mine
+        run.model(paddle.ones([1, 2])).sum().backward()
+        run.step()
+
+    @pytest.mark.parametrize("name", table.names())
+    def test_every_optimizer_of_the_table_trains(self, name):
+        model = nn.Linear(2, 2)
+        run = hub.DefaultStrategy(0.1, name).bind(model)
+        before = model.weight.numpy().copy()
+        for _ in range(2):
+            model(paddle.ones([1, 2])).square().sum().backward()
+            run.step()
+        assert (model.weight.numpy() != before).any()
+
+    @given(steps=st.integers(1, 50), epochs=st.integers(1, 5))
+    def test_length_from_epochs(self, steps, epochs):
+        run = hub.AdamWeightDecayStrategy(0.1).bind(nn.Linear(1, 1), num_epoch=epochs, steps_per_epoch=steps)
+        assert run.plan.max_train_steps == steps * epochs
+        assert run.plan.curve(steps * epochs) == 0
+
+
+class TestConflicts:
+    @pytest.mark.parametrize(
+        ("scheduler", "message", "first"),
+        [
+            ({"slanted_triangle": {}, "warmup": 0.1}, "'slanted_triangle' takes over: warmup ignored", 1 / 32),
+            (
+                {"slanted_triangle": {}, "noam_decay": True, "linear_decay": {}, "warmup": 0.5},
+                "'slanted_triangle' takes over: noam_decay, linear_decay, warmup ignored",
+                1 / 32,
+            ),
+            ({"noam_decay": True, "linear_decay": {}, "warmup": 0.5}, "'noam_decay' takes over: linear_decay", 0.2),
+        ],
+    )
+    def test_the_stronger_curve_warns_of_what_it_ignores(self, scheduler, message, first):
+        with pytest.warns(UserWarning, match=message):
+            assert lrs(hub.CombinedStrategy(learning_rate=1.0, scheduler=scheduler), 10)[0] == pytest.approx(first)
+
+    def test_noam_without_warmup_is_constant_with_a_warning(self):
+        with pytest.warns(UserWarning, match="noam_decay needs a warmup"):
+            assert set(lrs(hub.CombinedStrategy(learning_rate=1.0, scheduler={"noam_decay": True}), 9)) == {1.0}
+
+    @pytest.mark.parametrize("key", ["discriminative", "gradual_unfreeze"])
+    def test_params_layer_beats_blocks(self, key):
+        strategy = hub.CombinedStrategy(scheduler={key: {"blocks": 2, "params_layer": {"weight": 0, "bias": 1}}})
+        with pytest.warns(UserWarning, match=f"{key}: params_layer takes over: blocks=2 ignored"):
+            run = strategy.bind(nn.Linear(2, 2), max_train_steps=3)
+        assert run.blocks == [["weight"], ["bias"]]
+
+    def test_two_clips(self):
+        strategy = hub.CombinedStrategy(clip={"GlobalNorm": 1.0, "Norm": 2.0, "Value": 3.0})
+        with pytest.warns(UserWarning, match="'GlobalNorm' takes over: Norm, Value ignored"):
+            run = strategy.bind(nn.Linear(2, 2))
+        assert isinstance(run.optimizer._grad_clip, paddle.nn.ClipGradByGlobalNorm)
+
+    def test_more_blocks_than_layers(self):
+        with pytest.warns(UserWarning, match="discriminative: 3 blocks, but the model has 1 layers"):
+            hub.ULMFiTStrategy(frz_blocks=0).bind(nn.Linear(2, 2), max_train_steps=3)
+
+    def test_no_warning_where_nothing_is_wrong(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+            hub.ULMFiTStrategy().bind(model, max_train_steps=9)
+            hub.ULMFiTStrategy(dis_params_layer={"0.weight": 0}, frz_params_layer={"0.weight": 0}).bind(
+                model, max_train_steps=9
+            )
+            hub.AdamWeightDecayStrategy(warmup_proportion=0.1).bind(model, max_train_steps=9)
+
+    @pytest.mark.parametrize(
+        ("clip", "cls"),
+        [("GlobalNorm", "ClipGradByGlobalNorm"), ("Norm", "ClipGradByNorm"), ("Value", "ClipGradByValue")],
+    )
+    def test_clips_are_paddles(self, clip, cls):
+        run = hub.CombinedStrategy("sgd", 1.0, clip={clip: 0.5}).bind(nn.Linear(1, 1))
+        assert type(run.optimizer._grad_clip) is getattr(nn, cls)
+        start = run.model.weight.numpy().copy()
+        (run.model(paddle.ones([1, 1])) * 10).sum().backward()
+        run.step()
+        moved = float(np.abs(run.model.weight.numpy() - start).item())
+        assert moved == pytest.approx(0.5 / np.sqrt(2) if clip == "GlobalNorm" else 0.5, rel=1e-5)
+
+
+def bind(strategy, model=None, **options):
+    return strategy.bind(nn.Linear(2, 2) if model is None else model, **options)
+
+
+def combined(**given):
+    return lambda: hub.CombinedStrategy(**given)
+
+
+BAD = [
+    # unknown keys at any depth, with the nearest known one
+    (combined(scheduler={"warm_up": 0.1}), ValueError, "unknown scheduler 'warm_up'. Did you mean 'warmup'?"),
+    (combined(scheduler={"discriminative": {"block": 3}}), ValueError, "'block'. Did you mean 'blocks'?"),
+    (combined(scheduler={"linear_decay": {"end_lr": 0}}), ValueError, "unknown key of scheduler.linear_decay 'end_lr'"),
+    (combined(regularization={"l2sp": 1}), ValueError, "unknown regularization 'l2sp'. Did you mean 'L2SP'?"),
+    (combined(clip={"GlobalNrm": 1}), ValueError, "'GlobalNrm'. Did you mean 'GlobalNorm'?"),
+    (lambda: hub.AdamWeightDecayStrategy(lr_scheduler="linear"), ValueError, "'linear'. Did you mean 'linear_decay'?"),
+    # optimizers
+    (lambda: hub.DefaultStrategy(optimizer_name="adma"), ValueError, "unknown optimizer 'adma'. Did you mean 'adam'?"),
+    (lambda: hub.DefaultStrategy(beta3=1), ValueError, "option of optimizer 'adam' 'beta3'. Did you mean 'beta"),
+    (lambda: hub.DefaultStrategy(parameters=[]), ValueError, "unknown option of optimizer 'adam' 'parameters'"),
+    (lambda: hub.DefaultStrategy(optimizer_name="lbfgs"), ValueError, "takes a closure"),
+    (
+        lambda: hub.DefaultStrategy(optimizer_name=paddle.optimizer.SGD(parameters=nn.Linear(1, 1).parameters())),
+        TypeError,
+        "not an instance",
+    ),
+    (lambda: hub.DefaultStrategy(optimizer_name=nn.Linear), TypeError, "a name or a paddle.optimizer.Optimizer class"),
+    # numbers
+    (lambda: hub.DefaultStrategy(learning_rate=0), ValueError, "learning_rate = 0 is outside .* > 0"),
+    (lambda: hub.DefaultStrategy(learning_rate=float("nan")), ValueError, "learning_rate = nan"),
+    (
+        lambda: hub.DefaultStrategy(learning_rate="0.1"),
+        TypeError,
+        "learning_rate must be a number, not '0.1' of type str",
+    ),
+    (lambda: hub.DefaultStrategy(learning_rate=True), TypeError, "learning_rate must be a number"),
+    (combined(scheduler={"warmup": 1.5}), ValueError, "scheduler.warmup = 1.5 .* ≥ 0 and ≤ 1"),
+    (combined(scheduler={"warmup": -0.1}), ValueError, "scheduler.warmup = -0.1"),
+    (combined(scheduler={"linear_decay": {"start_point": 2}}), ValueError, "linear_decay.start_point = 2"),
+    (combined(scheduler={"slanted_triangle": {"ratio": 0}}), ValueError, "slanted_triangle.ratio = 0 .* ≥ 1"),
+    (combined(scheduler={"discriminative": {"factor": 0}}), ValueError, "discriminative.factor = 0 .* > 0"),
+    (combined(scheduler={"discriminative": {"blocks": -1}}), ValueError, "discriminative.blocks = -1 .* ≥ 0"),
+    (combined(scheduler={"gradual_unfreeze": -3}), ValueError, "gradual_unfreeze.blocks = -3"),
+    (combined(scheduler={"gradual_unfreeze": 1.5}), TypeError, "must be a dict .* or a number of blocks, not 1.5"),
+    (combined(scheduler={"noam_decay": 1}), TypeError, "noam_decay must be True or False, not 1"),
+    (combined(scheduler={"discriminative": {"params_layer": ["a"]}}), TypeError, "dict parameter name → layer number"),
+    (combined(scheduler={"discriminative": {"params_layer": {"a": -1}}}), ValueError, r"params_layer\['a'\] = -1"),
+    (combined(scheduler=["warmup"]), TypeError, r"scheduler must be a dict, not \['warmup'\]"),
+    (combined(regularization={"L2": -1}), ValueError, "regularization.L2 = -1"),
+    (combined(clip={"Norm": -1}), ValueError, "clip.Norm = -1"),
+    (lambda: hub.CombinedStrategy().add_scheduler("warmup", blocks=3), TypeError, "takes one value"),
+    # binding
+    (lambda: bind(hub.AdamWeightDecayStrategy()), ValueError, r"\['linear_decay'\] needs the length of the training"),
+    (lambda: bind(hub.DefaultStrategy(), max_train_steps=0), ValueError, "max_train_steps = 0 .* ≥ 1"),
+    (lambda: bind(hub.DefaultStrategy(), max_train_steps=1.5), TypeError, "max_train_steps must be a whole number"),
+    (lambda: bind(hub.DefaultStrategy(), num_epoch=0, steps_per_epoch=1), ValueError, "num_epoch = 0"),
+    (lambda: bind(hub.DefaultStrategy(), num_epoch=1, steps_per_epoch=0), ValueError, "steps_per_epoch = 0"),
+    (lambda: bind(hub.DefaultStrategy(), nn.ReLU()), ValueError, "no parameters to train"),
+    (lambda: bind(hub.DefaultStrategy(), lambda x: x), TypeError, "must be a paddle.nn.Layer, not function"),
+    (lambda: bind(hub.DefaultStrategy(), no_decay="haed.*"), ValueError, "no_decay matches no parameter.*'haed"),
+    (lambda: bind(hub.L2SPFinetuneStrategy(), pretrained="wieght"), ValueError, "Did you mean 'weight'"),
+    (lambda: bind(hub.L2SPFinetuneStrategy(), pretrained={"a": 1}), ValueError, "none of its keys is a parameter"),
+    (
+        lambda: bind(hub.ULMFiTStrategy(dis_params_layer={"wieght": 1}), max_train_steps=9),
+        ValueError,
+        "discriminative.params_layer: unknown parameter 'wieght'. Did you mean 'weight'?",
+    ),
+    (
+        lambda: bind(hub.CombinedStrategy("adamw", regularization={"weight_decay": 0.1}, weight_decay=0.2)),
+        ValueError,
+        "two decays for optimizer 'adamw'",
+    ),
+    (
+        lambda: bind(hub.CombinedStrategy(clip={"Norm": 1}, grad_clip=nn.ClipGradByNorm(1.0))),
+        ValueError,
+        "two gradient clips",
+    ),
+]
+if table.ROWS["rprop"].cls is not None:
+    BAD += [
+        (
+            lambda: bind(
+                hub.ULMFiTStrategy(optimizer_name="rprop"),
+                nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)),
+                max_train_steps=9,
+            ),
+            ValueError,
+            "ignores LR multipliers",
+        ),
+        (
+            lambda: bind(hub.CombinedStrategy("rprop", scheduler={"warmup": 0.5}), max_train_steps=9),
+            ValueError,
+            "cannot follow a schedule",
+        ),
+    ]
+else:
+    BAD += [(lambda: hub.DefaultStrategy(optimizer_name="rprop"), ValueError, "has no optimizer 'rprop'")]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), BAD, ids=[message[:40] for _, _, message in BAD])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_bad_input_is_refused_with_a_clear_message(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+@pytest.mark.skipif(table.ROWS["rprop"].cls is None, reason="this Paddle has no Rprop")
+def test_paddles_rprop_ignores_the_multiplier():
+    moved = []
+    for multiplier in (1.0, 0.001):
+        layer = nn.Linear(1, 1, weight_attr=paddle.ParamAttr(learning_rate=multiplier))
+        start = layer.weight.item()
+        optimizer = paddle.optimizer.Rprop(0.1, parameters=layer.parameters())
+        layer(paddle.ones([1, 1])).backward()
+        optimizer.step()
+        moved.append(abs(layer.weight.item() - start))
+    assert moved[0] == pytest.approx(moved[1], rel=1e-5)
