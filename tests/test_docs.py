@@ -1,0 +1,31 @@
+"""What the documents show runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")])
+SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if SNIPPET.search(page.read_text("utf-8"))], ids=lambda p: p.name)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_snippets_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": page.stem}
+    for snippet in SNIPPET.findall(page.read_text("utf-8")):
+        exec(compile(snippet, str(page), "exec"), names)
+
+
+def test_readmes_show_the_same_code():
+    english, chinese = (SNIPPET.findall((ROOT / name).read_text("utf-8")) for name in ("README.md", "README_zh.md"))
+    strip = re.compile(r"\s*#.*$", re.MULTILINE)
+    assert [strip.sub("", code) for code in english] == [strip.sub("", code) for code in chinese]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_point_to_files(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
