@@ -1,6 +1,6 @@
 """What a strategy costs: run.step() against the same Paddle calls by hand, bind() of a large model, L2SP's memory.
 
-    python benchmarks/bench_step.py [--quick]
+python benchmarks/bench_step.py [--quick]
 """
 
 from __future__ import annotations

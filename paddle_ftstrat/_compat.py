@@ -104,3 +104,37 @@ def forget_traces(model: nn.Layer) -> None:
     ):
         if module in sys.modules:
             getattr(sys.modules[module], name)().clear()
+
+
+# Hyper-parameter → the attribute that each Paddle optimizer reads at every step, the first that it has.
+_HYPER = {
+    "mom": ("_beta1", "_momentum"),
+    "sqr_mom": ("_beta2", "_rho"),
+    "eps": ("_epsilon",),
+    "wd": ("_weight_decay", "_lamb_weight_decay"),
+}
+
+
+def hyper_attribute(optimizer: Any, name: str) -> str | None:
+    """The attribute in which this optimizer keeps a hyper-parameter (mom, sqr_mom, eps, wd), None if it has none."""
+    found = (attribute for attribute in _HYPER[name] if isinstance(getattr(optimizer, attribute, None), float))
+    return next(found, None)
+
+
+def before_each_update(optimizer: Any, act: Callable[[Any], None]) -> None:
+    """Have `act(parameter)` called right before the optimizer updates each parameter."""
+    update = optimizer._append_optimize_op
+
+    def updated(block: Any, param_and_grad: Any) -> Any:
+        act(param_and_grad[0])
+        return update(block, param_and_grad)
+
+    optimizer._append_optimize_op = updated
+
+
+def drop_accumulators(optimizer: Any, param: Any) -> None:
+    """Forget the optimizer state of one parameter, as if it had never been updated."""
+    for by_param in optimizer._accumulators.values():
+        by_param.pop(param.name, None)
+    getattr(optimizer, "_already_create_accumulator", set()).discard(param.name)
+    getattr(optimizer, "_master_weights", {}).pop(param.name, None)

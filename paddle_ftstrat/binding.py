@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _compat, _errors, report
 from paddle_ftstrat.hapi import StrategyCallback
 from paddle_ftstrat.optim import build, state
+from paddle_ftstrat.optim.decay import Decay
+from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.param_attr import depth, describe, select, settings
 from paddle_ftstrat.plan import Plan
-from paddle_ftstrat.resolve import Resolved, resolve, resolve_depths
+from paddle_ftstrat.resolve import Resolved, resolve, resolve_depths, resolve_no_decay, resolve_pretrained
 from paddle_ftstrat.schedules import picture
 from paddle_ftstrat.schedules.adapter import CurveLR
 
@@ -50,13 +53,13 @@ def bind(
     if not weights:
         raise ValueError("the model has no parameters to train")
     units = depth.find_units(model, sample_input, layers)
-    skipped = select.norm_or_bias(model) if no_decay is None else _selected(model, no_decay, "no_decay")
     depths = resolve_depths(plan, model, units)
-    rows = resolve(plan, weights, depths, _pretrained(plan, model, pretrained), skipped)
+    anchored = resolve_pretrained(plan, model, pretrained)
+    rows = resolve(plan, weights, depths, anchored, resolve_no_decay(model, no_decay))
     scheduler = CurveLR(plan.curve)
-    optimizer, decay = build.build_optimizer(plan, model, rows, scheduler, skipped)
+    optimizer, decay, hypers = build.build_optimizer(plan, model, rows, scheduler)
     _warn_of_few_layers(plan, len(units))
-    return Binding(plan, model, rows, optimizer, scheduler, decay, steps_per_epoch)
+    return Binding(plan, model, rows, optimizer, scheduler, decay, hypers, steps_per_epoch)
 
 
 class Binding:
@@ -86,7 +89,8 @@ class Binding:
         rows: Sequence[Resolved],
         optimizer: Any,
         lr_scheduler: CurveLR,
-        decay: build.Decay,
+        decay: Decay,
+        hypers: HyperParameters,
         steps_per_epoch: int | None,
     ) -> None:
         self.plan = plan
@@ -96,10 +100,14 @@ class Binding:
         self.steps_per_epoch = steps_per_epoch
         self.epoch = 0
         self._rows = list(rows)
+        self._decay = decay
+        self._hypers = hypers
+        self._held: frozenset[str] = frozenset()
         self._watched = self._rows[0].param
         self._last_epoch = max((row.depth.first_epoch for row in rows), default=1)
-        self._owner = describe.Owner({row.name: _description(row, decay) for row in rows})
+        self._owner = describe.Owner()
         self._remind_at = steps_per_epoch if self._last_epoch > 1 else None
+        self._publish()
         self._apply(1)
 
     @property
@@ -134,6 +142,75 @@ class Binding:
         self.lr_scheduler.step()
         if self._remind_at is not None and self.lr_scheduler.last_epoch > self._remind_at:
             self._remind()
+
+    def reschedule(self, curve: Any, max_train_steps: int | None, steps_per_epoch: int | None = None) -> None:
+        """Follow another curve from its update 0 on, with the same optimizer and its state; epochs count anew.
+
+        Args:
+            curve: function update index → LR.
+            max_train_steps: its length, None for a curve without one.
+            steps_per_epoch: updates per epoch; None: as before.
+        """
+        self._check_in_force()
+        self.plan = replace(self.plan, curve=curve, max_train_steps=max_train_steps)
+        self.steps_per_epoch = steps_per_epoch or self.steps_per_epoch
+        self.lr_scheduler.set_curve(curve)
+        self.epoch = 0
+
+    def set_block_factors(self, factors: Sequence[float]) -> None:
+        """Let each block's LR be the curve times a factor (and a parameter's own multiplier), bottom block first.
+
+        Raises:
+            ValueError: not one factor ≥ 0 per block.
+        """
+        self._check_in_force()
+        checked = [_errors.check_number(f"factors[{i}]", factor, minimum=0) for i, factor in enumerate(factors)]
+        if len(checked) != len(self.blocks):
+            raise ValueError(f"{len(checked)} factors were given, but there are {len(self.blocks)} blocks")
+        self._rows = [row.with_factor(checked[row.depth.block]) for row in self._rows]
+        self._publish()
+        self._apply(max(self.epoch, 1))
+
+    def hold_blocks(self, blocks: Collection[int]) -> None:
+        """Freeze these blocks (counted from the bottom, from 0) and no others, beside what the plan freezes.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        self._check_in_force()
+        number = len(self.blocks)
+        for block in blocks:
+            if not 0 <= block < number:
+                raise ValueError(f"block {block} does not exist: there are {number}, counted from 0")
+        self._held = frozenset(row.name for row in self._rows if row.depth.block in blocks)
+        self._apply(max(self.epoch, 1))
+
+    def hyper(self, name: str) -> Any:
+        """A hyper-parameter in force: `mom` (or β₁), `sqr_mom` (β₂, ρ), `eps`, `wd`; a list where blocks differ."""
+        value = self._hypers.get(name)
+        if not isinstance(value, dict):
+            return value
+        by_block = {row.depth.block: value[row.param.name] for row in self._rows if row.param.name in value}
+        return [by_block.get(block) for block in range(len(self.blocks))]
+
+    def has_hyper(self, name: str) -> bool:
+        """Whether the optimizer has a hyper-parameter (see `hyper`)."""
+        return self._hypers.has(name)
+
+    def set_hyper(self, name: str, value: Any) -> None:
+        """Use another value of a hyper-parameter (see `hyper`) from the next update on, or a list with one per block.
+
+        Raises:
+            ValueError: an unknown name, one that the optimizer lacks, a value out of range, or a list of another
+                length than the number of blocks.
+        """
+        self._check_in_force()
+        if np.ndim(value) == 0:
+            self._hypers.set(name, value)
+            return
+        if len(value) != len(self.blocks):
+            raise ValueError(f"{name} has {len(value)} values, but there are {len(self.blocks)} blocks")
+        self._hypers.set(name, {row.param.name: value[row.depth.block] for row in self._rows})
 
     def state_dict(self) -> dict[str, Any]:
         """What the model does not hold: optimizer state by structured name, curve position, epoch, L2SP anchors."""
@@ -174,18 +251,7 @@ class Binding:
 
     def describe(self) -> describe.Description:
         """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
-        rows = [describe.row_of(row.name, row.param) for row in self._rows]
-        training = sum(int(np.prod(row.shape)) for row in rows if row.trainable)
-        total = sum(int(np.prod(row.shape)) for row in rows)
-        clip = self.plan.clip
-        notes = [
-            "",
-            f"optimizer {type(self.optimizer).__name__}, LR of the next update {self.optimizer.get_lr():.6g}, "
-            f"update {self.lr_scheduler.last_epoch} of {self.plan.max_train_steps or '∞'}",
-            f"clip {clip.kind}({clip.value:g})" if clip else "no gradient clipping",
-            f"{training:,} of {total:,} values train now, in {len(self.blocks)} blocks",
-        ]
-        return describe.Description(rows, notes)
+        return report.describe_rows(self._rows, self.plan, self.optimizer, self.lr_scheduler.last_epoch)
 
     def plot(self, path: Any = None, steps: int | None = None) -> Any:
         """Draw the LR of every block over the updates; frozen stretches are dotted, a dot marks the thaw.
@@ -202,7 +268,7 @@ class Binding:
         if steps is None:
             raise ValueError("a plan without max_train_steps has no length to draw: give plot(steps=...)")
         lrs = np.asarray(self.plan.curve(np.arange(steps, dtype=np.float64)))
-        lines = [picture.Line(*line) for line in self._lines(lrs)]
+        lines = report.lines(self._rows, lrs, self.steps_per_epoch)
         title = f"{type(self.optimizer).__name__}: learning rate of {len(self.blocks)} blocks"
         return picture.draw_plan(lines, title, self.steps_per_epoch, path)
 
@@ -219,9 +285,14 @@ class Binding:
     def _apply(self, epoch: int) -> None:
         before = [row.param.stop_gradient for row in self._rows]
         for row in self._rows:
-            settings.apply(row.param, row.in_epoch(epoch), self._owner)
+            put = row.in_epoch(epoch)
+            settings.apply(row.param, replace(put, trainable=False) if row.name in self._held else put, self._owner)
         if before != [row.param.stop_gradient for row in self._rows]:
             _compat.forget_traces(_compat.unwrap(self.model))
+
+    def _publish(self) -> None:
+        self._owner.rows.clear()
+        self._owner.rows.update((row.name, report.row_of(row, self._decay)) for row in self._rows)
 
     def _weights(self) -> dict[str, Any]:
         return {row.name: row.param for row in self._rows}
@@ -248,20 +319,6 @@ class Binding:
             pairs.append((row.settings.regularizer, value))
         return pairs
 
-    def _lines(self, lrs: np.ndarray) -> list[tuple[str, np.ndarray, int]]:
-        """(label, LRs, frozen updates) of each block, top first; blocks that look alike share a line."""
-        merged: dict[tuple[float, int], list[int]] = {}
-        for row in self._rows:
-            frozen = len(lrs) if not row.own.trainable else (row.depth.first_epoch - 1) * (self.steps_per_epoch or 0)
-            members = merged.setdefault((row.settings.learning_rate, frozen), [])
-            if row.depth.block not in members:
-                members.append(row.depth.block)
-        ordered = sorted(merged.items(), key=lambda item: -max(item[1]))
-        return [
-            (f"block {_spans(blocks)} (×{factor:.3g})", lrs * factor, min(frozen, len(lrs)))
-            for (factor, frozen), blocks in ordered
-        ]
-
     def _check_in_force(self) -> None:
         if settings.owner_of(self._watched) is not self._owner:
             raise RuntimeError("this binding is not in force: it was released, or the model was bound again since")
@@ -276,68 +333,9 @@ class Binding:
         self._remind_at = None
 
 
-def _description(row: Resolved, decay: build.Decay) -> describe.Row:
-    fallback = decay.coupled if row.settings.regularizer is None else None
-    return describe.Row(
-        name=row.name,
-        shape=tuple(row.param.shape),
-        block=row.depth.block,
-        trainable=row.own.trainable,
-        first_epoch=row.depth.first_epoch,
-        learning_rate=row.settings.learning_rate,
-        own_learning_rate=row.own.learning_rate,
-        factor=row.depth.factor,
-        regularizer=describe.text_of(row.settings.regularizer or fallback),
-        regularizer_from="optimizer" if fallback is not None else row.regularizer_from,
-        decay=decay.coefficient(row.name),
-        decay_from=decay.source if decay.coefficient(row.name) else "",
-        need_clip=row.settings.need_clip,
-    )
-
-
-def _selected(model: nn.Layer, selectors: Any, what: str) -> set[str]:
-    return set() if not isinstance(selectors, str) and not selectors else select.select_all(model, selectors, what)
-
-
-def _pretrained(plan: Plan, model: nn.Layer, pretrained: Any) -> Collection[str]:
-    if not plan.l2sp:
-        if pretrained is not None:
-            warnings.warn("pretrained= only matters to L2SP, which this strategy does not use", stacklevel=4)
-        return ()
-    if pretrained is None:
-        warnings.warn(
-            "L2SP without pretrained=: every parameter, a new head too, is pulled back to its value of now; "
-            "name the pretrained ones, or pretrained='*' for all",
-            stacklevel=4,
-        )
-        return select.named_weights(model)
-    if isinstance(pretrained, Mapping):
-        known = {alias: name for name, aliases in select.all_names(model).items() for alias in aliases}
-        found = {known[key] for key in pretrained if key in known}
-        if not found:
-            raise ValueError("pretrained: none of its keys is a parameter of the model, " + _errors.listing(pretrained))
-        return found
-    if isinstance(pretrained, (list, tuple, set)):
-        # Names of loaded entries may include running statistics, which L2SP has nothing to do with.
-        running = select.statistics(model)
-        pretrained = [entry for entry in pretrained if not (isinstance(entry, str) and entry in running)]
-    return _selected(model, pretrained, "pretrained")
-
-
 def _warn_of_few_layers(plan: Plan, count: int) -> None:
     for key, spec in (("discriminative", plan.discriminative), ("gradual_unfreeze", plan.gradual_unfreeze)):
         if spec is not None and not spec.params_layer and spec.blocks > count:
             warnings.warn(
                 f"{key}: {spec.blocks} blocks, but the model has {count} layers; each layer is a block", stacklevel=4
             )
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    """Block numbers in short: [0, 1, 2, 5] → "0-2, 5"."""
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and spans[-1][1] == number - 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in spans)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,10 @@ class Depth:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a plan means for one parameter. `settings` hold once it trains; `own` are the user's."""
+    """What a plan means for one parameter. `settings` hold once it trains, `own` are the user's.
+
+    `decayed` tells whether weight decay, if there is any, applies to it.
+    """
 
     name: str
     param: Any
@@ -32,7 +36,12 @@ class Resolved:
     depth: Depth
     settings: ParamSettings
     regularizer_from: str
-    decay: float
+    decayed: bool
+
+    def with_factor(self, factor: float) -> Resolved:
+        """The same with another factor in the LR."""
+        put = replace(self.settings, learning_rate=self.own.learning_rate * factor)
+        return replace(self, depth=replace(self.depth, factor=factor), settings=put)
 
     def in_epoch(self, epoch: int) -> ParamSettings:
         """What the plan wants in an epoch, counted from 1: frozen before `first_epoch`."""
@@ -80,7 +89,7 @@ def resolve(
                 depths[name],
                 put,
                 regularizer_from=source if regularizer is not None else "",
-                decay=(plan.weight_decay or 0.0) if decayed else 0.0,
+                decayed=decayed,
             )
         )
     return rows
@@ -96,6 +105,37 @@ def resolve_depths(plan: Plan, model: Any, units: Sequence[depth.Unit]) -> dict[
         keys = {name: (levels[name], -epochs[name]) for unit in units for name in unit.parameters}
     numbers = {key: number for number, key in enumerate(sorted(set(keys.values())))}
     return {name: Depth(numbers[key], factors[name], epochs[name]) for name, key in keys.items()}
+
+
+def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[str]:
+    """The names that L2SP anchors, from selectors or a state dict; without either, all of them, with a warning."""
+    if not plan.l2sp:
+        if pretrained is not None:
+            warnings.warn("pretrained= only matters to L2SP, which this strategy does not use", stacklevel=4)
+        return ()
+    if pretrained is None:
+        warnings.warn(
+            "L2SP without pretrained=: every parameter, a new head too, is pulled back to its value of now; "
+            "name the pretrained ones, or pretrained='*' for all",
+            stacklevel=4,
+        )
+        return select.named_weights(model)
+    if isinstance(pretrained, Mapping):
+        known = {alias: name for name, aliases in select.all_names(model).items() for alias in aliases}
+        found = {known[key] for key in pretrained if key in known}
+        if not found:
+            raise ValueError("pretrained: none of its keys is a parameter of the model, " + _errors.listing(pretrained))
+        return found
+    if isinstance(pretrained, (list, tuple, set)):
+        # Names of loaded entries may include running statistics, which L2SP has nothing to do with.
+        running = select.statistics(model)
+        pretrained = [entry for entry in pretrained if not (isinstance(entry, str) and entry in running)]
+    return _selected(model, pretrained, "pretrained")
+
+
+def resolve_no_decay(model: Any, no_decay: Any) -> Collection[str]:
+    """The names that weight decay skips: None stands for biases and normalisation layers, `[]` for none."""
+    return select.norm_or_bias(model) if no_decay is None else _selected(model, no_decay, "no_decay")
 
 
 def named_layers(what: str, params_layer: Mapping[str, int], model: Any) -> dict[str, int]:
@@ -136,3 +176,7 @@ def _first_epochs(spec: GradualUnfreeze | None, model: Any, units: Sequence[dept
         return {name: top - given.get(name, top) + 1 for name in names}
     numbers = depth.split(len(units), spec.blocks)
     return {name: numbers[-1] - numbers[index] + 1 for index, unit in enumerate(units) for name in unit.parameters}
+
+
+def _selected(model: Any, selectors: Any, what: str) -> set[str]:
+    return set() if not isinstance(selectors, str) and not selectors else select.select_all(model, selectors, what)

@@ -21,6 +21,7 @@ LEVELS = {
     "optim": 2,
     "hapi": 2,
     "resolve": 3,
+    "report": 3,
     "binding": 3,
     "finetune": 4,
     "tools": 5,
