@@ -1,0 +1,117 @@
+"""Curves and schedules: array evaluation, single evaluation, and `CurveLR.step()` against Paddle's NoamDecay.
+
+Run `python benchmarks/bench_schedules.py [--out results.json]`; the last line says whether the two bounds hold: 10⁶
+values as an array in less than 0.5 s, and a step that costs no more than NoamDecay's in the same run.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+
+import numpy as np
+import paddle
+from paddle.optimizer.lr import NoamDecay
+
+from paddle_ftstrat.schedules import torch_curves
+from paddle_ftstrat.schedules.adapter import CurveLR
+from paddle_ftstrat.schedules.annealing import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly
+from paddle_ftstrat.schedules.curves import CURVES
+from paddle_ftstrat.schedules.fit_curve import FitCurve
+from paddle_ftstrat.schedules.policies import fine_tune, flat_cos, one_cycle, sgdr
+
+N = 10**6
+STEPS = 20_000
+ROUNDS = 15
+SETTINGS = {
+    "warmup": {"proportion": 0.1},
+    "linear_decay": {"warmup_proportion": 0.1},
+    "noam_decay": {"warmup_proportion": 0.1},
+}
+WITHOUT_LENGTH = {
+    "cosine_annealing": {"T_max": N // 7},
+    "cosine_decay": {"decay_steps": N},
+    "exponential": {"gamma": 0.999999},
+    "multi_step": {"milestones": [N // 4, N // 2, 3 * N // 4]},
+    "polynomial": {"steps": N, "power": 0.9},
+    "step": {"step_size": N // 10},
+}
+
+
+def curves():
+    found = {name: build(0.1, N, **SETTINGS.get(name, {})) for name, build in CURVES.items()}
+    found.update({name: getattr(torch_curves, name)(0.1, **options) for name, options in WITHOUT_LENGTH.items()})
+    fits = {
+        "one_cycle": one_cycle(0.1)["lr"],
+        "one_cycle mom": one_cycle(0.1)["mom"],
+        "one_cycle, 3 groups": one_cycle([0.1, 0.2, 0.3])["lr"],
+        "flat_cos": flat_cos(0.1)["lr"],
+        "sgdr": sgdr(0.1, [1, 2, 4, 8])["lr"],
+        "fine_tune": fine_tune(1)[1].policy["lr"],
+        "SchedNo": SchedNo(0.1, 1),
+        "SchedLin": SchedLin(0.1, 1),
+        "SchedCos": SchedCos(0.1, 1),
+        "SchedExp": SchedExp(0.1, 1),
+        "SchedPoly": SchedPoly(0.1, 1, 2.5),
+    }
+    return {**found, **{name: FitCurve(schedule, N) for name, schedule in fits.items()}}
+
+
+def seconds(function, *args):
+    begin = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - begin
+
+
+def per_step(scheduler):
+    """Seconds per step of one round; schedulers go on, so that every round is at another place of the curve."""
+    step = scheduler.step
+    begin = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    return (time.perf_counter() - begin) / STEPS
+
+
+def measure(curve):
+    t = np.arange(N, dtype=np.float64)
+    row = {"array_s": min(seconds(curve, t) for _ in range(3))}
+    row["single_ns"] = 1e9 * min(seconds(lambda: [curve(t) for t in range(STEPS)]) for _ in range(5)) / STEPS
+    if np.ndim(curve(0)) == 0:
+        ours, noam = CurveLR(curve), NoamDecay(d_model=64, warmup_steps=4000)
+        # Alternating rounds see the same load of the machine; the median of their ratios is what is judged.
+        pairs = [(per_step(ours), per_step(noam)) for _ in range(ROUNDS)]
+        row["step_ns"] = 1e9 * min(mine for mine, _ in pairs)
+        row["noam_step_ns"] = 1e9 * min(theirs for _, theirs in pairs)
+        row["step_ratio"] = statistics.median(mine / theirs for mine, theirs in pairs)
+    return row
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", help="write the results to this JSON file")
+    options = parser.parse_args()
+    rows = {}
+    for name, curve in curves().items():
+        rows[name] = measure(curve)
+        print(f"{name:22}" + "  ".join(f"{key} {value:.4g}" for key, value in rows[name].items()))
+    result = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "paddle": paddle.__version__,
+        "values_per_array": N,
+        "slowest_array_s": max(row["array_s"] for row in rows.values()),
+        "highest_step_ratio": max(row.get("step_ratio", 0.0) for row in rows.values()),
+        "curves": rows,
+    }
+    result["holds"] = result["slowest_array_s"] < 0.5 and result["highest_step_ratio"] <= 1.0
+    if options.out:
+        with open(options.out, "w") as file:
+            json.dump(result, file, indent=1)
+    print(json.dumps({key: value for key, value in result.items() if key != "curves"}))
+    return 0 if result["holds"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""fastai's annealers: functions of the position in [0, 1], from a start value to an end value, joined by fractions.
+
+Values are floats, or lists / arrays with one value per layer group. Positions are floats or arrays; an array of shape
+S gives values of shape S + the shape of the start value. Everything here is stateless and pickles, joined schedules
+too (a user's annealer as long as its function is at module level).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.schedules.annealer import Annealer, Formula, Schedule
+from paddle_ftstrat.schedules.joined import Combined
+
+
+def annealer(function: Formula) -> Callable[[Any, Any], Annealer]:
+    """Decorator: f(start, end, pos) becomes a function (start, end) → schedule of pos.
+
+    Args:
+        function: takes the two ends (floats, or arrays with one value per layer group) and one position.
+
+    Example:
+        >>> @annealer
+        ... def sched_square(start, end, pos):
+        ...     return start + (end - start) * pos**2
+        >>> sched_square(0, 8)(0.5)
+        2.0
+
+    Source: fastai `callback.schedule.annealer`.
+    """
+
+    @functools.wraps(function)
+    def make(start: Any, end: Any) -> Annealer:
+        return Annealer(function, start, end, make=make)
+
+    return make
+
+
+def sched_no(start: Any, end: Any, pos: Any) -> Any:
+    """The start value at every position; `end` only takes part in the shape.
+
+    Args:
+        start, end: as in `SchedNo`.
+        pos: one position or an array of them.
+
+    Raises:
+        TypeError, ValueError: what `SchedNo` refuses.
+
+    Example:
+        >>> sched_no(2, 0.01, 0.7)
+        2.0
+
+    Source: fastai `sched_no`.
+    """
+    return SchedNo(start, end)(pos)
+
+
+def sched_lin(start: Any, end: Any, pos: Any) -> Any:
+    """Straight line: start + pos·(end − start).
+
+    Args:
+        start, end: as in `SchedLin`.
+        pos: one position or an array of them.
+
+    Raises:
+        TypeError, ValueError: what `SchedLin` refuses.
+
+    Example:
+        >>> sched_lin(1, 3, 0.25)
+        1.5
+
+    Source: fastai `sched_lin`.
+    """
+    return SchedLin(start, end)(pos)
+
+
+def sched_cos(start: Any, end: Any, pos: Any) -> Any:
+    """Half a cosine wave: start + (1 + cos(π·(1 − pos)))·(end − start)/2.
+
+    Args:
+        start, end: as in `SchedCos`.
+        pos: one position or an array of them.
+
+    Raises:
+        TypeError, ValueError: what `SchedCos` refuses.
+
+    Example:
+        >>> round(sched_cos(0, 1, 0.25), 4)
+        0.1464
+
+    Source: fastai `sched_cos`, after SGDR (arXiv:1608.03983, eq. 5).
+    """
+    return SchedCos(start, end)(pos)
+
+
+def sched_exp(start: Any, end: Any, pos: Any) -> Any:
+    """Geometric: start·(end/start)^pos.
+
+    Args:
+        start, end: as in `SchedExp`.
+        pos: one position or an array of them.
+
+    Raises:
+        TypeError, ValueError: what `SchedExp` refuses, among it ends of different signs or 0.
+
+    Example:
+        >>> round(sched_exp(1e-4, 1, 0.5), 12)
+        0.01
+
+    Source: fastai `sched_exp`.
+    """
+    return SchedExp(start, end)(pos)
+
+
+def SchedNo(start: Any, end: Any) -> Annealer:
+    """The schedule pos → start.
+
+    Args:
+        start: the value, a number or one per layer group.
+        end: only takes part in the shape.
+
+    Raises:
+        TypeError, ValueError: ends that are not finite numbers, or of different lengths.
+
+    Example:
+        >>> SchedNo(0.1, 0.0)(0.9)
+        0.1
+
+    Source: fastai `SchedNo`.
+    """
+    return Annealer(_no, start, end, vectorized=True, name="SchedNo")
+
+
+def SchedLin(start: Any, end: Any) -> Annealer:
+    """The schedule pos → start + pos·(end − start).
+
+    Args:
+        start: value at pos = 0, a number or one per layer group.
+        end: value at pos = 1, likewise.
+
+    Raises:
+        TypeError, ValueError: ends that are not finite numbers, or of different lengths.
+
+    Example:
+        >>> SchedLin([0, 1], [1, 3])(0.5)
+        array([0.5, 2. ])
+
+    Source: fastai `SchedLin`.
+    """
+    return Annealer(_lin, start, end, vectorized=True, name="SchedLin")
+
+
+def SchedCos(start: Any, end: Any) -> Annealer:
+    """The schedule pos → start + (1 + cos(π·(1 − pos)))·(end − start)/2.
+
+    Args:
+        start: value at pos = 0, a number or one per layer group.
+        end: value at pos = 1, likewise.
+
+    Raises:
+        TypeError, ValueError: ends that are not finite numbers, or of different lengths.
+
+    Example:
+        >>> SchedCos(1, 0)(np.array([0, 0.5, 1])).round(6)
+        array([1. , 0.5, 0. ])
+
+    Source: fastai `SchedCos`, after SGDR (arXiv:1608.03983, eq. 5).
+    """
+    return Annealer(_cos, start, end, vectorized=True, name="SchedCos")
+
+
+def SchedExp(start: Any, end: Any) -> Annealer:
+    """The schedule pos → start·(end/start)^pos.
+
+    Args:
+        start: value at pos = 0, a number or one per layer group; not 0.
+        end: value at pos = 1, likewise, of the same sign.
+
+    Raises:
+        TypeError, ValueError: ends that are not finite numbers, of different lengths, of different signs, or 0.
+
+    Example:
+        >>> SchedExp(1e-6, 1e-2)(np.array([0, 0.5, 1])).round(12)
+        array([1.e-06, 1.e-04, 1.e-02])
+
+    Source: fastai `SchedExp`.
+    """
+    schedule = Annealer(_exp, start, end, vectorized=True, name="SchedExp")
+    if not np.all(np.sign(schedule.start) * np.sign(schedule.end) > 0):
+        raise ValueError(
+            f"SchedExp start = {start!r} and end = {end!r} must have the same sign and not be 0: "
+            "the curve is start·(end/start)^pos"
+        )
+    return schedule
+
+
+def SchedPoly(start: Any, end: Any, power: float) -> Annealer:
+    """The schedule pos → start + (end − start)·pos^power.
+
+    Args:
+        start: value at pos = 0, a number or one per layer group.
+        end: value at pos = 1, likewise.
+        power: > 0; below 1 it moves early, above 1 late.
+
+    Raises:
+        TypeError, ValueError: ends that are not finite numbers or of different lengths; a power that is not > 0.
+
+    Example:
+        >>> SchedPoly(0, 1, 2)(0.5)
+        0.25
+
+    Source: fastai `SchedPoly`.
+    """
+    power = _errors.check_number("SchedPoly power", power, above=0)
+    return Annealer(partial(_poly, power), start, end, vectorized=True, name=f"SchedPoly[{power:g}]")
+
+
+def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Combined:
+    """One schedule from several: schedule i runs from its 0 to its 1 over the share pcts[i] of [0, 1].
+
+    At a joint the later schedule answers, at 1 the last one. Positions outside [0, 1] are clamped, and rounded to
+    float32 as fastai does.
+
+    Args:
+        pcts: the shares, ≥ 0, with sum 1 (within 1e-9); a schedule with share 0 is left out.
+        scheds: as many functions of the position.
+
+    Raises:
+        ValueError: different lengths, none at all, a negative share, or a sum other than 1.
+        TypeError: a share that is not a number, or a schedule that is not callable.
+
+    Example:
+        >>> schedule = combine_scheds([0.7, 0.2, 0.1], [SchedLin(0, 1), SchedNo(1, 1), SchedCos(1, 0)])
+        >>> [round(schedule(pos), 6) for pos in (0, 0.35, 0.7, 0.8, 0.95, 1)]
+        [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
+
+    Source: fastai `combine_scheds`, which refuses the fractions of this example because their float sum is not 1.0.
+    """
+    return Combined(pcts, scheds)
+
+
+def combined_cos(pct: float, start: Any, middle: Any, end: Any) -> Combined:
+    """Cosine from `start` to `middle` over the share `pct`, then cosine from `middle` to `end`.
+
+    Args:
+        pct: in [0, 1].
+        start: value at 0, a number or one per layer group.
+        middle: value at `pct`.
+        end: value at 1.
+
+    Raises:
+        ValueError: pct outside [0, 1], or values of different lengths.
+        TypeError: a value that is not a number or a list of numbers.
+
+    Example:
+        >>> [round(combined_cos(0.25, 0.1, 1, 0)(pos), 6) for pos in (0, 0.125, 0.25, 0.625, 1)]
+        [0.1, 0.55, 1.0, 0.5, 0.0]
+
+    Source: fastai `combined_cos`, the shape of the 1cycle policy (arXiv:1708.07120).
+    """
+    pct = _errors.check_number("combined_cos pct", pct, minimum=0, maximum=1)
+    return combine_scheds([pct, 1 - pct], [SchedCos(start, middle), SchedCos(middle, end)])
+
+
+def _no(start: Any, end: Any, pos: Any) -> Any:
+    return start if type(pos) is float else start + 0.0 * pos
+
+
+def _lin(start: Any, end: Any, pos: Any) -> Any:
+    return start + pos * (end - start)
+
+
+def _cos(start: Any, end: Any, pos: Any) -> Any:
+    cos = math.cos if type(pos) is float else np.cos
+    return start + (1 + cos(math.pi * (1 - pos))) * (end - start) / 2
+
+
+def _exp(start: Any, end: Any, pos: Any) -> Any:
+    return start * (end / start) ** pos
+
+
+def _poly(power: float, start: Any, end: Any, pos: Any) -> Any:
+    return start + (end - start) * pos**power
