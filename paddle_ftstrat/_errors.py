@@ -20,10 +20,13 @@ def listing(names: Iterable[Any], limit: int = MAX_LISTED) -> str:
 def nearest(name: Any, allowed: Iterable[Any]) -> str | None:
     """The allowed name that looks most like `name`, or None when none is close."""
     wanted = str(name).lower()
-    scored = [(_edits(wanted, str(option).lower()), str(option)) for option in allowed]
-    if not scored:
+    options = [str(option) for option in allowed]
+    begun = [option for option in options if len(option) > 2 and wanted.startswith(option.lower())]
+    if begun:
+        return max(begun, key=len)
+    if not options:
         return None
-    edits, option = min(scored, key=lambda pair: pair[0])
+    edits, option = min(((_edits(wanted, option.lower()), option) for option in options), key=lambda pair: pair[0])
     return option if edits <= max(len(wanted), len(option)) / 2 else None
 
 

@@ -171,19 +171,32 @@ class Binding:
         self._publish()
         self._apply(max(self.epoch, 1))
 
-    def hold_blocks(self, blocks: Collection[int]) -> None:
-        """Freeze these blocks (counted from the bottom, from 0) and no others, beside what the plan freezes.
+    def hold(self, names: Collection[str]) -> None:
+        """Freeze these parameters and no others, beside what the plan freezes; `hold([])` lets all go again.
 
         Raises:
-            ValueError: there is no such block.
+            ValueError: there is no such parameter.
         """
         self._check_in_force()
-        number = len(self.blocks)
-        for block in blocks:
-            if not 0 <= block < number:
-                raise ValueError(f"block {block} does not exist: there are {number}, counted from 0")
-        self._held = frozenset(row.name for row in self._rows if row.depth.block in blocks)
+        _errors.check_keys("parameter", names, self._weights())
+        self._held = frozenset(names)
         self._apply(max(self.epoch, 1))
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Names of the parameters that `hold` keeps frozen."""
+        return self._held
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the model's settings are this binding's."""
+        return settings.owner_of(self._watched) is self._owner
+
+    @property
+    def block_factors(self) -> list[float]:
+        """The factor in each block's LR, bottom block first."""
+        factors = {row.depth.block: row.depth.factor for row in self._rows}
+        return [factors[block] for block in range(len(factors))]
 
     def hyper(self, name: str) -> Any:
         """A hyper-parameter in force: `mom` (or β₁), `sqr_mom` (β₂, ρ), `eps`, `wd`; a list where blocks differ."""
@@ -320,7 +333,7 @@ class Binding:
         return pairs
 
     def _check_in_force(self) -> None:
-        if settings.owner_of(self._watched) is not self._owner:
+        if not self.in_force:
             raise RuntimeError("this binding is not in force: it was released, or the model was bound again since")
 
     def _remind(self) -> None:

@@ -79,18 +79,18 @@ class TestLoop:
 
     def test_events_in_order(self):
         spy = Spy()
-        learner(train=pairs(20), callbacks=[spy]).fit(1)
+        learner(train=pairs(20), cbs=[spy]).fit(1)
         batch = ["batch_begin", "before_update", "batch_end"]
         assert spy.seen == [
             "fit_begin",
             "epoch_begin",
             *batch,
             *batch,
-            "validate_begin" if "validate_begin" in spy.seen else "epoch_end",
-            *(["validate_end", "epoch_end"] if "validate_begin" in spy.seen else []),
+            "validate_begin",
+            "validate_end",
+            "epoch_end",
             "fit_end",
         ]
-        assert "validate_end" in spy.seen
 
     def test_stop_training_ends_in_good_order(self):
         class Stop(Callback):
@@ -100,7 +100,7 @@ class TestLoop:
 
         spy = Spy()
         it = learner()
-        it.fit(9, callbacks=[Stop(), spy])
+        it.fit(9, cbs=[Stop(), spy])
         assert len(it.recorder.losses) == 3
         assert spy.seen[-1] == "fit_end"
 
@@ -328,7 +328,7 @@ class TestCallbacks:
     def test_early_stopping(self, patience, epochs):
         it = learner()
         scripted = self.Scripted([0.1, 0.2, 0.2, 0.15, 0.3, 0.1, 0.1, 0.1][:8])
-        it.fit(6, callbacks=[scripted, EarlyStoppingCallback("acc", patience=patience)])
+        it.fit(6, cbs=[scripted, EarlyStoppingCallback("acc", patience=patience)])
         assert len(it.recorder.values) == epochs
 
     def test_save_model_keeps_the_best(self, tmp_path):
@@ -340,15 +340,15 @@ class TestCallbacks:
 
         it = learner(path=tmp_path)
         callbacks = [self.Scripted([0.1, 0.5, 0.3]), Snapshot(), SaveModelCallback("acc", fname="best", with_opt=True)]
-        it.fit(3, callbacks=callbacks)
+        it.fit(3, cbs=callbacks)
         np.testing.assert_array_equal(it.model[0].weight.numpy(), seen[1])
 
     def test_every_epoch(self, tmp_path):
-        learner(path=tmp_path).fit(2, callbacks=[SaveModelCallback(every_epoch=True, fname="m")])
+        learner(path=tmp_path).fit(2, cbs=[SaveModelCallback(every_epoch=True, fname="m")])
         assert sorted(file.name for file in (tmp_path / "models").iterdir()) == ["m_1.safetensors", "m_2.safetensors"]
 
     def test_unknown_monitor(self):
         with pytest.raises(ValueError, match="unknown value 'accuracy'"):
-            learner().fit(1, callbacks=[EarlyStoppingCallback("accuracy")])
+            learner().fit(1, cbs=[EarlyStoppingCallback("accuracy")])
         with pytest.raises(ValueError, match="unknown mode 'up'"):
             EarlyStoppingCallback(mode="up")

@@ -1,10 +1,8 @@
-"""The training loop: one for strategies, policies and tasks."""
+"""The Learner: fitting by strategy or policy, validating, predicting, saving, around the one training loop."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +11,19 @@ from paddle import nn
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.binding import Binding, bind
-from paddle_ftstrat.finetune import checkpoint, data
+from paddle_ftstrat.finetune import data, layer_groups, loop, lr_find, saving, snapshot
 from paddle_ftstrat.finetune import metrics as evaluation
-from paddle_ftstrat.finetune.callbacks import Callback, ProgressCallback, StopTraining
 from paddle_ftstrat.finetune.recorder import Recorder
 from paddle_ftstrat.finetune.strategy import DefaultStrategy
 from paddle_ftstrat.param_attr.depth import call
 from paddle_ftstrat.plan import Plan
-from paddle_ftstrat.schedules import curves
-
-
-@dataclass
-class TrainState:
-    """Where the loop is. Epochs and batches count from 1, `step` counts the updates done in this fit."""
-
-    num_epoch: int
-    batches: int
-    epoch: int = 0
-    batch_number: int = 0
-    step: int = 0
-    batch: Any = None
-    loss: float = math.nan
-    values: dict[str, float] | None = None
+from paddle_ftstrat.schedules import curves, policies
+from paddle_ftstrat.schedules.annealing import SchedNo
+from paddle_ftstrat.schedules.param_scheduler import ParamScheduler
 
 
 class Learner:
-    """Trains a model: the loop, validation, callbacks and a record of what happened.
+    """Trains a model: the loop, fastai's fitting policies, validation, callbacks, a record of what happened.
 
     Args:
         model: a `paddle.nn.Layer`.
@@ -47,17 +32,20 @@ class Learner:
         loss: function (output, label) → scalar tensor; None takes cross entropy for integer labels and mean squared
             error for others. A batch without label means that the model returns its loss.
         opt: optimizer name or class, for fits without a strategy.
-        lr: learning rate, for fits without one.
+        lr: learning rate, for fits without one: a number, or `slice(lo, hi)` spread geometrically over the groups.
         wd: decoupled weight decay of fits without a strategy; None leaves the optimizer's own.
+        moms: momentum (or β₁) of `fit_one_cycle` at the start, at the peak of the LR and at the end.
         metrics: what validation computes besides the loss (see `finetune.metrics.find`).
+        layer_groups: the layer groups, bottom first: selectors, layers or lists of parameters, or a function
+            (model) → such a list; None: the layers in order of execution (see `param_attr.depth.find_units`).
         path: folder for `save` and `load`.
         batch_size: samples per batch where `train` or `valid` is a Dataset.
-        callbacks: callbacks of every fit.
+        cbs: callbacks of every fit.
         progress: show progress bars; None: on a terminal.
 
     Attributes:
         state: where the loop is (`TrainState`).
-        recorder: LRs, losses and results so far.
+        recorder: LRs, losses and results so far, and pictures of them.
         run: the binding of the last fit.
 
     Raises:
@@ -66,8 +54,8 @@ class Learner:
     Example:
         >>> x = paddle.randn([64, 4])
         >>> pairs = paddle.io.TensorDataset([x, (x.sum(-1) > 0).astype("int64")])
-        >>> learner = Learner(nn.Linear(4, 2), pairs, pairs, metrics="acc", lr=0.1, batch_size=16)
-        >>> results = learner.fit(5)
+        >>> learner = Learner(nn.Linear(4, 2), pairs, pairs, metrics="acc", batch_size=16)
+        >>> results = learner.fit_one_cycle(3, 0.1)
         >>> sorted(results[-1])
         ['acc', 'epoch', 'train_loss', 'valid_loss']
 
@@ -81,12 +69,14 @@ class Learner:
         valid: Any = None,
         loss: Callable[[Any, Any], Any] | None = None,
         opt: str | type = "adam",
-        lr: float = 1e-3,
+        lr: Any = 1e-3,
         wd: float | None = None,
+        moms: Sequence[float] = policies.MOMS,
         metrics: Any = None,
+        layer_groups: Any = None,
         path: str | Path = ".",
         batch_size: int = 64,
-        callbacks: Sequence[Callback] = (),
+        cbs: Any = (),
         progress: bool | None = None,
     ) -> None:
         if not isinstance(model, nn.Layer):
@@ -97,35 +87,44 @@ class Learner:
         self.valid = None if valid is None else data.as_loader(valid, self.batch_size, shuffle=False, what="valid")
         self.loss = loss
         self.opt = opt
-        self.lr = _errors.check_number("lr", lr, above=0)
+        policies.spread(lr, 1)
+        self.lr = lr
         self.wd = None if wd is None else _errors.check_number("wd", wd, minimum=0)
+        self.moms = moms
         self.metrics = evaluation.find(metrics)
+        self.layer_groups = layer_groups
         self.path = Path(path)
-        self.callbacks = list(callbacks)
+        self.cbs = _as_list(cbs)
         self.progress = progress
         self.recorder = Recorder()
-        self.state = TrainState(0, len(self.train))
+        self.state = loop.TrainState(0, len(self.train))
         self.run: Binding | None = None
-        self._callbacks: Sequence[Callback] = ()
+        self._own: Binding | None = None
+        self._frozen_groups = 0
+        self.telling: list[Any] = []
 
     def fit(
         self,
         n_epoch: int,
-        lr: float | None = None,
+        lr: Any = None,
         wd: float | None = None,
         strategy: DefaultStrategy | None = None,
-        callbacks: Sequence[Callback] = (),
+        cbs: Any = (),
+        reset_opt: bool = False,
+        start_epoch: int = 0,
         **bind_options: Any,
     ) -> list[dict[str, float]]:
         """Train for `n_epoch` epochs, with a strategy or at a constant LR.
 
         Args:
             n_epoch: number of epochs, ≥ 1.
-            lr: learning rate of a fit without strategy; None: the Learner's.
+            lr: learning rate of a fit without strategy, a number or `slice(lo, hi)`; None: the Learner's.
             wd: decoupled weight decay of a fit without strategy; None: the Learner's.
             strategy: a strategy; it brings its own optimizer, LR and decay.
-            callbacks: callbacks of this fit, after the Learner's.
-            **bind_options: `pretrained`, `layers`, `no_decay`, `sample_input` as for `strategy.bind`.
+            cbs: callbacks of this fit, after the Learner's.
+            reset_opt: begin with a new optimizer; otherwise fits without strategy continue with the same one.
+            start_epoch: number of epochs of this fit that were done before: it goes on along the same curve.
+            **bind_options: with a strategy: `pretrained`, `layers`, `no_decay`, `sample_input` as for its `bind`.
 
         Returns:
             The results of each epoch.
@@ -133,10 +132,197 @@ class Learner:
         Raises:
             ValueError: bad numbers, or a strategy together with `lr` or `wd`.
             FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
+
+        Source: fastai `Learner.fit`.
         """
-        n_epoch = _errors.check_whole("n_epoch", n_epoch, minimum=1)
-        run = self._bind(n_epoch, lr, wd, strategy, bind_options)
-        return self._loop(run, n_epoch, [*self.callbacks, *callbacks])
+        n_epoch, start_epoch = self._check_epochs(n_epoch, start_epoch)
+        if strategy is None:
+            if bind_options:
+                raise TypeError(f"{sorted(bind_options)} only go with a strategy")
+            return self._fit_policy(n_epoch, self._constant(lr), wd, cbs, reset_opt, start_epoch)
+        if not isinstance(strategy, DefaultStrategy):
+            raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {strategy!r}")
+        if lr is not None or wd is not None:
+            raise ValueError("a strategy brings its own learning rate and decay: leave lr and wd out")
+        if "sample_input" not in bind_options and bind_options.get("layers") is None:
+            bind_options["sample_input"] = data.first_inputs(self.train)
+        per_epoch = len(self.train)
+        run = strategy.bind(self.model, num_epoch=n_epoch, steps_per_epoch=per_epoch, **bind_options)
+        run.lr_scheduler.step(start_epoch * per_epoch)
+        return loop.fit(self, run, n_epoch, _as_list(cbs), start_epoch)
+
+    def fit_one_cycle(
+        self,
+        n_epoch: int,
+        lr_max: Any = None,
+        div: float = 25.0,
+        div_final: float = 1e5,
+        pct_start: float = 0.25,
+        wd: float | None = None,
+        moms: Sequence[float] | None = None,
+        cbs: Any = (),
+        reset_opt: bool = False,
+        start_epoch: int = 0,
+    ) -> list[dict[str, float]]:
+        """The 1cycle policy: LR from lr_max/div up to lr_max and down to lr_max/div_final, momentum the other way.
+
+        Args: as `fit` and `schedules.policies.one_cycle`; `moms` None: the Learner's, where the optimizer has momentum.
+
+        Source: Smith & Topin (arXiv:1708.07120); fastai `fit_one_cycle`.
+        """
+        n_epoch, start_epoch = self._check_epochs(n_epoch, start_epoch)
+        run = self._own_run(reset_opt)
+        if moms is None and run.has_hyper("mom"):
+            moms = self.moms
+        policy = policies.one_cycle(self._lrs(lr_max), div, div_final, pct_start, moms)
+        return self._fit_policy(n_epoch, policy, wd, cbs, False, start_epoch)
+
+    def fit_flat_cos(
+        self,
+        n_epoch: int,
+        lr: Any = None,
+        div_final: float = 1e5,
+        pct_start: float = 0.75,
+        wd: float | None = None,
+        cbs: Any = (),
+        reset_opt: bool = False,
+        start_epoch: int = 0,
+    ) -> list[dict[str, float]]:
+        """A flat LR for `pct_start` of the fit, then a cosine down to lr/div_final.
+
+        Args: as `fit` and `schedules.policies.flat_cos`.
+
+        Source: fastai `fit_flat_cos`, which forgets `start_epoch`.
+        """
+        n_epoch, start_epoch = self._check_epochs(n_epoch, start_epoch)
+        self._own_run(reset_opt)
+        policy = policies.flat_cos(self._lrs(lr), div_final, pct_start)
+        return self._fit_policy(n_epoch, policy, wd, cbs, False, start_epoch)
+
+    def fit_sgdr(
+        self,
+        n_cycles: int,
+        cycle_len: int,
+        lr_max: Any = None,
+        cycle_mult: int = 2,
+        wd: float | None = None,
+        cbs: Any = (),
+        reset_opt: bool = False,
+        start_epoch: int = 0,
+    ) -> list[dict[str, float]]:
+        """Warm restarts: `n_cycles` cosines from lr_max to 0, each `cycle_mult` times as long as the one before.
+
+        Args: as `fit` and `schedules.policies.sgdr_cycles`.
+
+        Source: Loshchilov & Hutter, SGDR (arXiv:1608.03983); fastai `fit_sgdr`, which divides by 0 at cycle_mult=1.
+        """
+        cycles = policies.sgdr_cycles(n_cycles, cycle_len, cycle_mult)
+        n_epoch, start_epoch = self._check_epochs(sum(cycles), start_epoch)
+        self._own_run(reset_opt)
+        return self._fit_policy(n_epoch, policies.sgdr(self._lrs(lr_max), cycles), wd, cbs, False, start_epoch)
+
+    def fine_tune(
+        self,
+        epochs: int,
+        base_lr: float = 2e-3,
+        freeze_epochs: int = 1,
+        lr_mult: float = 100.0,
+        pct_start: float = 0.3,
+        div: float = 5.0,
+        div_final: float = 1e5,
+        moms: Sequence[float] | None = None,
+        wd: float | None = None,
+        cbs: Any = (),
+        start_epoch: int = 0,
+    ) -> list[dict[str, float]]:
+        """One cycle with all but the top group frozen, then one with everything and discriminative LRs.
+
+        Args: as `fit` and `schedules.policies.fine_tune`; `start_epoch` counts the epochs of both phases.
+
+        Source: fastai `fine_tune`.
+        """
+        run = self._own_run(False)
+        moms = self.moms if moms is None and run.has_hyper("mom") else moms
+        groups = len(run.blocks)
+        phases = policies.fine_tune(epochs, base_lr, freeze_epochs, lr_mult, pct_start, div, div_final, moms, groups)
+        self._check_epochs(sum(phase.epochs for phase in phases), start_epoch)
+        results: list[dict[str, float]] = []
+        for phase in phases:
+            done, start_epoch = start_epoch, max(0, start_epoch - phase.epochs)
+            if done < phase.epochs:
+                self.freeze() if phase.frozen else self.unfreeze()
+                results += self._fit_policy(phase.epochs, phase.policy, wd, cbs, False, done)
+        self.unfreeze()
+        return results
+
+    def lr_find(
+        self,
+        start_lr: float = 1e-7,
+        end_lr: float = 10.0,
+        num_it: int = 100,
+        stop_div: bool = True,
+        show_plot: bool = False,
+        suggest_funcs: Any = lr_find.valley,
+    ) -> Any:
+        """Try rising LRs for `num_it` updates and suggest one; afterwards everything is as it was before.
+
+        Args:
+            start_lr: the first LR.
+            end_lr: the last LR.
+            num_it: number of updates, ≥ 6.
+            stop_div: stop when the loss diverges.
+            show_plot: draw `recorder.plot_lr_find()`.
+            suggest_funcs: `valley`, `slide`, `minimum`, `steep`, partials of them, or your own function
+                (lrs, losses, num_it) → (lr, (lr, loss)); one or a list.
+
+        Returns:
+            A named tuple with an LR for each function.
+
+        Raises:
+            ValueError: numbers out of range, or too few updates before divergence.
+
+        Source: fastai `lr_find`.
+        """
+        finder = lr_find.LRFinder(start_lr, end_lr, num_it, stop_div)
+        kept = self.run, self._own, self.recorder, self.state
+        with snapshot.preserved(self.model, self._own if self._own is not None and self._own.in_force else None):
+            run = self._own_run(False)
+            self.recorder = Recorder()
+            try:
+                epochs = -(-num_it // len(self.train))
+                try:
+                    loop.fit(self, run, epochs, [finder], 0)
+                except FloatingPointError:
+                    if not stop_div:
+                        raise
+                found, tried = lr_find.sweep(self, finder, _as_list(suggest_funcs))
+            finally:
+                self.run, self._own, self.recorder, self.state = kept
+        self.recorder.sweep = tried
+        if show_plot:
+            self.recorder.plot_lr_find()
+        return found
+
+    def freeze_to(self, n: int) -> None:
+        """Freeze the first `n` layer groups (negative: all but the last −n) in fits without strategy.
+
+        Raises:
+            ValueError: there are not so many groups.
+        """
+        groups = len(self._own_run(False).blocks)
+        number = n if n >= 0 else groups + n
+        if not 0 <= number <= groups:
+            raise ValueError(f"freeze_to({n}): there are {groups} layer groups")
+        self._frozen_groups = number
+        self._hold()
+
+    def freeze(self) -> None:
+        """Freeze all layer groups but the top one."""
+        self.freeze_to(-1)
+
+    def unfreeze(self) -> None:
+        """Let all layer groups train again (but for what the user froze)."""
+        self.freeze_to(0)
 
     def validate(self, data_: Any = None) -> dict[str, float]:
         """Loss and metrics over the validation data, or other data, in eval mode.
@@ -150,20 +336,16 @@ class Learner:
         loader = self.valid if data_ is None else data.as_loader(data_, self.batch_size, shuffle=False, what="data")
         if loader is None:
             raise ValueError("no validation data: give Learner(valid=...) or validate(data)")
+        self.tell("validate_begin")
         found = evaluation.Evaluation(self.metrics)
-        with _eval_mode(self.model), paddle.no_grad():
+        with evaluation.eval_mode(self.model), paddle.no_grad():
             for batch in loader:
                 inputs, label = data.split_batch(batch)
                 output = call(self.model, inputs)
-                loss = self._loss_of(output, label)
+                loss = loop.loss_of(self.loss, output, label)
                 found.add(output, label, float(loss), data.batch_size_of(batch))
-        return found.values()
-
-    def evaluate(self, data_: Any = None) -> dict[str, float]:
-        """`validate` with the callbacks' events around it."""
-        self._tell("validate_begin")
-        self.state.values = self.validate(data_)
-        self._tell("validate_end")
+        self.state.values = found.values()
+        self.tell("validate_end")
         return self.state.values
 
     def predict(self, data_: Any) -> Any:
@@ -174,7 +356,7 @@ class Learner:
                 of one input.
         """
         loader = data.as_loader(data_, self.batch_size, shuffle=False, what="data")
-        with _eval_mode(self.model), paddle.no_grad():
+        with evaluation.eval_mode(self.model), paddle.no_grad():
             return data.concatenated([call(self.model, data.only_inputs(batch)) for batch in loader])
 
     def save(self, fname: str, with_opt: bool = True) -> Path:
@@ -183,14 +365,7 @@ class Learner:
         Raises:
             OSError: the folder cannot be written; an older file stays.
         """
-        tensors = checkpoint.flatten("model", self.model.state_dict())
-        facts: dict[str, Any] = {}
-        if with_opt and self.run is not None:
-            state = self.run.state_dict()
-            tensors.update(checkpoint.flatten("optimizer", state.pop("optimizer")))
-            tensors.update(checkpoint.flatten("anchors", state.pop("anchors")))
-            facts = {"run": state}
-        return checkpoint.write(self._file(fname), tensors, facts)
+        return saving.save(self._file(fname), self.model, self.run if with_opt else None)
 
     def load(self, fname: str, with_opt: bool = True) -> None:
         """Load what `save` wrote; the optimizer's state only where there is one on both sides.
@@ -199,133 +374,68 @@ class Learner:
             FileNotFoundError: no such file.
             ValueError: a damaged file, or parameters of other names or shapes; nothing is changed then.
         """
-        tensors, facts = checkpoint.read(self._file(fname))
-        weights = checkpoint.unflatten("model", tensors)
-        _check_weights(self.model, weights)
-        if with_opt and self.run is not None and "run" in facts:
-            state = {part: checkpoint.unflatten(part, tensors) for part in ("optimizer", "anchors")}
-            self.run.set_state_dict({**facts["run"], **state})
-        self.model.set_state_dict(weights)
+        saving.load(self._file(fname), self.model, self.run if with_opt else None)
 
     def value_names(self) -> list[str]:
         """Names in the results of an epoch."""
         return ["epoch", "train_loss", *(["valid_loss", *self.metrics] if self.valid is not None else [])]
 
-    def _bind(
-        self, n_epoch: int, lr: float | None, wd: float | None, strategy: DefaultStrategy | None, options: dict
-    ) -> Binding:
-        per_epoch = len(self.train)
-        if strategy is None:
-            plan = Plan(
-                curve=curves.constant(_errors.check_number("lr", self.lr if lr is None else lr, above=0)),
-                max_train_steps=n_epoch * per_epoch,
-                optimizer=self.opt,
-                weight_decay=self.wd if wd is None else _errors.check_number("wd", wd, minimum=0),
-            )
-            return bind(plan, self.model, steps_per_epoch=per_epoch, **options)
-        if not isinstance(strategy, DefaultStrategy):
-            raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {strategy!r}")
-        if lr is not None or wd is not None:
-            raise ValueError("a strategy brings its own learning rate and decay: leave lr and wd out")
-        if "sample_input" not in options and options.get("layers") is None:
-            options = {**options, "sample_input": data.first_inputs(self.train)}
-        return strategy.bind(self.model, num_epoch=n_epoch, steps_per_epoch=per_epoch, **options)
+    def tell(self, event: str) -> None:
+        """Have every callback hear an event, e.g. `epoch_end`; a callback without a method for it is passed over."""
+        for callback in self.telling:
+            hear = getattr(callback, "on_" + event, None)
+            if hear is not None:
+                hear(self)
 
-    def _loop(self, run: Binding, n_epoch: int, callbacks: list[Callback]) -> list[dict[str, float]]:
-        self.run = run
-        self.state = TrainState(n_epoch, len(self.train))
-        callbacks = [*callbacks, ProgressCallback(self.progress)]
-        already = len(self.recorder.values)
-        self._callbacks = callbacks
-        try:
-            self._tell("fit_begin")
-            for epoch in range(1, n_epoch + 1):
-                self.state.epoch = epoch
-                self._one_epoch(run)
-        except StopTraining:
-            pass
-        finally:
-            self._tell("fit_end")
-        return self.recorder.values[already:]
+    def _check_epochs(self, n_epoch: Any, start_epoch: Any) -> tuple[int, int]:
+        n_epoch = _errors.check_whole("n_epoch", n_epoch, minimum=1)
+        start_epoch = _errors.check_whole("start_epoch", start_epoch)
+        if start_epoch >= n_epoch:
+            raise ValueError(f"start_epoch = {start_epoch} is beyond the end: the fit has {n_epoch} epochs")
+        return n_epoch, start_epoch
 
-    def _one_epoch(self, run: Binding) -> None:
-        state = self.state
-        run.begin_epoch()
-        self._tell("epoch_begin")
-        self.model.train()
-        first = len(self.recorder.losses)
-        for state.batch_number, state.batch in enumerate(self.train, 1):
-            self._one_batch(run)
-        losses = self.recorder.losses[first:]
-        values = {"epoch": float(state.epoch), "train_loss": sum(losses) / len(losses)}
-        if self.valid is not None:
-            found = self.evaluate()
-            values.update({"valid_loss" if name == "loss" else name: value for name, value in found.items()})
-        self.recorder.add_epoch(values)
-        self._tell("epoch_end")
+    def _lrs(self, lr: Any) -> Any:
+        """The learning rate of the top group, or one per layer group where they differ."""
+        lrs = policies.spread(self.lr if lr is None else lr, len(self._own_run(False).blocks))
+        return lrs[-1] if len(set(lrs)) == 1 else lrs
 
-    def _one_batch(self, run: Binding) -> None:
-        state = self.state
-        self._tell("batch_begin")
-        inputs, label = data.split_batch(state.batch)
-        loss = self._loss_of(call(self.model, inputs), label)
-        state.loss = float(loss)
-        lr = run.optimizer.get_lr()
-        if not math.isfinite(state.loss):
-            run.optimizer.clear_grad(set_to_zero=False)
-            raise FloatingPointError(
-                f"the loss is {state.loss} at update {state.step + 1} (epoch {state.epoch}, batch "
-                f"{state.batch_number}) with learning rate {lr:g}; the weights are those of the update before"
-            )
-        loss.backward()
-        self._tell("before_update")
-        run.step()
-        state.step += 1
-        self.recorder.add_update(lr, state.loss)
-        self._tell("batch_end")
+    def _constant(self, lr: Any) -> Mapping[str, Any]:
+        lrs = self._lrs(lr)
+        return {"lr": SchedNo(lrs, lrs)}
 
-    def _loss_of(self, output: Any, label: Any) -> Any:
-        if label is None:
-            loss = output[0] if isinstance(output, (list, tuple)) else output
-            if loss.size != 1:
-                raise ValueError(
-                    f"a batch without label needs a model that returns its loss, not an output of shape {loss.shape}; "
-                    "batches are (input, …, label) or dicts with 'labels'"
-                )
-            return loss
-        if self.loss is not None:
-            return self.loss(output, label)
-        whole = label.dtype in (paddle.int64, paddle.int32)
-        return nn.functional.cross_entropy(output, label) if whole else nn.functional.mse_loss(output, label)
+    def _own_run(self, reset: bool) -> Binding:
+        """The binding of fits without strategy: one optimizer for all of them, until it is reset or superseded."""
+        if self._own is None or reset or not self._own.in_force:
+            layers, options = self.layer_groups, {}
+            if layers is None:
+                options["sample_input"] = data.first_inputs(self.train)
+            else:
+                options["layers"] = layer_groups.as_selectors(self.model, layers)
+            plan = Plan(curves.constant(1.0), optimizer=self.opt, weight_decay=self.wd)
+            self._own = bind(plan, self.model, steps_per_epoch=len(self.train), **options)
+            self._hold()
+        return self._own
 
-    def _tell(self, event: str) -> None:
-        for callback in self._callbacks:
-            getattr(callback, "on_" + event)(self)
+    def _hold(self) -> None:
+        run = self._own
+        run.hold([name for block in run.blocks[: self._frozen_groups] for name in block])
+
+    def _fit_policy(
+        self, n_epoch: int, policy: Mapping[str, Any], wd: float | None, cbs: Any, reset_opt: bool, start_epoch: int
+    ) -> list[dict[str, float]]:
+        run = self._own_run(reset_opt)
+        wd = self.wd if wd is None else wd
+        if wd is not None:
+            run.set_hyper("wd", wd)
+        cbs = _as_list(cbs)
+        # What the user schedules by hand takes the place of the policy's.
+        by_hand = {name for cb in [*self.cbs, *cbs] if isinstance(cb, ParamScheduler) for name in cb.scheds}
+        rest = ParamScheduler({name: schedule for name, schedule in policy.items() if name not in by_hand})
+        return loop.fit(self, run, n_epoch, [rest, *cbs], start_epoch)
 
     def _file(self, fname: str) -> Path:
         return self.path / "models" / f"{fname}.safetensors"
 
 
-class _eval_mode:
-    """The model in eval mode inside, and each layer's own mode afterwards."""
-
-    def __init__(self, model: nn.Layer) -> None:
-        self._model = model
-
-    def __enter__(self) -> None:
-        self._modes = [(layer, layer.training) for layer in self._model.sublayers(include_self=True)]
-        self._model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for layer, training in self._modes:
-            layer.training = training
-
-
-def _check_weights(model: nn.Layer, weights: dict[str, Any]) -> None:
-    mine = model.state_dict()
-    differ = sorted(set(mine) ^ set(weights))
-    if differ:
-        raise ValueError(f"the file and the model differ in {_errors.listing(differ)}")
-    for name, value in mine.items():
-        if list(value.shape) != list(weights[name].shape):
-            raise ValueError(f"{name}: the file has shape {list(weights[name].shape)}, the model {list(value.shape)}")
+def _as_list(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]

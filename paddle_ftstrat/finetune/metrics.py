@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import paddle
+from paddle import nn
 from paddle.metric import Accuracy, Metric
 
 from paddle_ftstrat import _errors
@@ -95,6 +97,18 @@ class Evaluation:
             else:
                 result[name] = float(metric(outputs, labels)) if outputs is not None else float("nan")
         return result
+
+
+@contextmanager
+def eval_mode(model: nn.Layer) -> Iterator[None]:
+    """The model in eval mode inside, and each layer in its own mode afterwards."""
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
 
 
 def class_numbers(output: Any) -> np.ndarray:

@@ -92,7 +92,7 @@ class BaseTask:
         self._log.info("strategy: %s", self.config.strategy)
         watch = _Watch(self)
         results = self.learner.fit(
-            self.config.num_epoch, strategy=self.config.strategy, callbacks=[watch], **self.bind_options
+            self.config.num_epoch, strategy=self.config.strategy, cbs=[watch], **self.bind_options
         )
         if "dev" in self.phases:
             self._log.info("best model loaded from %s: %s=%.4f", self.best_model_path, self.main_metric, watch.best)
@@ -223,7 +223,7 @@ class _Watch(Callback):
         if "dev" not in self._task.phases or learner.state.step == self._evaluated_at:
             return
         self._evaluated_at = learner.state.step
-        values = learner.evaluate(self._task.phases["dev"])
+        values = learner.validate(self._task.phases["dev"])
         self._task._log.info("[EVAL] step %d: %s", learner.state.step, metrics.summary(values))
         self._keep_if_best(learner, values)
         self._since = time.perf_counter()

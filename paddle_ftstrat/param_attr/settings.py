@@ -82,6 +82,17 @@ def restore(param: Any, owner: object) -> None:
         _write(param, own(param), None)
 
 
+def capture(param: Any) -> tuple[Any, ...]:
+    """Everything this module writes, for `put_back`."""
+    attr = getattr(param, "optimize_attr", None)
+    return dict(attr) if attr else attr, param.regularizer, param.need_clip, param.stop_gradient
+
+
+def put_back(param: Any, captured: tuple[Any, ...]) -> None:
+    """Put a parameter back where `capture` found it, its owner included."""
+    param.optimize_attr, param.regularizer, param.need_clip, param.stop_gradient = captured
+
+
 def owner_of(param: Any) -> object | None:
     """The owner of what is in force, None when that is the user."""
     record = _record(param)

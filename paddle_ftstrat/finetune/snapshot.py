@@ -1,0 +1,75 @@
+"""Everything a trial run changes, to be put back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from paddle_ftstrat import _compat
+from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.finetune import rng
+from paddle_ftstrat.optim import hyper, state
+from paddle_ftstrat.param_attr import select, settings
+
+
+@contextmanager
+def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
+    """Whatever happens inside, afterwards all is as before, after an exception too.
+
+    That is: weights and buffers, train and eval flags, parameter settings and frozen set, random number generators;
+    and of the binding: optimizer state, curve and position, factors, held parameters, hyper-parameters, epoch.
+
+    Args:
+        model: the model.
+        run: the binding in force, if the trial uses it.
+    """
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    weights = select.named_weights(model)
+    fields = {name: settings.capture(param) for name, param in weights.items()}
+    generators = rng.get_state()
+    undo_run = None if run is None else _capture_run(run, weights)
+    try:
+        yield
+    finally:
+        if undo_run is not None:
+            undo_run()
+        with paddle.no_grad():
+            for name, value in model.state_dict().items():
+                value.set_value(values[name])
+        for name, param in weights.items():
+            param.clear_gradient(False)
+            settings.put_back(param, fields[name])
+        for layer, training in modes:
+            layer.training = training
+        rng.set_state(generators)
+        _compat.forget_traces(_compat.unwrap(model))
+
+
+def _capture_run(run: Binding, weights: dict[str, Any]) -> Any:
+    kept = {
+        name: {kind: value.clone() for kind, value in kinds.items()}
+        for name, kinds in state.get_state(run.optimizer, weights).items()
+    }
+    plan, position, epoch, per_epoch = run.plan, run.lr_scheduler.last_epoch, run.epoch, run.steps_per_epoch
+    factors, held = run.block_factors, run.held
+    hypers = {name: run.hyper(name) for name in hyper.NAMES if run.has_hyper(name)}
+
+    def undo() -> None:
+        run.reschedule(plan.curve, plan.max_train_steps, per_epoch)
+        run.lr_scheduler.step(position)
+        run.set_block_factors(factors)
+        run.hold(held)
+        run.epoch = epoch
+        for name, value in hypers.items():
+            run.set_hyper(name, value)
+        for name, param in weights.items():
+            if name not in kept:
+                _compat.drop_accumulators(run.optimizer, param)
+        state.set_state(run.optimizer, weights, kept)
+
+    return undo
