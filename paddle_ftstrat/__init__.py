@@ -1,6 +1,9 @@
 """Fine-tuning strategies for PaddlePaddle: `import paddle_ftstrat as hub`."""
 
-from paddle_ftstrat import finetune, schedules
+# Before Paddle: libpaddle of 2.6.2 breaks a zlib that is loaded after it, and with it every PNG file and gzip.
+import zlib as _zlib  # noqa: F401
+
+from paddle_ftstrat import finetune, optim, param_attr, schedules, transfer
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
 from paddle_ftstrat.finetune.config import RunConfig
@@ -30,6 +33,7 @@ from paddle_ftstrat.schedules import (
     sched_lin,
     sched_no,
 )
+from paddle_ftstrat.transfer import LoadReport, export_inference, load_pretrained, save_pretrained, tune
 
 __version__ = "0.1.0"
 
@@ -45,6 +49,7 @@ __all__ = [
     "L2SPFinetuneStrategy",
     "LRFinder",
     "Learner",
+    "LoadReport",
     "ParamScheduler",
     "RunConfig",
     "SaveModelCallback",
@@ -58,8 +63,13 @@ __all__ = [
     "annealer",
     "combine_scheds",
     "combined_cos",
+    "export_inference",
     "finetune",
+    "load_pretrained",
     "minimum",
+    "optim",
+    "param_attr",
+    "save_pretrained",
     "sched_cos",
     "sched_exp",
     "sched_lin",
@@ -67,5 +77,7 @@ __all__ = [
     "schedules",
     "slide",
     "steep",
+    "transfer",
+    "tune",
     "valley",
 ]

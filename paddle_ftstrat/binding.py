@@ -11,15 +11,14 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors, report
+from paddle_ftstrat import _compat, _errors, picture, report
 from paddle_ftstrat.hapi import StrategyCallback
 from paddle_ftstrat.optim import build, state
 from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.optim.hyper import HyperParameters
-from paddle_ftstrat.param_attr import depth, describe, select, settings
+from paddle_ftstrat.param_attr import depth, description, select, settings
 from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.resolve import Resolved, resolve, resolve_depths, resolve_no_decay, resolve_pretrained
-from paddle_ftstrat.schedules import picture
 from paddle_ftstrat.schedules.adapter import CurveLR
 
 
@@ -105,7 +104,7 @@ class Binding:
         self._held: frozenset[str] = frozenset()
         self._watched = self._rows[0].param
         self._last_epoch = max((row.depth.first_epoch for row in rows), default=1)
-        self._owner = describe.Owner()
+        self._owner = description.Owner()
         self._remind_at = steps_per_epoch if self._last_epoch > 1 else None
         self._publish()
         self._apply(1)
@@ -262,7 +261,7 @@ class Binding:
         self.epoch = int(state_dict["epoch"])
         self._apply(max(self.epoch, 1))
 
-    def describe(self) -> describe.Description:
+    def describe(self) -> description.Description:
         """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
         return report.describe_rows(self._rows, self.plan, self.optimizer, self.lr_scheduler.last_epoch)
 

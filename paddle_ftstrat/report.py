@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from paddle_ftstrat import picture
 from paddle_ftstrat.optim.decay import Decay
-from paddle_ftstrat.param_attr import describe
+from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.resolve import Resolved
-from paddle_ftstrat.schedules import picture
 
 
-def row_of(row: Resolved, decay: Decay) -> describe.Row:
+def row_of(row: Resolved, decay: Decay) -> description.Row:
     """What `describe` tells of one parameter of a binding."""
     fallback = decay.coupled if row.settings.regularizer is None else None
-    return describe.Row(
+    return description.Row(
         name=row.name,
         shape=tuple(row.param.shape),
         block=row.depth.block,
@@ -26,7 +26,7 @@ def row_of(row: Resolved, decay: Decay) -> describe.Row:
         learning_rate=row.settings.learning_rate,
         own_learning_rate=row.own.learning_rate,
         factor=row.depth.factor,
-        regularizer=describe.text_of(row.settings.regularizer or fallback),
+        regularizer=description.text_of(row.settings.regularizer or fallback),
         regularizer_from="optimizer" if fallback is not None else row.regularizer_from,
         decay=decay.of(row.name),
         decay_from=decay.source if decay.of(row.name) else "",
@@ -34,10 +34,10 @@ def row_of(row: Resolved, decay: Decay) -> describe.Row:
     )
 
 
-def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: int) -> describe.Description:
+def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: int) -> description.Description:
     """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
     blocks = 1 + max(row.depth.block for row in rows)
-    shown = [describe.row_of(row.name, row.param) for row in rows]
+    shown = [description.row_of(row.name, row.param) for row in rows]
     training = sum(int(np.prod(row.shape)) for row in shown if row.trainable)
     total = sum(int(np.prod(row.shape)) for row in shown)
     clip = plan.clip
@@ -48,7 +48,7 @@ def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: 
         f"clip {clip.kind}({clip.value:g})" if clip else "no gradient clipping",
         f"{training:,} of {total:,} values train now, in {blocks} blocks",
     ]
-    return describe.Description(shown, notes)
+    return description.Description(shown, notes)
 
 
 def lines(rows: Sequence[Resolved], lrs: np.ndarray, steps_per_epoch: int | None) -> list[picture.Line]:

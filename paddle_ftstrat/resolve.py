@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paddle_ftstrat import _errors
+from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay, anchor_of
 from paddle_ftstrat.param_attr import depth, select, settings
 from paddle_ftstrat.param_attr.settings import ParamSettings
 from paddle_ftstrat.plan import Discriminative, GradualUnfreeze, Plan
+from paddle_ftstrat.transfer.report import LoadReport, loaded_names
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,20 @@ def resolve_depths(plan: Plan, model: Any, units: Sequence[depth.Unit]) -> dict[
 
 
 def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[str]:
-    """The names that L2SP anchors, from selectors or a state dict; without either, all of them, with a warning."""
+    """The names that L2SP anchors, from selectors, a state dict or a LoadReport.
+
+    Without either: what `load_pretrained` has filled; if that is nothing, all of them, with a warning.
+    """
     if not plan.l2sp:
         if pretrained is not None:
             warnings.warn("pretrained= only matters to L2SP, which this strategy does not use", stacklevel=4)
         return ()
+    if isinstance(pretrained, LoadReport):
+        pretrained = pretrained.weights
     if pretrained is None:
+        loaded = loaded_names(model)
+        if loaded:
+            return loaded
         warnings.warn(
             "L2SP without pretrained=: every parameter, a new head too, is pulled back to its value of now; "
             "name the pretrained ones, or pretrained='*' for all",
@@ -127,9 +136,9 @@ def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[st
             raise ValueError("pretrained: none of its keys is a parameter of the model, " + _errors.listing(pretrained))
         return found
     if isinstance(pretrained, (list, tuple, set)):
-        # Names of loaded entries may include running statistics, which L2SP has nothing to do with.
-        running = select.statistics(model)
-        pretrained = [entry for entry in pretrained if not (isinstance(entry, str) and entry in running)]
+        # Names of loaded entries may include buffers and running statistics, which L2SP has nothing to do with.
+        others = {*select.statistics(model), *(name for name, _ in _compat.unwrap(model).named_buffers())}
+        pretrained = [entry for entry in pretrained if not (isinstance(entry, str) and entry in others)]
     return _selected(model, pretrained, "pretrained")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _errors
+from paddle_ftstrat import _errors, transfer
 from paddle_ftstrat.binding import Binding, bind
 from paddle_ftstrat.finetune import data, layer_groups, loop, lr_find, saving, snapshot
 from paddle_ftstrat.finetune import metrics as evaluation
@@ -20,6 +20,7 @@ from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.schedules import curves, policies
 from paddle_ftstrat.schedules.annealing import SchedNo
 from paddle_ftstrat.schedules.param_scheduler import ParamScheduler
+from paddle_ftstrat.transfer.tune import FACTOR
 
 
 class Learner:
@@ -42,6 +43,11 @@ class Learner:
         batch_size: samples per batch where `train` or `valid` is a Dataset.
         cbs: callbacks of every fit.
         progress: show progress bars; None: on a terminal.
+        tune: "head" (all else frozen), "all" or "differential" (head LR × `head_factor`); None leaves the model as it
+            is (see `transfer.tune`).
+        head: what the head is, for `tune`; None: what `load_pretrained` left new, else the top layer.
+        head_factor: head LR over backbone LR of "differential".
+        batch_norm: the statistics of frozen BatchNorm layers under "head": "freeze" or "track".
 
     Attributes:
         state: where the loop is (`TrainState`).
@@ -78,6 +84,10 @@ class Learner:
         batch_size: int = 64,
         cbs: Any = (),
         progress: bool | None = None,
+        tune: str | None = None,
+        head: Any = None,
+        head_factor: float = FACTOR,
+        batch_norm: str = "freeze",
     ) -> None:
         if not isinstance(model, nn.Layer):
             raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
@@ -101,6 +111,8 @@ class Learner:
         self.run: Binding | None = None
         self._own: Binding | None = None
         self._frozen_groups = 0
+        if tune is not None:
+            transfer.tune(model, tune, head, head_factor, batch_norm)
         self.telling: list[Any] = []
 
     def fit(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paddle_ftstrat.schedules.picture import pyplot
+from paddle_ftstrat.picture import finished, pyplot
 
 SMOOTHING = 0.98
 
@@ -82,7 +82,7 @@ class Recorder:
             axes.plot(*zip(*shown), "o-", color="tab:orange", lw=1.5, ms=4, label="validation")
         axes.set(xlabel="update", ylabel="loss")
         axes.legend(frameon=False)
-        return _finished(figure, path)
+        return finished(figure, path)
 
     def plot_sched(self, keys: Any = None, path: Any = None) -> Any:
         """Draw the hyper-parameters that the last fit scheduled, one panel each.
@@ -107,7 +107,7 @@ class Recorder:
         for axes, key in zip(panels[0], keys):
             axes.plot(np.arange(len(self.hps[key])), self.hps[key], lw=2)
             axes.set(xlabel="update", ylabel=_LABELS.get(key, key), title=_LABELS.get(key, key))
-        return _finished(figure, path)
+        return finished(figure, path)
 
     def plot_lr_find(self, path: Any = None) -> Any:
         """Draw the loss over the LR of the last `lr_find`, with its suggestions marked.
@@ -129,7 +129,7 @@ class Recorder:
         axes.set(xlabel="learning rate (log)", ylabel="smoothed training loss", xscale="log")
         axes.set_ylim(*_window(sweep.losses))
         axes.legend(frameon=False, title="suggested")
-        return _finished(figure, path)
+        return finished(figure, path)
 
     @staticmethod
     def _need(something: Any, otherwise: str) -> None:
@@ -158,10 +158,3 @@ def _figure(title: str) -> tuple[Any, Any]:
     figure, axes = pyplot().subplots(figsize=(7, 4.2), constrained_layout=True)
     axes.set_title(title)
     return figure, axes
-
-
-def _finished(figure: Any, path: Any) -> Any:
-    if path is not None:
-        figure.savefig(path, dpi=130)
-        pyplot().close(figure)
-    return figure

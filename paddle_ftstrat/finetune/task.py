@@ -16,6 +16,7 @@ from paddle_ftstrat.finetune.callbacks import Callback
 from paddle_ftstrat.finetune.config import RunConfig
 from paddle_ftstrat.finetune.data import as_loader
 from paddle_ftstrat.finetune.learner import Learner
+from paddle_ftstrat.transfer.tune import FACTOR
 
 PHASES = ("train", "dev", "test")
 _ALIASES = {"val": "dev", "valid": "dev", "validate": "dev", "predict": "test"}
@@ -34,6 +35,7 @@ class BaseTask:
             `paddle.metric.Metric`; the first chooses the best model.
         loss: function (output, label) → scalar tensor; None: the task's own.
         verbose: log lines and progress bars; False trains in silence.
+        tune: "head", "all" or "differential", with `head`, `head_factor` and `batch_norm` as for the Learner.
         **bind_options: `pretrained`, `layers`, `no_decay`, `sample_input` as for `strategy.bind`.
 
     Raises:
@@ -50,6 +52,10 @@ class BaseTask:
         metrics_choices: Any = None,
         loss: Any = None,
         verbose: bool = True,
+        tune: str | None = None,
+        head: Any = None,
+        head_factor: float = FACTOR,
+        batch_norm: str = "freeze",
         **bind_options: Any,
     ) -> None:
         self.config = config or RunConfig()
@@ -69,6 +75,10 @@ class BaseTask:
             metrics=self.default_metrics if metrics_choices is None else metrics_choices,
             path=self.config.checkpoint_dir,
             progress=None if verbose else False,
+            tune=tune,
+            head=head,
+            head_factor=head_factor,
+            batch_norm=batch_norm,
         )
         self.best_score: float | None = None
         self._log = logs.logger() if verbose else logs.silent()
@@ -150,6 +160,7 @@ class ClassifierTask(BaseTask):
         metrics_choices: metrics; accuracy by default.
         loss: another loss (output, label) → scalar tensor.
         verbose: log lines and progress bars; False trains in silence.
+        tune: "head", "all" or "differential", with `head`, `head_factor` and `batch_norm` as for the Learner.
         **bind_options: `pretrained`, `layers`, `no_decay`, `sample_input` as for `strategy.bind`.
 
     Raises:

@@ -1,0 +1,30 @@
+"""Optimizers with parameter groups, optimizers written in Python, and what strategies build on."""
+
+from paddle_ftstrat.optim import lr_scheduler
+from paddle_ftstrat.optim.adam import LAMB, Adam, AdamW
+from paddle_ftstrat.optim.custom import Accumulator, CustomOptimizer, from_function
+from paddle_ftstrat.optim.grouped import Optimizer
+from paddle_ftstrat.optim.groups import ParamGroup
+from paddle_ftstrat.optim.optimizers import SGD, Adagrad, RMSprop
+from paddle_ftstrat.optim.rules import DecayedAdagrad, Ftrl, LarsMomentum, Lion
+from paddle_ftstrat.optim.table import register
+
+__all__ = [
+    "LAMB",
+    "SGD",
+    "Accumulator",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "CustomOptimizer",
+    "DecayedAdagrad",
+    "Ftrl",
+    "LarsMomentum",
+    "Lion",
+    "Optimizer",
+    "ParamGroup",
+    "RMSprop",
+    "from_function",
+    "lr_scheduler",
+    "register",
+]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import paddle
 from paddle.regularizer import L2Decay
 
 from paddle_ftstrat import _compat
@@ -55,17 +55,18 @@ def choose(
             f"optimizer option {argument}={options[argument]}"
         )
     if plan.weight_decay is not None and not row.replaces_decay:
-        return Decay(plan.weight_decay, names), {argument: 0.0}
+        return Decay(plan.weight_decay, names), {argument: row.no_decay, exclusion: _exclusion(row, rows)}
     coefficient, source = plan.weight_decay, "strategy"
     if coefficient is None:
-        default = inspect.signature(row.cls.__init__).parameters[argument].default
-        coefficient, source = options.get(argument, default), "optimizer"
-    decayed = {r.param.name for r in rows if r.decayed}
-    if row.excludes == "include":
-        native = {argument: float(coefficient), exclusion: decayed.__contains__}
-    else:
-        native = {argument: float(coefficient), exclusion: lambda param: param.name not in decayed}
+        coefficient, source = options.get(argument, row.defaults[argument]), "optimizer"
+    native = {argument: float(coefficient), exclusion: _exclusion(row, rows)}
     return Decay(float(coefficient), names, source, by_optimizer=True), native
+
+
+def _exclusion(row: table.OptimizerRow, rows: Sequence[Any]) -> Callable[[Any], bool]:
+    """What tells the optimizer which parameters it decays, in the form that this one asks for."""
+    decayed = {r.param.name for r in rows if r.decayed}
+    return decayed.__contains__ if row.excludes == "include" else lambda param: param.name not in decayed
 
 
 class Decoupled:
@@ -113,4 +114,4 @@ class Decoupled:
                 param.scale_(keep)
             else:
                 master.scale_(keep)
-                param.set_value(master.astype(param.dtype))
+                paddle.assign(master.astype(param.dtype), output=param)

@@ -22,8 +22,10 @@ def get_state(optimizer: Any, weights: Mapping[str, Any]) -> dict[str, dict[str,
     state: dict[str, dict[str, Any]] = {}
     stored = _compat.accumulators(optimizer)
     for name, param in weights.items():
-        found = {kind: by_param[param.name] for kind, by_param in stored.items() if param.name in by_param}
         master = _compat.master_weight(optimizer, param)
+        # Where there is a float32 copy, Paddle keeps the accumulators under the copy's name.
+        keys = (param.name,) if master is None else (param.name, master.name)
+        found = {kind: by_param[key] for kind, by_param in stored.items() for key in keys if key in by_param}
         if master is not None:
             found[MASTER] = master
         if found:

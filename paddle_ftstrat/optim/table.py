@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import paddle
 from paddle.optimizer import Optimizer
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.optim import rules
+from paddle_ftstrat.optim.custom import Accumulators, CustomOptimizer, from_function
+from paddle_ftstrat.optim.grouped import Optimizer as GroupedOptimizer
 
 # What binding itself hands to the optimizer, so that it cannot come through optimizer options.
 _BOUND = ("self", "learning_rate", "parameters", "name", "apply_decay_param_fun", "exclude_from_weight_decay_fn")
@@ -24,28 +27,41 @@ class OptimizerRow:
     through the arguments in `native`), or "none". `native` holds the names of the coefficient's argument and of the
     one that excludes parameters; `excludes` tells whether the latter names the excluded ("exclude", called with the
     parameter) or the included ("include", called with its name). `replaces_decay`: its native decay is what a
-    strategy's weight_decay means. `multiplier`: honours LR multipliers and schedules. `sparse`: right on sparse
-    gradients. `refused`: why a strategy cannot use it at all.
+    strategy's weight_decay means; where it is not, `no_decay` is the coefficient that switches it off. `multiplier`:
+    honours LR multipliers and schedules. `sparse`: right on sparse gradients. `refused`: why a strategy cannot use it
+    at all. `registered`: entered by `register`.
     """
 
     name: str
     cls: type[Optimizer] | None
     aliases: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
     decay: str = "coupled"
     native: tuple[str, str] = ("", "")
     excludes: str = ""
     replaces_decay: bool = False
+    no_decay: float = 0.0
     multiplier: bool = True
     sparse: bool = False
     refused: str = ""
+    registered: bool = False
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The options that a strategy may give the optimizer, with their defaults.
+
+        Example:
+            >>> find("momentum").defaults["momentum"]
+            0.9
+        """
+        return {} if self.cls is None else {k: v for k, v in _arguments(self.cls).items() if k not in _BOUND}
 
 
 def _paddle(name: str) -> type[Optimizer] | None:
     return getattr(paddle.optimizer, name, None)
 
 
-_LATER = "comes with a later release of paddle_ftstrat (Paddle 2 and 3 have no such optimizer)"
+# The decay of a CustomOptimizer with `decoupled = True`, and that of Paddle's AdamW.
+_DECOUPLED = {"decay": "native", "native": ("weight_decay", "apply_decay_param_fun"), "excludes": "include"}
 
 ROWS: dict[str, OptimizerRow] = {
     row.name: row
@@ -55,14 +71,7 @@ ROWS: dict[str, OptimizerRow] = {
         OptimizerRow("adagrad", _paddle("Adagrad"), sparse=True),
         OptimizerRow("adadelta", _paddle("Adadelta")),
         OptimizerRow("adam", _paddle("Adam")),
-        OptimizerRow(
-            "adamw",
-            _paddle("AdamW"),
-            decay="native",
-            native=("weight_decay", "apply_decay_param_fun"),
-            excludes="include",
-            replaces_decay=True,
-        ),
+        OptimizerRow("adamw", _paddle("AdamW"), replaces_decay=True, **_DECOUPLED),
         OptimizerRow("adamax", _paddle("Adamax")),
         OptimizerRow("rmsprop", _paddle("RMSProp"), sparse=True),
         OptimizerRow(
@@ -71,6 +80,8 @@ ROWS: dict[str, OptimizerRow] = {
             decay="native",
             native=("lamb_weight_decay", "exclude_from_weight_decay_fn"),
             excludes="exclude",
+            # It adapts the LR layer by layer only where it decays: 0 would make it Adam, this adds nothing.
+            no_decay=1e-30,
             sparse=True,
         ),
         OptimizerRow("nadam", _paddle("NAdam")),
@@ -83,9 +94,20 @@ ROWS: dict[str, OptimizerRow] = {
             multiplier=False,
             refused="its step() takes a closure and ignores LR multipliers; use paddle.optimizer.LBFGS by itself",
         ),
-        OptimizerRow("decayedadagrad", None, aliases=("decayed_adagrad",), refused=_LATER),
-        OptimizerRow("ftrl", None, refused=_LATER),
-        OptimizerRow("larsmomentum", None, aliases=("lars_momentum", "lars"), refused=_LATER),
+        OptimizerRow("decayedadagrad", rules.DecayedAdagrad, aliases=("decayed_adagrad",), sparse=True),
+        OptimizerRow("ftrl", rules.Ftrl, sparse=True),
+        OptimizerRow(
+            "larsmomentum",
+            rules.LarsMomentum,
+            aliases=("lars_momentum", "lars"),
+            decay="native",
+            native=("lars_weight_decay", "exclude_from_weight_decay_fn"),
+            excludes="exclude",
+            # It adapts the LR layer by layer only where it decays: 0 would make it Adam, this adds nothing.
+            no_decay=1e-30,
+            sparse=True,
+        ),
+        OptimizerRow("lion", rules.Lion, sparse=True, **_DECOUPLED),
     )
 }
 
@@ -114,17 +136,65 @@ def names() -> list[str]:
     return sorted(name for name, row in ROWS.items() if row.cls is not None and not row.refused)
 
 
+def register(
+    name: str,
+    optimizer: type[Optimizer] | Callable[..., None],
+    *,
+    accumulators: Accumulators = (),
+    aliases: Iterable[str] = (),
+    **row_fields: Any,
+) -> type[Optimizer]:
+    """Enter an optimizer in the table, so that strategies find it by name: `optimizer_name="lion"`.
+
+    Args:
+        name: its name; any case finds it.
+        optimizer: an Optimizer class whose constructor takes `learning_rate` and `parameters`, or a function
+            `(param, grad, lr, state, …) → None` (see `from_function`).
+        accumulators: the state of a function.
+        aliases: further names.
+        **row_fields: further fields of `OptimizerRow`: `decay`, `native`, `excludes`, `multiplier`, `sparse`, …
+
+    Returns:
+        The class, to be used without a strategy too.
+
+    Raises:
+        ValueError: a name that the table has already (one that was registered is replaced), an unknown field, or a
+            constructor that a strategy cannot call.
+        TypeError: no Optimizer class and no function, or `accumulators` for a class.
+
+    Example:
+        >>> def sign_sgd(param, grad, lr, state):
+        ...     param.subtract_(paddle.sign(grad) * lr)
+        >>> register("signsgd", sign_sgd).__name__
+        'SignSgd'
+        >>> find("SignSGD").decay
+        'coupled'
+    """
+    settable = [f.name for f in fields(OptimizerRow) if f.name not in ("name", "cls", "registered")]
+    _errors.check_keys("field of an optimizer's row", row_fields, settable)
+    if not isinstance(optimizer, type) and callable(optimizer):
+        optimizer = from_function(optimizer, accumulators)
+    elif accumulators:
+        raise TypeError("accumulators= belongs to a function; a class names its own in `accumulators`")
+    key = name.lower()
+    given = {**row_fields, "name": key, "aliases": tuple(alias.lower() for alias in aliases), "registered": True}
+    row = replace(_plain_row(optimizer), **given)
+    for other in ROWS.values():
+        taken = {key, *row.aliases} & {other.name, *other.aliases}
+        if taken and not (other.registered and other.name == key):
+            raise ValueError(f"the optimizer table has {sorted(taken)[0]!r} already, for {other.name!r}")
+    ROWS[key] = row
+    return optimizer
+
+
 def check_options(row: OptimizerRow, options: Mapping[str, Any]) -> None:
     """Refuse optimizer options that the optimizer's constructor does not have.
 
     Raises:
         ValueError: an option that is unknown, or one that the binding itself sets.
     """
-    signature = inspect.signature(row.cls.__init__)
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
-        return
-    allowed = [name for name in signature.parameters if name not in _BOUND]
-    _errors.check_keys(f"option of optimizer {row.name!r}", options, allowed)
+    if not _takes_anything(row.cls):
+        _errors.check_keys(f"option of optimizer {row.name!r}", options, row.defaults)
 
 
 def _row_of_name(name: str) -> OptimizerRow:
@@ -136,17 +206,52 @@ def _row_of_name(name: str) -> OptimizerRow:
 
 
 def _row_of_class(cls: Any) -> OptimizerRow:
+    plain = _plain_row(cls)
+    for base in cls.__mro__:
+        for row in ROWS.values():
+            if row.cls is base:
+                return row if base is cls else replace(row, name=cls.__name__, cls=cls, registered=False)
+    return plain
+
+
+def _plain_row(cls: Any) -> OptimizerRow:
+    """The row of a class of which nothing is known but the class."""
     if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
         raise TypeError(
             "optimizer_name must be a name or a paddle.optimizer.Optimizer class (not an instance: the strategy "
             f"builds it), not {cls!r}"
         )
+    if issubclass(cls, GroupedOptimizer):
+        raise ValueError(
+            f"{cls.__module__}.{cls.__name__} has parameter groups, which a strategy takes the place of: use it by "
+            f"itself, or name one of {', '.join(names())}"
+        )
+    arguments = _arguments(cls)
+    custom = issubclass(cls, CustomOptimizer)
+    decay = _DECOUPLED if custom and cls.decoupled else {}
+    missing = [key for key in ("learning_rate", "parameters", *decay.get("native", ())) if key not in arguments]
+    if missing and not _takes_anything(cls):
+        raise ValueError(
+            f"the constructor of {cls.__name__} must take {' and '.join(missing)} by name; it has "
+            f"{_errors.listing(arguments)}"
+        )
+    return OptimizerRow(cls.__name__, cls, sparse=custom, **decay)
+
+
+def _arguments(cls: type[Optimizer]) -> dict[str, Any]:
+    """Argument → default of a constructor, and of the one that its **kwargs go on to."""
+    found: dict[str, Any] = {}
     for base in cls.__mro__:
-        for row in ROWS.values():
-            if row.cls is base:
-                return row if base is cls else _subclass_row(row, cls)
-    return OptimizerRow(cls.__name__, cls)
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        open_ended = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        found.update((p.name, p.default) for p in parameters if p.kind not in open_ended and p.name not in found)
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return found
 
 
-def _subclass_row(row: OptimizerRow, cls: type[Optimizer]) -> OptimizerRow:
-    return replace(row, name=cls.__name__, cls=cls)
+def _takes_anything(cls: type[Optimizer]) -> bool:
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

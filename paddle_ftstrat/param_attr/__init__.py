@@ -1,0 +1,22 @@
+"""Parameters: which there are, with which settings and values, shared or frozen."""
+
+from paddle_ftstrat.param_attr.configure import configure
+from paddle_ftstrat.param_attr.description import describe
+from paddle_ftstrat.param_attr.export import export_parameters
+from paddle_ftstrat.param_attr.freezing import freeze, unfreeze, verify_frozen
+from paddle_ftstrat.param_attr.initialize import embedding_attr, set_parameters
+from paddle_ftstrat.param_attr.sharing import shared_parameters
+from paddle_ftstrat.param_attr.stage import freeze_stage
+
+__all__ = [
+    "configure",
+    "describe",
+    "embedding_attr",
+    "export_parameters",
+    "freeze",
+    "freeze_stage",
+    "set_parameters",
+    "shared_parameters",
+    "unfreeze",
+    "verify_frozen",
+]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from paddle_ftstrat import _compat
+
 
 @dataclass(frozen=True)
 class Line:
@@ -72,7 +74,21 @@ def draw_plan(lines: Sequence[Line], title: str, epoch_steps: int | None = None,
     axes.set_xlim(0, max(steps - 1, 1))
     axes.set_ylim(bottom=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return finished(figure, path)
+
+
+def finished(figure: Any, path: Any = None) -> Any:
+    """The figure; with a path, written there and closed.
+
+    Raises:
+        RuntimeError: writing a compressed file would crash this process.
+    """
     if path is not None:
+        if not _compat.compression_works():
+            raise RuntimeError(
+                "this paddlepaddle 2 breaks zlib when it is imported before it, and writing a picture would crash the "
+                "process: put `import zlib` before `import paddle`"
+            )
         figure.savefig(path, dpi=130)
-        plt.close(figure)
+        pyplot().close(figure)
     return figure

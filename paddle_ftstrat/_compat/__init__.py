@@ -1,7 +1,12 @@
-"""Every use of something private in Paddle. Checked on paddlepaddle 2.6.2 and 3.3.1."""
+"""Every use of something private in Paddle: layers and optimizers here, other subjects in files of their own.
+
+Checked on paddlepaddle 2.6.2 and 3.3.1.
+"""
 
 from __future__ import annotations
 
+import functools
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -134,7 +139,31 @@ def before_each_update(optimizer: Any, act: Callable[[Any], None]) -> None:
 
 def drop_accumulators(optimizer: Any, param: Any) -> None:
     """Forget the optimizer state of one parameter, as if it had never been updated."""
+    master = getattr(optimizer, "_master_weights", {}).pop(param.name, None)
+    names = {param.name, *(() if master is None else (master.name,))}
     for by_param in optimizer._accumulators.values():
-        by_param.pop(param.name, None)
-    getattr(optimizer, "_already_create_accumulator", set()).discard(param.name)
-    getattr(optimizer, "_master_weights", {}).pop(param.name, None)
+        for name in names:
+            by_param.pop(name, None)
+    # The second spelling is that of 2.6.
+    for made in ("_already_create_accumulator", "_already_create_accumulater"):
+        getattr(optimizer, made, set()).difference_update(names)
+
+
+@functools.cache
+def compression_works() -> bool:
+    """Whether this process can compress (PNG files, gzip) without crashing.
+
+    libpaddle of 2.6.2 exports a zlib of its own. Where it is loaded before the system's libz (a Python whose zlib is a
+    module, as pyenv builds it, and `import paddle` before `import numpy`), every compression ends in a segmentation
+    fault, which only another process can find out. 3.3.1 does not export it.
+    """
+    loaded = list(sys.modules)
+    before = loaded[: loaded.index("paddle.base.libpaddle")]
+    if "zlib" in sys.builtin_module_names or "zlib" in before:
+        return True
+    if not sys.platform.startswith("linux") or not paddle.__version__.startswith("2."):
+        return True
+    # binascii is linked with zlib in some builds of Python, and numpy imports it.
+    first = "import binascii; " if "binascii" in before else ""
+    probe = first + "import paddle, zlib; zlib.compress(bytes(10000))"
+    return subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0

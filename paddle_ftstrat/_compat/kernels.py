@@ -1,0 +1,97 @@
+"""Paddle's update kernels as functions: each changes the parameter and its state in place.
+
+`lr` and the powers of the betas are tensors of shape [1] in the parameter's dtype, everything else is a number.
+Checked on paddlepaddle 2.6.2 and 3.3.1.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import paddle
+from paddle import _C_ops
+
+# Since Paddle 3 the Adam kernels take AMSGrad's running maximum too.
+_HAS_AMSGRAD = "amsgrad" in inspect.signature(paddle.optimizer.Adam.__init__).parameters
+_NO_MAXIMUM = (None,) if _HAS_AMSGRAD else ()
+_NO_AMSGRAD = (False,) if _HAS_AMSGRAD else ()
+_ROWS_PER_THREAD = 1000
+
+
+def sgd(param: Any, grad: Any, lr: Any) -> None:
+    """p ← p − lr·g; the gradient may be sparse."""
+    _C_ops.sgd_(param, lr, grad, None, False)
+
+
+def momentum(param: Any, grad: Any, velocity: Any, lr: Any, mu: float, nesterov: bool, l2: float) -> None:
+    """v ← μv + g + l2·p; p ← p − lr·v, or with Nesterov p − lr·(g + l2·p + μv)."""
+    # The kernel's rescale_grad does nothing on CPU, so it is not offered.
+    _C_ops.momentum_(param, grad, velocity, lr, None, mu, nesterov, "l2_decay" if l2 else "", l2, False, 1.0)
+
+
+def adagrad(param: Any, grad: Any, total: Any, lr: Any, eps: float) -> None:
+    """s ← s + g²; p ← p − lr·g/(√s + eps)."""
+    _C_ops.adagrad_(param, grad, total, lr, None, eps, False)
+
+
+def rmsprop(
+    param: Any,
+    grad: Any,
+    square: Any,
+    mean: Any,
+    velocity: Any,
+    lr: Any,
+    eps: float,
+    rho: float,
+    mu: float,
+    centered: bool,
+) -> None:
+    """r ← ρr + (1−ρ)g²; v ← μv + lr·g/√(r + eps), centered: √(r − m² + eps); p ← p − v."""
+    _C_ops.rmsprop_(param, square, grad, velocity, lr, mean, None, eps, rho, mu, centered, False)
+
+
+def adam(
+    param: Any,
+    grad: Any,
+    lr: Any,
+    moments: tuple[Any, Any],
+    powers: tuple[Any, Any],
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """p ← p − lr·m̂/(√v̂ + eps), with 1 − `powers` as the bias corrections; the powers are left alone."""
+    _C_ops.adam_(
+        param, grad, lr, *moments, *_NO_MAXIMUM, *powers, None, None, *betas, eps, False, _ROWS_PER_THREAD, False, True,
+        *_NO_AMSGRAD,
+    )  # fmt: skip
+
+
+def adamw(
+    param: Any,
+    grad: Any,
+    lr: Any,
+    moments: tuple[Any, Any],
+    powers: tuple[Any, Any],
+    betas: tuple[float, float],
+    eps: float,
+    decay: float,
+) -> None:
+    """p ← p·(1 − lr·decay), then as `adam`."""
+    _C_ops.adamw_(
+        param, grad, lr, *moments, *_NO_MAXIMUM, *powers, None, None, *betas, eps, 1.0, decay, decay != 0.0, False,
+        _ROWS_PER_THREAD, False, True, *_NO_AMSGRAD,
+    )  # fmt: skip
+
+
+def lamb(
+    param: Any,
+    grad: Any,
+    lr: Any,
+    moments: tuple[Any, Any],
+    powers: tuple[Any, Any],
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """p ← p − lr·(‖p‖/‖u‖)·u with u = m̂/(√v̂ + eps); multiplies the powers by the betas."""
+    _C_ops.lamb_(param, grad, lr, *moments, *powers, None, None, 0.0, *betas, eps, True, False)

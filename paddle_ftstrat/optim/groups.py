@@ -1,0 +1,229 @@
+"""Parameter groups as torch and OneFlow have them: dicts of options with an absolute LR, checked when written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from paddle_ftstrat import _errors
+
+MAX_NORM, NORM_TYPE = "clip_grad_max_norm", "clip_grad_norm_type"
+# What a group may carry besides the optimizer's own options.
+COMMON = (MAX_NORM, NORM_TYPE, "initial_lr", "name")
+
+
+class ParamGroup(MutableMapping):
+    """The parameters of one group under "params", and their options; a dict that checks what is written to it.
+
+    Args:
+        params: the group's parameters.
+        options: every option of the optimizer, and any of COMMON.
+        where: how to call the group in an error.
+
+    Raises:
+        ValueError: an unknown key or a value out of range; the group keeps the old value.
+        TypeError: a value of the wrong type.
+
+    Example:
+        >>> group = ParamGroup([], {"lr": 0.1, "momentum": 0.9})
+        >>> group["lr"] = 0.01
+        >>> group["momentun"] = 0.5
+        Traceback (most recent call last):
+        ValueError: unknown option of the parameter group 'momentun'. Did you mean 'momentum'? ...
+    """
+
+    def __init__(self, params: Iterable[Any], options: Mapping[str, Any], where: str = "the parameter group") -> None:
+        self.parameters = tuple(params)
+        self._where = where
+        self._allowed = (*options, *(key for key in COMMON if key not in options))
+        self.options: dict[str, Any] = {}
+        self.update(options)
+        if NORM_TYPE in options and MAX_NORM not in options:
+            raise ValueError(f"{where} has {NORM_TYPE} without {MAX_NORM}: give both, or only {MAX_NORM}")
+
+    def __getitem__(self, key: str) -> Any:
+        return self.parameters if key == "params" else self.options[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "params":
+            raise ValueError(f"the parameters of {self._where} are fixed: use optimizer.add_param_group for more")
+        _errors.check_keys(f"option of {self._where}", [key], self._allowed)
+        self.options[key] = _CHECKS[key](f"{key} of {self._where}", value) if key in _CHECKS else value
+
+    def __delitem__(self, key: str) -> None:
+        if key not in COMMON:
+            raise ValueError(f"{key!r} of {self._where} is needed by the optimizer and cannot be deleted")
+        del self.options[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("params", *self.options))
+
+    def __len__(self) -> int:
+        return 1 + len(self.options)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{key}: {value!r}" for key, value in self.options.items())
+        return f"ParamGroup({len(self.parameters)} parameters, {shown})"
+
+
+def read_groups(
+    params: Any, defaults: Mapping[str, Any], taken: Iterable[Any] = (), start: int = 0
+) -> list[ParamGroup]:
+    """What was given as an optimizer's `params`, as groups with every option filled in.
+
+    Args:
+        params: an iterable of parameters, or of dicts {"params": …, option: value, …}.
+        defaults: the optimizer's options.
+        taken: parameters that other groups have.
+        start: number of the first group, for errors.
+
+    Raises:
+        ValueError: nothing in it, a parameter twice, or an option unknown or out of range.
+        TypeError: no ordered collection of parameters, or of dicts.
+    """
+    entries = _listed("params", params)
+    if not entries:
+        raise ValueError("params is empty: the optimizer has nothing to update")
+    dicts = [isinstance(entry, Mapping) for entry in entries]
+    if not any(dicts):
+        entries = [{"params": entries}]
+    elif not all(dicts):
+        raise TypeError("params mixes dicts and parameters: give a list of parameters or a list of dicts")
+    groups = []
+    for number, entry in enumerate(entries, start):
+        where = f"parameter group {number}" if len(entries) + start > 1 else "the parameter group"
+        if "params" not in entry:
+            raise ValueError(f"{where} has no key 'params', only {_errors.listing(entry)}")
+        members = [entry["params"]] if isinstance(entry["params"], paddle.Tensor) else entry["params"]
+        members = _listed(f"params of {where}", members)
+        if not members:
+            raise ValueError(f"params of {where} is empty")
+        _check_tensors(where, members)
+        given = {key: value for key, value in entry.items() if key != "params"}
+        _errors.check_keys(f"option of {where}", given, (*defaults, *COMMON))
+        groups.append(ParamGroup(members, {**defaults, **given}, where))
+    _check_distinct([*taken, *(param for group in groups for param in group.parameters)])
+    return groups
+
+
+def clip_group(group: ParamGroup) -> None:
+    """Scale the group's gradients in place so that their norm is at most its `clip_grad_max_norm`.
+
+    Raises:
+        RuntimeError: the norm is not finite.
+        ValueError: a gradient is sparse.
+    """
+    grads = [p.grad for p in group.parameters if not p.stop_gradient and getattr(p, "need_clip", True)]
+    grads = [grad for grad in grads if grad is not None]
+    if any(grad.is_selected_rows() for grad in grads):
+        raise ValueError("clip_grad cannot clip sparse gradients: build the Embedding with sparse=False")
+    norm = total_norm(grads, group.options.get(NORM_TYPE, 2.0))
+    if not math.isfinite(norm):
+        raise RuntimeError(f"the gradients' norm in {group!r} is {norm}: they cannot be clipped")
+    # The constant is OneFlow's and torch's; without it their numbers differ in the sixth digit.
+    factor = group.options[MAX_NORM] / (norm + 1e-6)
+    if factor < 1.0:
+        for grad in grads:
+            grad.scale_(factor)
+
+
+def total_norm(grads: Sequence[Any], norm_type: float) -> float:
+    """The norm of the norms of the gradients; 0.0 where there are none.
+
+    (Σ‖g‖ᵖ)^(1/p) for p = `norm_type`; ±inf: the largest or smallest |g|; 0: as torch, how many tensors are not zero.
+
+    Example:
+        >>> total_norm([paddle.to_tensor([3.0, 0.0]), paddle.to_tensor([4.0])], 2.0)
+        5.0
+    """
+    if not grads:
+        return 0.0
+    wide = [grad.astype("float32") if grad.dtype in (paddle.float16, paddle.bfloat16) else grad for grad in grads]
+    if math.isinf(norm_type):
+        extreme = paddle.max if norm_type > 0 else paddle.min
+        return float(extreme(paddle.stack([extreme(paddle.abs(grad)) for grad in wide])))
+    if norm_type == 0:
+        return float(sum(bool(paddle.any(grad != 0)) for grad in wide))
+    if norm_type == 2:
+        return math.sqrt(float(paddle.stack([paddle.sum(paddle.square(grad)) for grad in wide]).sum()))
+    powers = [paddle.sum(paddle.pow(paddle.abs(grad), norm_type)) for grad in wide]
+    return float(paddle.stack(powers).sum()) ** (1.0 / norm_type)
+
+
+def _listed(what: str, params: Any) -> list[Any]:
+    if isinstance(params, (set, frozenset)):
+        raise TypeError(f"{what} is a set, which has no order that a saved state could rely on: give a list")
+    if isinstance(params, nn.Layer):
+        raise TypeError(f"{what} is a layer: give its parameters, {type(params).__name__}.parameters()")
+    if isinstance(params, (paddle.Tensor, Mapping, str)) or not isinstance(params, Iterable):
+        raise TypeError(f"{what} must be an iterable of parameters or of dicts, not {type(params).__name__}")
+    return list(params)
+
+
+def _check_tensors(where: str, members: Iterable[Any]) -> None:
+    for member in members:
+        if not isinstance(member, paddle.Tensor):
+            raise TypeError(f"{where} holds {member!r} of type {type(member).__name__}, which is no parameter")
+        if not member.is_leaf:
+            raise ValueError(f"{where}: tensor {member.name!r} is computed from others, only leaves can be updated")
+
+
+def _check_distinct(params: Iterable[Any]) -> None:
+    seen: dict[str, Any] = {}
+    for param in params:
+        other = seen.setdefault(param.name, None)
+        if other is param:
+            raise ValueError(f"parameter {param.name!r} of shape {list(param.shape)} is in the groups twice")
+        if other is not None:
+            raise ValueError(f"two parameters have the name {param.name!r}, by which Paddle keeps optimizer state")
+        seen[param.name] = param
+
+
+def _not_negative(what: str, value: Any) -> float:
+    return _errors.check_number(what, value, minimum=0)
+
+
+def _below_one(what: str, value: Any) -> float:
+    number = _errors.check_number(what, value, minimum=0)
+    if number >= 1.0:
+        raise ValueError(f"{what} = {value!r} is outside what is allowed: ≥ 0 and < 1")
+    return number
+
+
+def _betas(what: str, value: Any) -> tuple[float, float]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise TypeError(f"{what} must be a pair of numbers, not {value!r}")
+    return _below_one(f"{what}, the first,", value[0]), _below_one(f"{what}, the second,", value[1])
+
+
+def _flag(what: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} must be True or False, not {value!r}")
+    return value
+
+
+def _norm_type(what: str, value: Any) -> float:
+    if value in ("inf", "-inf"):
+        return float(value)
+    if isinstance(value, bool) or not hasattr(value, "__float__") or math.isnan(float(value)):
+        raise TypeError(f"{what} must be a number, inf or -inf, not {value!r}")
+    return float(value)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(
+        ("lr", "lr_decay", "weight_decay", "eps", "momentum", "initial_accumulator_value", MAX_NORM, "initial_lr"),
+        _not_negative,
+    ),
+    **dict.fromkeys(("alpha", "dampening"), _not_negative),
+    **dict.fromkeys(
+        ("nesterov", "maximize", "centered", "amsgrad", "do_bias_correction", "adam_w_mode"),
+        _flag,
+    ),
+    "betas": _betas,
+    NORM_TYPE: _norm_type,
+}

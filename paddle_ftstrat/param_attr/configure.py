@@ -1,0 +1,213 @@
+"""ParamAttr for a model that is already built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.nn.initializer import Initializer
+from paddle.regularizer import L1Decay, L2Decay, WeightDecayRegularizer
+
+from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat.param_attr import select, settings
+
+_FIELDS = ("learning_rate", "regularizer", "trainable", "need_clip", "initializer")
+_OTHERS = ...
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What one rule says of one field of one parameter."""
+
+    rule: int
+    value: Any
+
+
+def configure(model: nn.Layer, rules: Iterable[tuple[Any, Any]], reinitialize: bool = False) -> None:
+    """Set ParamAttr fields of parameters of a model that is already built, as if it had been built with them.
+
+    A rule is a pair (selector, fields). The selector is a glob or sublayer name, a compiled regex (fullmatch), a
+    function (name, parameter) → bool, a layer, or `...`, which means every parameter and gives way, field by field, to
+    all other rules. The fields come in one of three ways:
+
+    - a dict with any of `learning_rate` (multiplier ≥ 0), `regularizer` (a Paddle regularizer, a coefficient of L2, or
+      None to have none), `trainable`, `need_clip`, `initializer`: exactly these are set;
+    - a `paddle.ParamAttr`: it cannot tell a default from a value that was asked for, so the fields that differ from
+      `ParamAttr()` are set; to go back to a default, use a dict;
+    - a number: short for `{"regularizer": number}`. A coefficient of 0.0 is a regularizer, too: no strategy's
+      regularization or decay comes in its place.
+
+    All rules are checked before any field is written. Weights keep their values, unless `reinitialize=True` allows
+    rules to have initializers.
+
+    Args:
+        model: the model, or any layer of one.
+        rules: pairs (selector, fields). Two rules may not set the same field of one parameter differently.
+        reinitialize: whether rules may have an `initializer`, which overwrites weights.
+
+    Raises:
+        ValueError: a rule matches nothing or sets nothing, two rules contradict each other, an unknown field, a value
+            out of range, an initializer without `reinitialize=True` or of another shape; nothing is changed then.
+        TypeError: rules, selectors or values of the wrong type; nothing is changed then.
+        RuntimeError: a strategy is bound to the model.
+
+    Example:
+        L2 of 0.01, but not on biases, and a tenth of the LR below the head:
+
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        >>> configure(model, [("*.bias", 0.0), (..., 0.01), (model[0], {"learning_rate": 0.1})])
+        >>> from paddle_ftstrat.param_attr import describe
+        >>> [(row.regularizer, row.learning_rate) for row in describe(model)]
+        [('L2(0.01)', 0.1), ('L2(0)', 0.1), ('L2(0.01)', 1.0), ('L2(0)', 1.0)]
+
+        With ParamAttr:
+
+        >>> configure(model, [("0", paddle.ParamAttr(trainable=False, need_clip=False))])
+        >>> model[0].weight.stop_gradient
+        True
+
+    Source: the fields and their meaning are those of `paddle.ParamAttr`.
+    """
+    if not isinstance(model, nn.Layer):
+        raise TypeError(f"model must be a paddle.nn.Layer, not {model!r} of type {type(model).__name__}")
+    model = _compat.unwrap(model)
+    weights = select.named_weights(model)
+    _refuse_bound(weights)
+    claims = _claims(model, weights, _parsed(rules, reinitialize))
+    values = {name: _initial(name, weights[name], claims[name].pop("initializer", None)) for name in claims}
+    for name, fields in claims.items():
+        settings.set_own(weights[name], **{field: claim.value for field, claim in fields.items()})
+        if values[name] is not None:
+            weights[name].set_value(values[name])
+    _compat.forget_traces(model)
+
+
+def _refuse_bound(weights: Mapping[str, Any]) -> None:
+    bound = [name for name, param in weights.items() if settings.owner_of(param) is not None]
+    if bound:
+        raise RuntimeError(
+            f"a strategy is bound to {_errors.listing(bound)}: release() the binding, configure, then bind again"
+        )
+
+
+def _parsed(rules: Any, reinitialize: bool) -> list[tuple[Any, dict[str, Any]]]:
+    if isinstance(rules, (str, Mapping)) or not isinstance(rules, Iterable):
+        raise TypeError(f"rules must be a list of pairs (selector, fields), not {rules!r}")
+    parsed = []
+    for index, rule in enumerate(rules):
+        if not isinstance(rule, Sequence) or isinstance(rule, str) or len(rule) != 2:
+            raise TypeError(f"rules[{index}] must be a pair (selector, fields), not {rule!r}")
+        fields = _checked(f"rules[{index}]", _fields(f"rules[{index}]", rule[1]))
+        if "initializer" in fields and not reinitialize:
+            raise ValueError(
+                f"rules[{index}] has an initializer, which would overwrite weights: allow it with reinitialize=True"
+            )
+        parsed.append((rule[0], fields))
+    return parsed
+
+
+def _fields(what: str, given: Any) -> dict[str, Any]:
+    """The fields that a rule sets."""
+    if isinstance(given, Mapping):
+        fields = dict(given)
+    elif isinstance(given, paddle.ParamAttr):
+        fields = _differing(what, given)
+    elif isinstance(given, WeightDecayRegularizer) or (hasattr(given, "__float__") and not isinstance(given, bool)):
+        fields = {"regularizer": given}
+    else:
+        raise TypeError(
+            f"{what}: the fields must be a dict, a paddle.ParamAttr, or a regularizer or its L2 coefficient, "
+            f"not {given!r} of type {type(given).__name__}"
+        )
+    if not fields:
+        hint = "; ParamAttr() with default values sets none, a dict does" if not isinstance(given, Mapping) else ""
+        raise ValueError(f"{what} sets no field{hint}. Allowed: {_errors.listing(_FIELDS)}")
+    return fields
+
+
+def _differing(what: str, attr: paddle.ParamAttr) -> dict[str, Any]:
+    default = paddle.ParamAttr()
+    differing = {name: value for name, value in vars(attr).items() if value != getattr(default, name, None)}
+    if "name" in differing:
+        raise ValueError(f"{what}: a parameter that is already built keeps its name, ParamAttr(name={attr.name!r})")
+    _errors.check_keys(f"field of {what}", differing, _FIELDS)
+    return differing
+
+
+def _checked(what: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    _errors.check_keys(f"field of {what}", fields, _FIELDS)
+    return {field: _CHECKS[field](f"{what}: {field}", value) for field, value in fields.items()}
+
+
+def _regularizer(what: str, value: Any) -> Any:
+    if value is None or isinstance(value, WeightDecayRegularizer):
+        return value
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{what} must be a paddle regularizer, an L2 coefficient or None, not {value!r}")
+    return L2Decay(_errors.check_number(what, value, minimum=0))
+
+
+def _boolean(what: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} must be True or False, not {value!r}")
+    return value
+
+
+def _initializer(what: str, value: Any) -> Any:
+    if not isinstance(value, Initializer):
+        raise TypeError(f"{what} must be a paddle.nn.initializer, not {value!r} of type {type(value).__name__}")
+    return value
+
+
+_CHECKS = {
+    "learning_rate": lambda what, value: _errors.check_number(what, value, minimum=0),
+    "regularizer": _regularizer,
+    "trainable": _boolean,
+    "need_clip": _boolean,
+    "initializer": _initializer,
+}
+
+
+def _claims(
+    model: nn.Layer, weights: Mapping[str, Any], rules: Sequence[tuple[Any, dict[str, Any]]]
+) -> dict[str, dict[str, _Claim]]:
+    """Parameter → field → what holds, in the model's order."""
+    claims: dict[str, dict[str, _Claim]] = {name: {} for name in weights}
+    defaults: dict[str, dict[str, _Claim]] = {name: {} for name in weights}
+    contradictions = []
+    for index, (selector, fields) in enumerate(rules):
+        others = selector is _OTHERS
+        for name in weights if others else select.select(model, selector, f"the selector of rules[{index}]"):
+            for field, value in fields.items():
+                claim = (defaults if others else claims)[name].setdefault(field, _Claim(index, value))
+                if not _same(claim.value, value):
+                    contradictions.append(f"{field} of {name!r} (rules[{claim.rule}] and rules[{index}])")
+    if contradictions:
+        raise ValueError(
+            f"two rules set the same field differently: {_errors.listing(contradictions)}; "
+            "a rule for `...` gives way to all others"
+        )
+    return {name: merged for name in weights if (merged := {**defaults[name], **claims[name]})}
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is type(other) and type(one) in (L1Decay, L2Decay):
+        return vars(one) == vars(other)
+    return one is other or (not isinstance(one, (WeightDecayRegularizer, Initializer)) and one == other)
+
+
+def _initial(name: str, param: Any, claim: _Claim | None) -> Any:
+    """The value that an initializer gives a parameter, None without one. The parameter is not touched."""
+    if claim is None:
+        return None
+    with paddle.utils.unique_name.guard():  # layers that are built later keep the names that they would have had
+        made = paddle.create_parameter(param.shape, param.dtype, default_initializer=claim.value)
+    if list(made.shape) != list(param.shape) or made.dtype != param.dtype:
+        raise ValueError(
+            f"rules[{claim.rule}]: the initializer makes shape {list(made.shape)} and dtype {made.dtype}, but {name!r} "
+            f"has {list(param.shape)} and {param.dtype}"
+        )
+    return made

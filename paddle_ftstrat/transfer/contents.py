@@ -1,0 +1,187 @@
+"""What a file of weights holds: named arrays that are described first and read only when they are wanted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+
+from paddle_ftstrat import _errors
+
+BFLOAT16 = "bfloat16"
+# Where training scripts put the weights in a checkpoint that holds more than weights; the first that fits is taken.
+USUAL_ENTRIES = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "params")
+NAME_TABLE = "StructuredToParameterName@@"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array of a file, not read yet.
+
+    Attributes:
+        shape: its shape in the file.
+        dtype: numpy's name of its type, or "bfloat16", whose bits come as uint16.
+        read: gives the array.
+        release: called when the array has been used; gives memory back.
+        kept: the array has to be read while checks still can fail, because reading it is a check itself.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+    release: Callable[[], None] = lambda: None
+    kept: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return count(self.shape)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The arrays of one file or dict.
+
+    Attributes:
+        label: what to call it in a report: the path, or "a dict".
+        kind: "safetensors", "npz", "torch", "paddle" or "dict".
+        entries: arrays by key, in the order of the file.
+        layout: "torch" or "paddle" where the file itself says so, else None.
+        notes: what a reader of a report should know, such as which part of a checkpoint was taken.
+    """
+
+    label: str
+    kind: str
+    entries: Mapping[str, Entry]
+    layout: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def count(shape: tuple[int, ...]) -> int:
+    """Number of elements of a shape, exactly: numpy's product wraps around at 2⁶³."""
+    number = 1
+    for size in shape:
+        number *= size
+    return number
+
+
+def storage_dtype(name: str) -> np.dtype:
+    """The numpy type that the bits of a type lie in."""
+    return np.dtype(np.uint16 if name == BFLOAT16 else name)
+
+
+def from_dict(state: Mapping[str, Any], entry: str | None = None) -> Contents:
+    """The contents of a state dict in memory: arrays, Paddle tensors or torch tensors.
+
+    Args:
+        state: name → array; or a checkpoint dict that has such a dict in it.
+        entry: the key of that inner dict; None finds the usual ones.
+
+    Raises:
+        ValueError: no arrays, or several inner dicts and no `entry`.
+        TypeError: keys that are not strings.
+
+    Example:
+        >>> import numpy as np
+        >>> from_dict({"epoch": 3, "state_dict": {"fc.bias": np.zeros(4)}}).entries["fc.bias"].shape
+        (4,)
+    """
+    entries, notes = pick(state, _entry_of, "the dict", entry)
+    is_torch = any(_is_torch(value) for value in _leaves(state))
+    is_paddle = any(isinstance(value, paddle.Tensor) for value in _leaves(state))
+    layout = "torch" if is_torch else "paddle" if is_paddle else None
+    return Contents("a dict", "dict", entries, layout, notes)
+
+
+def pick(
+    tree: Any, as_entry: Callable[[Any], Entry | None], where: str, entry: str | None
+) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """The state dict in what a checkpoint holds, and a note about what was left aside.
+
+    Raises:
+        ValueError: there is none, or several and `entry` does not say which.
+        TypeError: its keys are not strings.
+    """
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{where} holds {_kind(tree)}, not a state dict (a dict name → array)")
+    notes: tuple[str, ...] = ()
+    chosen = _inner_key(tree, as_entry, where, entry)
+    if chosen is not None:
+        others = _errors.listing(key for key in tree if key != chosen)
+        notes = (f"entry {chosen!r} of {where} was taken; it also holds {others or 'nothing else'}",)
+        tree = tree[chosen]
+    entries, other = {}, []
+    for key, value in tree.items():
+        found = as_entry(value)
+        if found is not None and not isinstance(key, str):
+            raise TypeError(f"{where} has the key {key!r} of type {type(key).__name__}: names of weights are strings")
+        if found is not None:
+            entries[key] = found
+        elif key != NAME_TABLE:
+            other.append(key)
+    if other:
+        notes += (f"not arrays, left aside: {_errors.listing(other)}",)
+    return entries, notes
+
+
+def _inner_key(tree: Mapping[str, Any], as_entry: Callable, where: str, entry: str | None) -> str | None:
+    inner = [key for key, value in tree.items() if _holds_arrays(value, as_entry)]
+    if entry is not None:
+        if entry not in inner:
+            raise ValueError(f"entry: {where} has no such state dict, " + _errors.unknown("entry", entry, inner))
+        return entry
+    usual = [key for key in USUAL_ENTRIES if key in inner]
+    if len(usual) == 1:
+        return usual[0]
+    if any(as_entry(value) is not None for value in tree.values()):
+        return None
+    if len(inner) == 1:
+        return inner[0]
+    if not inner:
+        raise ValueError(f"{where} holds no arrays; its keys are: {_errors.listing(tree) or 'none'}")
+    raise ValueError(f"{where} holds several state dicts: say entry=… with one of {_errors.listing(inner)}")
+
+
+def _holds_arrays(value: Any, as_entry: Callable) -> bool:
+    return isinstance(value, Mapping) and any(
+        isinstance(key, str) and as_entry(inner) is not None for key, inner in value.items()
+    )
+
+
+def _entry_of(value: Any) -> Entry | None:
+    if isinstance(value, paddle.Tensor):
+        return Entry(tuple(value.shape), str(value.dtype).rpartition(".")[2], value.numpy)
+    if _is_torch(value):
+        return _torch_entry(value)
+    if isinstance(value, np.ndarray):
+        return Entry(value.shape, value.dtype.name, lambda: value)
+    return None
+
+
+def _torch_entry(value: Any) -> Entry:
+    name = str(value.dtype).rpartition(".")[2]
+
+    def read() -> np.ndarray:
+        tensor = value.detach().cpu()
+        if name == BFLOAT16:
+            return tensor.contiguous().view(sys.modules["torch"].int16).numpy().view(np.uint16)
+        return tensor.numpy()
+
+    return Entry(tuple(value.shape), name, read)
+
+
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _leaves(tree: Mapping[str, Any]) -> list[Any]:
+    return [leaf for value in tree.values() for leaf in (value.values() if isinstance(value, Mapping) else [value])]
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"

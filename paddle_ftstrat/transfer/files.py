@@ -1,0 +1,135 @@
+"""Any file of weights, recognised by what it holds and not by what it is called."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.transfer import archive, numpy_pickle, safe_tensors, torch_pickle
+from paddle_ftstrat.transfer.contents import Contents, Entry, from_dict
+from paddle_ftstrat.transfer.mapped import Mapped
+
+_MAX_INDEX = 50_000_000  # bytes
+_LEGACY_START = b"\x8a\x0a" + torch_pickle.LEGACY_MAGIC.to_bytes(10, "little")
+_SUFFIXES = (".pdparams", ".safetensors", ".index.json", ".npz", ".pt", ".pth", ".bin")
+
+
+def open_contents(path_or_state: Any, entry: str | None = None) -> Contents:
+    """What a file of weights or a state dict holds; no array is read yet.
+
+    Args:
+        path_or_state: a path to `.pdparams`, `.safetensors`, `.safetensors.index.json` or `.bin.index.json` (shards),
+            `.npz`, torch's `.pt` / `.pth` / `.bin`, or a dict of arrays or tensors.
+        entry: the key of the state dict in a checkpoint that holds several.
+
+    Raises:
+        ValueError: a format that is not known, a damaged file, or one that holds more than data. Nothing that stands
+            in a file is ever run.
+        TypeError: neither a path nor a dict.
+        FileNotFoundError: no such file.
+
+    Example:
+        >>> import numpy as np
+        >>> open_contents({"weight": np.zeros([2, 3])}).entries["weight"].shape
+        (2, 3)
+    """
+    if isinstance(path_or_state, Mapping):
+        return from_dict(path_or_state, entry)
+    if not isinstance(path_or_state, (str, os.PathLike)):
+        raise TypeError(f"weights come from a path or a dict of arrays, not from {type(path_or_state).__name__}")
+    path = Path(path_or_state)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}{_similar(path)}")
+    if path.is_dir():
+        found = sorted(item.name for item in path.iterdir() if item.name.endswith(_SUFFIXES))
+        raise ValueError(f"{path} is a folder; name a file in it: {_errors.listing(found) or 'it holds no weights'}")
+    file = Mapped(path)
+    return _read_shards(file, entry) if _is_index(file) else _open_file(file, entry)
+
+
+def _is_index(file: Mapped) -> bool:
+    """Whether a file is JSON; that of safetensors begins after eight bytes of length, of which the last are 0."""
+    start = bytes(file.buffer[:8])
+    return start.lstrip()[:1] == b"{" and any(start[4:])
+
+
+def _open_file(file: Mapped, entry: str | None) -> Contents:
+    start = bytes(file.buffer[:16])
+    if start.startswith(b"PK\x03\x04"):
+        names = archive.open_zip(file).namelist()
+        is_npz = bool(names) and all(name.endswith(".npy") for name in names)
+        return archive.read_npz(file) if is_npz else torch_pickle.read_zip(file, entry)
+    if start.startswith(b"\x80"):
+        if start[2:].startswith(_LEGACY_START):
+            return torch_pickle.read_legacy(file, entry)
+        return numpy_pickle.read_paddle(file, entry)
+    if start[8:9] == b"{":
+        return safe_tensors.read(file)
+    raise ValueError(
+        f"{file.path} is not a file of weights that can be read, or it is truncated; "
+        f"known are {_errors.listing(_SUFFIXES)}, recognised by their content"
+    )
+
+
+def _read_shards(index: Mapped, entry: str | None) -> Contents:
+    folder = index.path.parent
+    shards: dict[str, Contents] = {}
+    entries: dict[str, Entry] = {}
+    for key, name in _weight_map(index).items():
+        if not _is_plain_name(name):
+            raise ValueError(
+                f"{index.path} names {name!r} as the file of {key!r}: shards stand in the index's own folder"
+            )
+        if name not in shards:
+            shards[name] = _open_shard(index, folder / name, entry)
+        if key not in shards[name].entries:
+            raise ValueError(f"{index.path} says that {key!r} stands in {name}, but it does not")
+        entries[key] = shards[name].entries[key]
+    if not shards:
+        raise ValueError(f"{index.path} is an index of no shards")
+    layouts = {shard.layout for shard in shards.values()}
+    first = next(iter(shards.values()))
+    return replace(
+        first,
+        label=f"{index.path} ({len(shards)} shards)",
+        entries=entries,
+        layout=layouts.pop() if len(layouts) == 1 else None,
+    )
+
+
+def _is_plain_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\", ":", "\0"}
+
+
+def _open_shard(index: Mapped, path: Path, entry: str | None) -> Contents:
+    if not path.is_file():
+        raise ValueError(f"{index.path} names the shard {path.name}, which is not beside it")
+    shard = Mapped(path)
+    if _is_index(shard):
+        raise ValueError(f"{index.path} names the shard {path.name}, which is an index itself")
+    return _open_file(shard, entry)
+
+
+def _weight_map(index: Mapped) -> dict[str, Any]:
+    if index.size > _MAX_INDEX:
+        raise ValueError(f"{index.path} is no index of shards: it is larger than {_MAX_INDEX:,} bytes")
+    try:
+        weight_map = json.loads(bytes(index.buffer))["weight_map"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ValueError(f"{index.path} is no index of shards (JSON with a weight_map): {error}") from error
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"{index.path} is no index of shards: its weight_map is not a dict")
+    return weight_map
+
+
+def _similar(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" (there is no folder {path.parent} either)"
+    names = [item.name for item in path.parent.iterdir() if item.name.endswith(_SUFFIXES)]
+    hint = _errors.nearest(path.name, names)
+    return f". Did you mean {hint!r}?" if hint else ""

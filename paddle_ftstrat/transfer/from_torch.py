@@ -1,0 +1,216 @@
+"""Which keys of a torch state dict fill which tensors of a Paddle model: decided by the type of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from paddle import nn
+
+from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.transfer.targets import Piece, Target
+
+LAYOUTS = ("same", "transposed")
+DROPPED = "num_batches_tracked"
+_BATCH_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
+_INSTANCE_NORMS = (nn.InstanceNorm1D, nn.InstanceNorm2D, nn.InstanceNorm3D)
+_CONVS = (nn.Conv1D, nn.Conv2D, nn.Conv3D, nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose)
+_CELLS = (nn.SimpleRNNCell, nn.LSTMCell, nn.GRUCell)
+_RNNS = (nn.SimpleRNN, nn.LSTM, nn.GRU)
+_WEIGHT_NORM = "belongs to a weight_norm, which the two libraries shape differently; remove_weight_norm in torch first"
+_UNTRACKED = "is a running statistic, which Paddle's InstanceNorm does not have: its output in eval mode would differ"
+
+
+@dataclass(frozen=True)
+class TorchKeys:
+    """What a model understands of torch's keys.
+
+    Attributes:
+        pieces: key → the tensors that it fills.
+        refused: key → why it cannot be converted.
+        dropped: keys that Paddle has no use for.
+    """
+
+    pieces: dict[str, list[Piece]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+
+
+def torch_keys(model: nn.Layer, targets: Mapping[str, Target], layout: Mapping[Any, str] | None = None) -> TorchKeys:
+    """What each key of a torch state dict means to a Paddle model.
+
+    | layer | torch | Paddle |
+    |---|---|---|
+    | Linear | weight [out, in] | weight [in, out] |
+    | BatchNorm | running_mean, running_var, num_batches_tracked | _mean, _variance, nothing |
+    | InstanceNorm | weight | scale |
+    | LayerNorm | weight of any rank (also called gamma, beta) | weight, flat |
+    | PReLU | weight | _weight |
+    | Bilinear | bias [out] | bias [1, out] |
+    | MultiheadAttention | in_proj_weight [3E, E], or q_proj_weight …; in_proj_bias | q_proj.weight …, transposed |
+    | TransformerDecoderLayer | multihead_attn | cross_attn |
+    | Conv, ConvTranspose, Embedding, GroupNorm, LSTM, GRU, RNN and their cells | as it is | as it is |
+
+    A matrix of any other layer is taken as it is; where it is square, `layout` has to say what holds.
+
+    Args:
+        model: the Paddle model.
+        targets: its tensors (`find_targets`).
+        layout: selector of parameters → "same" or "transposed", for layers of other types.
+
+    Raises:
+        ValueError: a selector that matches nothing, or another word for a layout.
+
+    Example:
+        >>> import paddle
+        >>> from paddle_ftstrat.transfer.targets import find_targets
+        >>> keys = torch_keys(model := paddle.nn.BatchNorm1D(3), find_targets(model))
+        >>> keys.pieces["running_var"][0].target, keys.dropped
+        ('_variance', {'num_batches_tracked'})
+
+    Source: https://pytorch.org/docs/stable/nn.html and the layers of `paddle.nn`.
+    """
+    names = {alias: target.name for target in targets.values() for alias in target.aliases}
+    keys = TorchKeys()
+    for torch_path, path, layer in _walk(_compat.unwrap(model)):
+        for rule in _rules_of(layer):
+            for torch_name, own_name, how in rule(layer):
+                key = select.join(torch_path, torch_name)
+                if isinstance(how, str):
+                    keys.refused[key] = how
+                elif how is None:
+                    keys.dropped.add(key)
+                else:
+                    _add(keys.pieces, key, names.get(select.join(path, own_name)), how)
+    known = {piece.target for pieces in keys.pieces.values() for piece in pieces}
+    for target in targets.values():
+        if target.name not in known:
+            undecided = target.kind == "weight" and len(target.shape) == 2 and target.shape[0] == target.shape[1]
+            for alias in target.aliases:
+                _add(keys.pieces, alias, target.name, {"undecided": undecided})
+    _apply_layout(keys.pieces, _layouts(model, layout))
+    return keys
+
+
+_Rule = tuple[str, str, Any]  # torch's name, Paddle's name, fields of the Piece | None: dropped | str: refused
+
+
+def _walk(model: nn.Layer) -> Iterator[tuple[str, str, nn.Layer]]:
+    """(path in torch, path in Paddle, layer); a decoder layer's cross attention has two paths in torch."""
+    stack = [("", "", model)]
+    while stack:
+        torch_path, path, layer = stack.pop()
+        yield torch_path, path, layer
+        for name, child in layer._sub_layers.items():
+            if child is None:
+                continue
+            torch_names = [name]
+            if isinstance(layer, nn.TransformerDecoderLayer) and name == "cross_attn":
+                torch_names.append("multihead_attn")
+            stack.extend((select.join(torch_path, known), select.join(path, name), child) for known in torch_names)
+
+
+def _rules_of(layer: nn.Layer) -> list[Callable[[Any], Iterator[_Rule]]]:
+    found = [rule for kinds, rule in _RULES if isinstance(layer, kinds)]
+    return [*found, _weight_norm] if found else []
+
+
+def _plain(*names: str) -> Callable[[nn.Layer], Iterator[_Rule]]:
+    return lambda layer: ((name, name, {}) for name in names)
+
+
+def _linear(layer: nn.Layer) -> Iterator[_Rule]:
+    yield "weight", "weight", {"transpose": True}
+    yield "bias", "bias", {}
+
+
+def _batch_norm(layer: nn.Layer) -> Iterator[_Rule]:
+    yield from (("weight", "weight", {}), ("bias", "bias", {}))
+    yield from (("running_mean", "_mean", {}), ("running_var", "_variance", {}), (DROPPED, "", None))
+
+
+def _instance_norm(layer: nn.Layer) -> Iterator[_Rule]:
+    yield from (("weight", "scale", {}), ("bias", "bias", {}), (DROPPED, "", None))
+    yield from ((name, "", _UNTRACKED) for name in ("running_mean", "running_var"))
+
+
+def _layer_norm(layer: nn.Layer) -> Iterator[_Rule]:
+    for torch_name, name in (("weight", "weight"), ("bias", "bias"), ("gamma", "weight"), ("beta", "bias")):
+        param = getattr(layer, name, None)
+        yield torch_name, name, {"shape": None if param is None else tuple(param.shape)}
+
+
+def _prelu(layer: nn.Layer) -> Iterator[_Rule]:
+    yield "weight", "_weight", {}
+
+
+def _bilinear(layer: nn.Layer) -> Iterator[_Rule]:
+    yield "weight", "weight", {}
+    yield "bias", "bias", {"shape": None if layer.bias is None else tuple(layer.bias.shape)}
+
+
+def _attention(layer: nn.Layer) -> Iterator[_Rule]:
+    for index, name in enumerate(("q_proj", "k_proj", "v_proj")):
+        yield "in_proj_weight", f"{name}.weight", {"part": (index, 3), "transpose": True}
+        yield f"{name}_weight", f"{name}.weight", {"transpose": True}
+        yield "in_proj_bias", f"{name}.bias", {"part": (index, 3)}
+    for name in ("bias_k", "bias_v"):
+        yield name, "", "is of add_bias_kv=True, which Paddle's MultiHeadAttention does not have"
+
+
+def _rnn(layer: nn.Layer) -> Iterator[_Rule]:
+    projected = bool(getattr(layer, "proj_size", 0))
+    for index in range(layer.num_layers):
+        for end in ("", "_reverse")[: layer.num_directions]:
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                full = f"{name}_l{index}{end}"
+                yield full, full, "belongs to an LSTM with proj_size, which is not converted" if projected else {}
+            yield f"weight_hr_l{index}{end}", "", "belongs to an LSTM with proj_size, which is not converted"
+
+
+def _weight_norm(layer: nn.Layer) -> Iterator[_Rule]:
+    yield from ((name, "", _WEIGHT_NORM) for name in ("weight_g", "weight_v"))
+    yield from ((f"parametrizations.weight.original{i}", "", _WEIGHT_NORM) for i in (0, 1))
+
+
+_RULES: tuple[tuple[Any, Callable[[Any], Iterator[_Rule]]], ...] = (
+    (nn.Linear, _linear),
+    (_CONVS, _plain("weight", "bias")),
+    (nn.Embedding, _plain("weight")),
+    (_INSTANCE_NORMS, _instance_norm),
+    (nn.LayerNorm, _layer_norm),
+    (nn.GroupNorm, _plain("weight", "bias")),
+    (nn.PReLU, _prelu),
+    (nn.Bilinear, _bilinear),
+    (nn.MultiHeadAttention, _attention),
+    (_RNNS, _rnn),
+    (_CELLS, _plain("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+    (_BATCH_NORMS, _batch_norm),
+)
+
+
+def _add(pieces: dict[str, list[Piece]], key: str, target: str | None, how: Mapping[str, Any]) -> None:
+    piece = None if target is None else Piece(target, **how)
+    if piece is not None and piece not in pieces.setdefault(key, []):
+        pieces[key].append(piece)
+
+
+def _layouts(model: nn.Layer, layout: Mapping[Any, str] | None) -> dict[str, str]:
+    found = {}
+    for selector, word in (layout or {}).items():
+        if word not in LAYOUTS:
+            raise ValueError("layout: " + _errors.unknown("layout", word, LAYOUTS))
+        found.update(dict.fromkeys(select.select(model, selector, "layout"), word))
+    return found
+
+
+def _apply_layout(pieces: dict[str, list[Piece]], layouts: Mapping[str, str]) -> None:
+    for key, found in pieces.items():
+        pieces[key] = [
+            Piece(piece.target, piece.part, layouts[piece.target] == "transposed", piece.shape)
+            if piece.target in layouts
+            else piece
+            for piece in found
+        ]

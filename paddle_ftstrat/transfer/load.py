@@ -1,0 +1,227 @@
+"""Weights from a file into a model, all of them or none, with a report of what happened."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from paddle import nn
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.param_attr import settings
+from paddle_ftstrat.transfer import matching, write
+from paddle_ftstrat.transfer import rename as names_of
+from paddle_ftstrat.transfer.contents import Contents
+from paddle_ftstrat.transfer.files import open_contents
+from paddle_ftstrat.transfer.from_torch import TorchKeys, torch_keys
+from paddle_ftstrat.transfer.matching import Fill, Match
+from paddle_ftstrat.transfer.report import LoadError, LoadReport, remember
+from paddle_ftstrat.transfer.targets import Target, find_targets, paddle_keys
+
+SOURCES = ("auto", "paddle", "torch")
+
+
+def load_pretrained(
+    model: nn.Layer,
+    path_or_state: Any,
+    include: Any = None,
+    exclude: Any = None,
+    rename: Any = None,
+    source: str = "auto",
+    strict: bool = False,
+    ignore_mismatched: bool = False,
+    layout: Mapping[Any, str] | None = None,
+    entry: str | None = None,
+) -> LoadReport:
+    """Load what a file has for a model: all of it, or only the backbone, whatever the file calls it.
+
+    Keys of the file are first chosen (`include`, `exclude`), then renamed (`rename`), then matched with the model's
+    structured names. Torch's files are read without torch, and nothing that stands in a file is ever run. The weights
+    that were loaded are what L2SP takes as pretrained by default.
+
+    Args:
+        model: the model; plain or wrapped in `paddle.DataParallel`.
+        path_or_state: `.pdparams`, `.safetensors`, an index of shards (`.safetensors.index.json`,
+            `.bin.index.json`), `.npz`, torch's `.pt` / `.pth` / `.bin`, or a dict of arrays or tensors.
+        include: keys of the file that are wanted: globs (`"*backbone*"`), names of layers (`"encoder"`), compiled
+            regexes (fullmatch), functions of the key, or a list of these; None wants all.
+        exclude: keys that are not wanted, in the same way; goes before `include`.
+        rename: a mapping of prefixes (`{"classifier.": ""}`) or compiled regexes, a function of the key, or a list.
+        source: whose layout the matrices have: "paddle", "torch" (the weights of Linear layers are transposed,
+            BatchNorm's statistics renamed, and so on, see `torch_keys`), or "auto", which goes by the file.
+        strict: raise unless every wanted key was used and every tensor of the model filled; what `include`,
+            `exclude` and `rename` leave out does not count.
+        ignore_mismatched: leave a tensor of another shape or type as it is (a new head), and report it; otherwise it
+            is an error.
+        layout: for matrices of layers that are not Paddle's own: selector of parameters → "same" or "transposed".
+        entry: the key of the state dict in a checkpoint that holds several.
+
+    Returns:
+        The report: `loaded`, `missing`, `unexpected`, `mismatched`; it prints as a table.
+
+    Raises:
+        LoadError: (a ValueError, with the report) a mismatch, or with `strict` anything missing or unexpected.
+        ValueError: nothing matches (a rename is proposed); a selector or prefix that fits nothing; a damaged or
+            unknown file; keys that cannot be converted, or not without being told how.
+        TypeError: arguments of the wrong type.
+        FileNotFoundError: no such file.
+
+        The model is unchanged then.
+
+    Example:
+        >>> import paddle
+        >>> from paddle import nn
+        >>> pretrained = {"module.0.weight": paddle.ones([4, 4]), "module.0.bias": paddle.zeros([4])}
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        >>> report = load_pretrained(model, pretrained, rename={"module.": ""})
+        >>> report.loaded, report.missing
+        (['0.weight', '0.bias'], ['1.weight', '1.bias'])
+
+        Without the rename:
+
+        >>> load_pretrained(model, pretrained)
+        Traceback (most recent call last):
+            ...
+        ValueError: no key of a dict names a tensor of the model: it has module.0.weight, ...
+    """
+    if not isinstance(model, nn.Layer):
+        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    if source not in SOURCES:
+        raise ValueError(_errors.unknown("source", source, SOURCES))
+    contents = open_contents(path_or_state, entry)
+    targets = find_targets(model)
+    _refuse_sharded(targets)
+    wanted, left_out = names_of.wanted(list(contents.entries), include, exclude)
+    names = names_of.renamed(wanted, rename)
+    left_out += [key for key in wanted if key not in names]
+    keys, taken, why = _keys(model, contents, names, targets, source, layout)
+    matching.refuse(contents, names, keys)
+    _check_any(contents, names, keys, targets)
+    matched = matching.match(contents, names, targets, keys, _leniently_renamed(left_out, rename))
+    report = LoadReport(contents.label, taken, why, matched.rows, (*contents.notes, *_hints(matched, keys, names)))
+    _check(matched, report, strict, ignore_mismatched)
+    kept = _check_values(matched.fills, report)
+    for fill in matched.fills:
+        array = fill.piece.take(_array(fill, kept))
+        write.put(fill.target.tensor, array, fill.entry.dtype, fill.target.dtype, fill.entry.release)
+    remember(model, report.weights)
+    _warn_if_bound(targets)
+    return report
+
+
+def _keys(
+    model: nn.Layer,
+    contents: Contents,
+    names: Mapping[str, str],
+    targets: Mapping[str, Target],
+    source: str,
+    layout: Mapping[Any, str] | None,
+) -> tuple[TorchKeys, str, str]:
+    """What the names in the file mean, the layout of its matrices, and why it is that one."""
+    of_torch = torch_keys(model, targets, layout)
+    why = "as source= says"
+    if source == "auto":
+        source, why = matching.decide_layout(contents, names, targets, of_torch)
+    if source == "torch":
+        return of_torch, source, why
+    if layout:
+        raise ValueError("layout= is about torch's matrices, but the file has Paddle's; say source='torch' if not")
+    return TorchKeys(paddle_keys(dict(targets))), source, why
+
+
+def _check_any(contents: Contents, names: Mapping[str, str], keys: TorchKeys, targets: Mapping[str, Target]) -> None:
+    if any(name in keys.pieces for name in names.values()):
+        return
+    message = f"no key of {contents.label} names a tensor of the model: it has {_errors.listing(contents.entries, 4)}"
+    if contents.entries and not names:
+        message = f"no key of {contents.label} is left after include, exclude and rename"
+    message += f"; the model has {_errors.listing(targets, 4)}"
+    proposal, count = names_of.propose(names.values(), keys.pieces)
+    if proposal:
+        message += f". With rename={proposal!r} {count} of {len(names)} keys would match"
+    raise ValueError(message)
+
+
+def _leniently_renamed(keys: Sequence[str], rename: Any) -> dict[str, str]:
+    """The names of keys that are left out, for the report only: what is wrong with them is no error."""
+    try:
+        return {**{key: key for key in keys}, **names_of.renamed(keys, rename)}
+    except (ValueError, TypeError):
+        return {key: key for key in keys}
+
+
+def _hints(matched: Match, keys: TorchKeys, names: Mapping[str, str]) -> tuple[str, ...]:
+    missing = {row.name for row in matched.rows if row.status == "missing"}
+    unexpected = [names[row.key] for row in matched.rows if row.status == "unexpected"]
+    known = [name for name, pieces in keys.pieces.items() if missing & {piece.target for piece in pieces}]
+    proposal, count = names_of.propose(unexpected, known) if unexpected and known else ({}, 0)
+    return (f"rename={proposal!r} would match {count} more keys",) if count > 1 else ()
+
+
+def _check(matched: Match, report: LoadReport, strict: bool, ignore_mismatched: bool) -> None:
+    if matched.undecided:
+        raise LoadError(
+            f"nothing says whether these square matrices have to be transposed: {_errors.listing(matched.undecided)}; "
+            "their layers are not Paddle's own, so say layout={name: 'same'} or {name: 'transposed'}",
+            report,
+        )
+    if matched.swapped:
+        other = "paddle" if report.layout == "torch" else "torch"
+        raise LoadError(
+            f"these matrices would fit with their axes exchanged: {_errors.listing(matched.swapped)}; if the whole "
+            f"file has {other}'s layout, say source={other!r}; if layers of one kind are stored otherwise (as Hugging "
+            "Face's Conv1D), square ones are, too: say source='torch' and layout={pattern: 'same' or 'transposed'}",
+            report,
+        )
+    if report.mismatched and not ignore_mismatched:
+        raise LoadError(
+            f"these do not fit: {_errors.listing(report.mismatched)}; ignore_mismatched=True leaves them as they are",
+            report,
+        )
+    missing = [row.name for row in report.rows if row.status == "missing" and not row.note]
+    if strict and (missing or report.unexpected or report.mismatched):
+        raise LoadError(
+            f"strict=True, but {len(missing)} missing, {len(report.unexpected)} unexpected, "
+            f"{len(report.mismatched)} mismatched",
+            report,
+        )
+
+
+def _check_values(fills: Sequence[Fill], report: LoadReport) -> dict[str, np.ndarray]:
+    """Everything about the arrays that can fail, before the first tensor is written; what had to be read for that."""
+    kept: dict[str, np.ndarray] = {}
+    for fill in fills:
+        if fill.entry.kept and fill.key not in kept:
+            kept[fill.key] = fill.entry.read()
+        different = list(matching.same_values(fill))
+        if different:
+            raise LoadError(
+                f"{fill.target.name!r} is one tensor in the model, but {fill.key!r} and {_errors.listing(different)} "
+                "have different values for it; exclude all but one",
+                report,
+            )
+        source, target = fill.entry.dtype, fill.target.dtype
+        if target == "float16" and write.overflows(_array(fill, kept), source, target):
+            raise LoadError(f"{fill.key!r} has values beyond float16, the type of {fill.target.name!r}", report)
+    return kept
+
+
+def _array(fill: Fill, kept: Mapping[str, np.ndarray]) -> np.ndarray:
+    return kept[fill.key] if fill.key in kept else fill.entry.read()
+
+
+def _refuse_sharded(targets: Mapping[str, Target]) -> None:
+    sharded = [name for name, target in targets.items() if target.tensor.is_dist()]
+    if sharded:
+        raise ValueError(f"these tensors are spread over several devices: {_errors.listing(sharded)}; load before that")
+
+
+def _warn_if_bound(targets: Mapping[str, Target]) -> None:
+    if any(settings.owner_of(target.tensor) is not None for target in targets.values() if target.kind == "weight"):
+        warnings.warn(
+            "the model is bound to a strategy: its L2SP anchors and optimizer state are of the weights before loading; "
+            "load first, then bind",
+            stacklevel=3,
+        )

@@ -1,0 +1,69 @@
+"""A file in memory without being read: views with checked bounds, and pages given back after use."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from paddle_ftstrat.transfer.contents import Entry, count, storage_dtype
+
+_PAGE = mmap.ALLOCATIONGRANULARITY
+
+
+class Mapped:
+    """A regular file mapped read-only.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: not a regular file (a pipe would wait forever, a device never end), or empty.
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        if not stat.S_ISREG(self.path.stat().st_mode):
+            raise ValueError(f"{self.path} is not a regular file")
+        with self.path.open("rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            if self.size == 0:
+                raise ValueError(f"{self.path} is empty")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.buffer = memoryview(self._map)
+
+    def slice(self, start: int, length: int) -> memoryview:
+        """The bytes [start, start + length), not copied.
+
+        Raises:
+            ValueError: they are not all in the file.
+        """
+        if start < 0 or length < 0 or start + length > self.size:
+            raise ValueError(
+                f"{self.path} is truncated or damaged: it says that {length} bytes stand at byte {start}, "
+                f"but it has {self.size} bytes"
+            )
+        return self.buffer[start : start + length]
+
+    def entry(self, start: int, shape: tuple[int, ...], dtype: str, order: str = "<") -> Entry:
+        """An array of the file, its elements in row-major order from byte `start` on.
+
+        Raises:
+            ValueError: it is not all in the file.
+        """
+        stored = storage_dtype(dtype).newbyteorder(order)
+        length = count(shape) * stored.itemsize
+        data = self.slice(start, length)
+        return Entry(
+            shape, dtype, lambda: np.frombuffer(data, stored).reshape(shape), lambda: self.release(start, length)
+        )
+
+    def release(self, start: int, length: int) -> None:
+        """Let the system take the pages of these bytes back; a later use reads them again."""
+        first, end = -(-start // _PAGE) * _PAGE, (start + length) // _PAGE * _PAGE
+        if end > first and hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED, first, end - first)

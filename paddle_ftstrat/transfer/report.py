@@ -1,0 +1,222 @@
+"""What loading did: a row per tensor of the model and per key of the file, as data and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from paddle import nn
+from rich.console import Console
+from rich.table import Table
+
+from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.transfer.targets import every_layer
+
+STATUSES = ("mismatched", "missing", "unexpected", "excluded", "loaded", "dropped")
+_RECORD = "_ftstrat_loaded"
+
+
+class Mismatch(NamedTuple):
+    """Two shapes that should be one: the file's, in Paddle's layout, and the model's."""
+
+    file_shape: tuple[int, ...]
+    model_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of the model, or one key of the file that no tensor took.
+
+    `status` is one of `STATUSES`; `name` is the model's, `key` the file's, "" where there is none. `kind` is "weight",
+    "statistic" or "buffer". `file_shape` is the shape in Paddle's layout. `note` says why.
+    """
+
+    status: str
+    name: str = ""
+    key: str = ""
+    kind: str = ""
+    shape: tuple[int, ...] | None = None
+    file_shape: tuple[int, ...] | None = None
+    dtype: str = ""
+    file_dtype: str = ""
+    shared: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_pretrained` did, or would have done.
+
+    Attributes:
+        source: the file.
+        layout: "paddle" or "torch", the layout that its matrices were taken to have, and `decided_by` why.
+        rows: a `Row` per tensor of the model (a shared one once) and per key that no tensor took.
+        notes: hints and remarks.
+
+    Example:
+        >>> import paddle, paddle_ftstrat.transfer as transfer
+        >>> model = paddle.nn.Linear(2, 3)
+        >>> report = transfer.load_pretrained(model, {"weight": paddle.ones([2, 3]), "pool.bias": paddle.ones([3])})
+        >>> report.loaded, report.missing, report.unexpected, report.mismatched
+        (['weight'], ['bias'], ['pool.bias'], {})
+        >>> print(report)
+        1 of 2 weights loaded from a dict (paddle layout: the tensors are paddle's)
+        <BLANKLINE>
+        status      in the model  in the file  shape  note
+        missing     bias          -            3
+        unexpected  -             pool.bias    3
+        loaded      weight        weight       2×3
+    """
+
+    source: str
+    layout: str
+    decided_by: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def loaded(self) -> list[str]:
+        """Names of the tensors that were loaded: weights, running statistics, buffers."""
+        return [row.name for row in self.rows if row.status == "loaded"]
+
+    @property
+    def weights(self) -> list[str]:
+        """The weights among `loaded`, which is what a strategy's `pretrained` means."""
+        return [row.name for row in self.rows if row.status == "loaded" and row.kind == "weight"]
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the tensors that the file (or what was wanted of it) does not have."""
+        return [row.name for row in self.rows if row.status == "missing"]
+
+    @property
+    def unexpected(self) -> list[str]:
+        """Keys that were wanted, but that the model has no tensor for."""
+        return [row.key for row in self.rows if row.status == "unexpected"]
+
+    @property
+    def mismatched(self) -> dict[str, Mismatch]:
+        """Name → the file's shape (in Paddle's layout) and the model's, of what could not be loaded."""
+        return {row.name: Mismatch(row.file_shape, row.shape) for row in self.rows if row.status == "mismatched"}
+
+    @property
+    def excluded(self) -> list[str]:
+        """Keys that `include`, `exclude` or `rename` left out."""
+        return [row.key for row in self.rows if row.status == "excluded"]
+
+    @property
+    def dropped(self) -> list[str]:
+        """Keys that Paddle has no use for."""
+        return [row.key for row in self.rows if row.status == "dropped"]
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Name → key, of what is called otherwise in the file."""
+        return {row.name: row.key for row in self.rows if row.status == "loaded" and row.name != row.key}
+
+    @property
+    def converted(self) -> dict[str, tuple[str, str]]:
+        """Name → (the file's dtype, the model's), of what was converted."""
+        rows = (row for row in self.rows if row.status == "loaded" and row.dtype != row.file_dtype)
+        return {row.name: (row.file_dtype, row.dtype) for row in rows}
+
+    @property
+    def shared(self) -> dict[str, tuple[str, ...]]:
+        """Name → all names, of loaded weights that stand in several places; each counts once."""
+        return {row.name: row.shared for row in self.rows if row.status == "loaded" and len(row.shared) > 1}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return dataclasses.asdict(self)
+
+    def table(self, limit: int | None = None) -> str:
+        """The report as text.
+
+        Args:
+            limit: how many rows of each status, the rest being counted, and of what was dropped none; None shows all.
+        """
+        shown, more = [], []
+        for status in STATUSES:
+            rows = [row for row in self.rows if row.status == status]
+            if limit is not None and status == "dropped":
+                more += [f"{len(rows)} dropped, for which Paddle has no use"] if rows else []
+                continue
+            shown += rows[:limit]
+            if limit is not None and len(rows) > limit:
+                more.append(f"… and {len(rows) - limit} more {status}")
+        return "\n".join([self._summary(), "", _render(shown), *more, *self._remarks()])
+
+    def __str__(self) -> str:
+        return self.table(_errors.MAX_LISTED)
+
+    def _summary(self) -> str:
+        parts = []
+        for kind in ("weight", "statistic", "buffer"):
+            of_kind = [row for row in self.rows if row.kind == kind]
+            done = sum(row.status == "loaded" for row in of_kind)
+            if of_kind:
+                parts.append(f"{done} of {len(of_kind)} {kind}s")
+        return f"{', '.join(parts)} loaded from {self.source} ({self.layout} layout: {self.decided_by})"
+
+    def _remarks(self) -> list[str]:
+        changes = Counter(self.converted.values())
+        return [*(f"{count} converted from {old} to {new}" for (old, new), count in changes.items()), *self.notes]
+
+
+class LoadError(ValueError):
+    """Loading was refused, and the model is as it was; `report` tells what would have been loaded."""
+
+    def __init__(self, message: str, report: LoadReport) -> None:
+        super().__init__(f"{message}\n\n{report}")
+        self.report = report
+
+
+def remember(model: nn.Layer, names: Sequence[str]) -> None:
+    """Write down in a model which of its weights were loaded; a copy of the model keeps that."""
+    model = _compat.unwrap(model)
+    model.__dict__[_RECORD] = frozenset(model.__dict__.get(_RECORD, ())) | set(names)
+
+
+def loaded_names(model: nn.Layer) -> list[str]:
+    """The weights of a model that `load_pretrained` has filled, in it or in one of its layers, by structured name.
+
+    Args:
+        model: the model.
+
+    Example:
+        >>> import paddle, paddle_ftstrat.transfer as transfer
+        >>> backbone = paddle.nn.Linear(2, 2)
+        >>> _ = transfer.load_pretrained(backbone, {"weight": paddle.ones([2, 2]), "bias": paddle.ones([2])})
+        >>> loaded_names(paddle.nn.Sequential(backbone, paddle.nn.Linear(2, 1)))
+        ['0.weight', '0.bias']
+    """
+    model = _compat.unwrap(model)
+    noted = {select.join(path, name) for path, layer in every_layer(model) for name in layer.__dict__.get(_RECORD, ())}
+    return [name for name, aliases in select.all_names(model).items() if not noted.isdisjoint(aliases)]
+
+
+def _render(rows: Sequence[Row]) -> str:
+    columns: tuple[tuple[str, Callable[[Row], str]], ...] = (
+        ("status", lambda row: row.status),
+        ("in the model", lambda row: row.name or "-"),
+        ("in the file", lambda row: row.key or "-"),
+        ("shape", lambda row: _text(row.shape if row.shape is not None else row.file_shape)),
+        ("note", lambda row: row.note),
+    )
+    table = Table(box=None, pad_edge=False, header_style="")
+    for heading, _ in columns:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*(cell(row) for _, cell in columns))
+    out = io.StringIO()
+    Console(file=out, width=10_000, color_system=None, highlight=False, markup=False).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _text(shape: tuple[int, ...] | None) -> str:
+    return "-" if shape is None else "×".join(map(str, shape)) or "scalar"

@@ -1,0 +1,164 @@
+"""Fine-tuned weights to a file, and a fine-tuned model to a program for inference that is checked before it counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from paddle_ftstrat import _compat
+from paddle_ftstrat.transfer import safe_tensors
+from paddle_ftstrat.transfer.contents import Entry
+from paddle_ftstrat.transfer.targets import find_targets
+
+FILE_NAME = "model.safetensors"
+
+
+def save_pretrained(model: nn.Layer, path: str | os.PathLike) -> Path:
+    """Save a model's weights, running statistics and persistent buffers as safetensors.
+
+    A weight that several layers share is written once, under its first name; `load_pretrained` fills all of them from
+    it. The file is complete or not there: it is written beside, then renamed.
+
+    Args:
+        model: the model; plain or wrapped in `paddle.DataParallel`.
+        path: the file, if it ends in `.safetensors`; else a folder (made where it does not exist) for
+            `model.safetensors`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        TypeError: not a layer.
+        ValueError: a dtype that safetensors does not know.
+
+    Example:
+        >>> import tempfile, paddle
+        >>> from paddle_ftstrat.transfer import load_pretrained
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save_pretrained(paddle.nn.Linear(2, 3), folder)
+        ...     path.name, load_pretrained(paddle.nn.Linear(2, 3), path, strict=True).loaded
+        ('model.safetensors', ['weight', 'bias'])
+    """
+    if not isinstance(model, nn.Layer):
+        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        path = path / FILE_NAME
+    targets = find_targets(model)
+    arrays = {name: Entry(target.shape, target.dtype, target.tensor.numpy) for name, target in targets.items()}
+    shared = {name: target.aliases for name, target in targets.items() if len(target.aliases) > 1}
+    metadata = {"format": "pd", **({"shared": json.dumps(shared)} if shared else {})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(path) as draft:
+        safe_tensors.write(draft / path.name, arrays, metadata)
+        _settle(draft / path.name, path)
+    return path
+
+
+def export_inference(
+    model: nn.Layer,
+    path: str | os.PathLike,
+    sample_input: Any,
+    input_spec: Sequence[Any] | None = None,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+) -> Path:
+    """Save a model with `paddle.jit.save` for inference, once it is certain that it gives the same output.
+
+    The program is saved in eval mode in a draft folder, loaded from there, run on `sample_input`, and compared with the
+    model: |program − model| ≤ atol + rtol·|model|. Only then its files take their place.
+
+    Args:
+        model: the model; its mode (train or eval) is kept.
+        path: prefix of the files, as for `paddle.jit.save`.
+        sample_input: an input: a tensor, or a tuple of them.
+        input_spec: `paddle.static.InputSpec` of each input; by default those of `sample_input` with a free first axis.
+        rtol: allowed relative difference.
+        atol: allowed absolute difference.
+
+    Returns:
+        `path`, for `paddle.jit.load`.
+
+    Raises:
+        ValueError: the program gives another output; there are no files then, or the old ones.
+        TypeError: not a layer, or an input that is no tensor.
+
+    Example:
+        >>> import tempfile, paddle
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = export_inference(paddle.nn.Linear(2, 3), folder + "/net", paddle.ones([4, 2]))
+        ...     paddle.jit.load(str(path))(paddle.ones([1, 2])).numpy().shape
+        (1, 3)
+    """
+    if not isinstance(model, nn.Layer):
+        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    model, path = _compat.unwrap(model), Path(path)
+    inputs = tuple(sample_input) if isinstance(sample_input, (tuple, list)) else (sample_input,)
+    if not all(isinstance(tensor, paddle.Tensor) for tensor in inputs):
+        raise TypeError(f"sample_input must be a tensor or a tuple of tensors, not {sample_input!r:.80}")
+    if input_spec is None:
+        input_spec = [paddle.static.InputSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in inputs]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _evaluating(model), _beside(path) as draft:
+        expected = _outputs(model, inputs)
+        paddle.jit.save(model, str(draft / path.name), input_spec=list(input_spec))
+        _compare(expected, _outputs(paddle.jit.load(str(draft / path.name)), inputs), rtol, atol)
+        for file in sorted(draft.iterdir()):
+            _settle(file, path.parent / file.name)
+    return path
+
+
+def _outputs(run: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
+    with paddle.no_grad():
+        return [tensor.astype("float32").numpy() for tensor in paddle.utils.flatten(run(*inputs))]
+
+
+def _compare(expected: Sequence[np.ndarray], found: Sequence[np.ndarray], rtol: float, atol: float) -> None:
+    if len(expected) != len(found):
+        raise ValueError(f"the saved program gives {len(found)} outputs, the model {len(expected)}: nothing was saved")
+    for index, (model, program) in enumerate(zip(expected, found)):
+        if model.shape != program.shape or not np.allclose(program, model, rtol=rtol, atol=atol, equal_nan=True):
+            apart = np.abs(program - model).max() if model.shape == program.shape else "shape"
+            raise ValueError(
+                f"output {index} of the saved program differs from the model's (by {apart}, allowed are rtol={rtol:g} "
+                f"and atol={atol:g}): nothing was saved; does forward depend on random numbers or on Python values?"
+            )
+
+
+@contextmanager
+def _evaluating(model: nn.Layer) -> Iterator[None]:
+    """Eval mode for a while; afterwards each layer is in the mode that it was in."""
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A folder on the same disk as `path` that is gone afterwards."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _settle(draft: Path, path: Path) -> None:
+    """Put a complete file in its place, so that a crash leaves the old one or the new one."""
+    with draft.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(draft, path)

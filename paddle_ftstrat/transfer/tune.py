@@ -1,0 +1,256 @@
+"""Three ways to tune a pretrained model: its head alone, all of it, or all of it with a faster head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from paddle import nn
+
+from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat.param_attr import batch_norm as norms
+from paddle_ftstrat.param_attr import depth, select, settings
+from paddle_ftstrat.param_attr.freezing import freeze, unfreeze
+from paddle_ftstrat.transfer.report import loaded_names
+
+FACTOR = 10.0
+_RECORD = "_ftstrat_tune"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a call has changed: names that it froze, BatchNorm policies before it, LR multipliers before and after."""
+
+    frozen: frozenset[str] = frozenset()
+    policies: Mapping[str, str | None] = field(default_factory=dict)
+    multipliers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def tune(model: nn.Layer, how: str, head: Any = None, factor: float = FACTOR, batch_norm: str = "freeze") -> list[str]:
+    """Prepare a model for one of the three ways to tune, by name; undoes what an earlier call did.
+
+    Args:
+        model: the model.
+        how: "head" (`tune_head`), "all" (`tune_all`) or "differential" (`tune_differential`).
+        head: what the head is, for "head" and "differential": see `find_head`.
+        factor: k of "differential": the head's LR is k times the backbone's.
+        batch_norm: what "head" does with the statistics of the backbone's BatchNorm layers: "freeze" or "track".
+
+    Returns:
+        Names of the head's weights; for "all", of all weights.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: another word for `how`, or as the three functions say; nothing is changed.
+
+    Example:
+        >>> import paddle
+        >>> model = paddle.nn.Sequential(paddle.nn.Linear(2, 2), paddle.nn.Linear(2, 1))
+        >>> tune(model, "head")
+        ['1.weight', '1.bias']
+        >>> [param.stop_gradient for param in model.parameters()]
+        [True, True, False, False]
+        >>> _ = tune(model, "all")
+        >>> [param.stop_gradient for param in model.parameters()]
+        [False, False, False, False]
+    """
+    ways: dict[str, Callable[[], list[str]]] = {
+        "head": lambda: tune_head(model, head, batch_norm),
+        "all": lambda: tune_all(model),
+        "differential": lambda: tune_differential(model, head, factor),
+    }
+    if how not in ways:
+        raise ValueError(_errors.unknown("way to tune", how, ways))
+    return ways[how]()
+
+
+def tune_head(model: nn.Layer, head: Any = None, batch_norm: str = "freeze") -> list[str]:
+    """Freeze everything but the head.
+
+    Args:
+        model: the model.
+        head: what the head is: see `find_head`.
+        batch_norm: "freeze" keeps the running statistics of the backbone's BatchNorm layers and normalises with them in
+            train mode, too; "track" lets them follow the new data.
+
+    Returns:
+        Names of the head's weights.
+
+    Raises:
+        ValueError: no head or no backbone, a selector that matches nothing, an unknown policy; nothing is changed.
+        TypeError: not a layer or not a selector.
+        RuntimeError: the model is wrapped in DataParallel with several processes, or bound after another way to tune
+            had set LR multipliers.
+
+    Example:
+        >>> import paddle
+        >>> model = paddle.vision.models.LeNet()
+        >>> tune_head(model, "fc.2")
+        ['fc.2.weight', 'fc.2.bias']
+    """
+    names = _checked_head(model, head)
+    if batch_norm not in norms.POLICIES:
+        raise ValueError(_errors.unknown("BatchNorm policy", batch_norm, norms.POLICIES))
+    _undo(model)
+    model = _compat.unwrap(model)
+    weights = select.named_weights(model)
+    frozen = frozenset(name for name in weights if name not in names and settings.own(weights[name]).trainable)
+    policies = {path: norms.policy_of(layer) for path, layer in norms.layers(model).items()}
+    freeze(model, lambda name, _: _is_backbone(name, names, weights), batch_norm)
+    model.__dict__[_RECORD] = _Record(frozen, policies)
+    return names
+
+
+def tune_all(model: nn.Layer) -> list[str]:
+    """Let all weights train at one LR: undo `tune_head` and `tune_differential`.
+
+    What was frozen in another way stays frozen, and LR multipliers set in another way stay.
+
+    Args:
+        model: the model.
+
+    Returns:
+        Names of all weights.
+
+    Raises:
+        TypeError: not a layer.
+        RuntimeError: as for `tune_head`.
+
+    Example:
+        >>> import paddle
+        >>> model = paddle.nn.Sequential(paddle.nn.Linear(2, 2), paddle.nn.Linear(2, 1))
+        >>> model[0].bias.stop_gradient = True
+        >>> _ = tune_head(model)
+        >>> _ = tune_all(model)
+        >>> [param.stop_gradient for param in model.parameters()]
+        [False, True, False, False]
+    """
+    _check_layer(model)
+    _undo(model)
+    return list(select.named_weights(model))
+
+
+def tune_differential(model: nn.Layer, head: Any = None, factor: float = FACTOR) -> list[str]:
+    """Let all weights train, the head k times as fast: lr(backbone) = η, lr(head) = k·η.
+
+    η is the strategy's learning rate, so choose it for the backbone. The factor goes into the head's LR multipliers,
+    `ParamAttr(learning_rate=...)`, times what they were.
+
+    Args:
+        model: the model.
+        head: what the head is: see `find_head`.
+        factor: k > 0.
+
+    Returns:
+        Names of the head's weights.
+
+    Raises:
+        ValueError: no head or no backbone, a selector that matches nothing, k ≤ 0; nothing is changed.
+        TypeError: not a layer, not a selector, or a factor that is no number.
+        RuntimeError: a strategy is bound to the model.
+
+    Example:
+        >>> import paddle, paddle_ftstrat as hub
+        >>> model = paddle.nn.Sequential(paddle.nn.Linear(2, 2), paddle.nn.Linear(2, 1))
+        >>> tune_differential(model)
+        ['1.weight', '1.bias']
+        >>> [row.learning_rate for row in hub.DefaultStrategy(0.001).bind(model).describe()]
+        [1.0, 1.0, 10.0, 10.0]
+    """
+    names = _checked_head(model, head)
+    factor = _errors.check_number("factor", factor, above=0)
+    _refuse_bound(model)
+    _undo(model)
+    weights = select.named_weights(model)
+    changes = {}
+    for name in names:
+        before = settings.own(weights[name]).learning_rate
+        settings.set_own(weights[name], learning_rate=before * factor)
+        changes[name] = (before, before * factor)
+    _compat.unwrap(model).__dict__[_RECORD] = _Record(multipliers=changes)
+    return names
+
+
+def find_head(model: nn.Layer, head: Any = None) -> list[str]:
+    """The structured names of a model's head.
+
+    Args:
+        model: the model.
+        head: selectors of its parameters: a layer, the name of one, a glob, a regex, a function (name, parameter) →
+            bool, or a list. None means what `load_pretrained` has not filled, if it has filled something and not all;
+            else the last layer that was registered.
+
+    Raises:
+        ValueError: a selector matches nothing, or the model is a single layer.
+        TypeError: not a selector.
+
+    Example:
+        >>> import paddle
+        >>> find_head(paddle.vision.models.resnet18(num_classes=3))
+        ['fc.weight', 'fc.bias']
+    """
+    weights = select.named_weights(model)
+    if head is not None:
+        chosen = select.select_all(model, head, "head")
+        return [name for name in weights if name in chosen]
+    loaded = set(loaded_names(model))
+    if loaded and loaded != set(weights):
+        return [name for name in weights if name not in loaded]
+    units = depth.find_units(model)
+    if len(units) < 2:
+        raise ValueError(f"the model is one layer, so its head is not clear; say head=… of {_errors.listing(weights)}")
+    return list(units[-1].parameters)
+
+
+def _checked_head(model: nn.Layer, head: Any) -> list[str]:
+    _check_layer(model)
+    names = find_head(model, head)
+    weights = select.named_weights(model)
+    if len(names) == len(weights):
+        raise ValueError(f"the head {_errors.listing(names)} is the whole model: nothing is left as a backbone")
+    return names
+
+
+def _check_layer(model: Any) -> None:
+    if not isinstance(model, nn.Layer):
+        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+
+
+def _refuse_bound(model: nn.Layer) -> None:
+    if any(settings.owner_of(param) is not None for param in select.named_weights(model).values()):
+        raise RuntimeError("a strategy is bound to the model and uses its LR multipliers: release it, tune, bind again")
+
+
+def _undo(model: nn.Layer) -> None:
+    """Take back what the last call did, as far as nobody has changed it since."""
+    model = _compat.unwrap(model)
+    record: _Record = model.__dict__.get(_RECORD, _Record())
+    if record.multipliers:
+        _refuse_bound(model)
+    weights = select.named_weights(model)
+    ours = {name for name in record.frozen if name in weights and not settings.own(weights[name]).trainable}
+    if ours:
+        unfreeze(model, lambda name, _: name in ours)
+    for path, layer in norms.layers(model).items():
+        if path in record.policies and norms.policy_of(layer) != record.policies[path]:
+            norms.set_policy(layer, record.policies[path])
+    for name, (before, after) in record.multipliers.items():
+        if name in weights and settings.own(weights[name]).learning_rate == after:
+            settings.set_own(weights[name], learning_rate=before)
+    model.__dict__.pop(_RECORD, None)
+
+
+def _is_backbone(name: str, head: Collection[str], weights: Mapping[str, Any]) -> bool:
+    """Whether a weight, or a statistic of a BatchNorm without weights, is outside the head.
+
+    Such a statistic belongs to the head if all weights of the smallest layer around it that has any do.
+    """
+    if name in weights:
+        return name not in head
+    path = name
+    while path:
+        path = path.rpartition(".")[0]
+        around = [weight for weight in weights if not path or weight.startswith(path + ".")]
+        if around:
+            return not all(weight in head for weight in around)
+    return True
