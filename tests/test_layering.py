@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first; a module may import from its own level and from those below.
 LEVELS = {
     "_errors": 0,
+    "_files": 0,
     "plan": 0,
     "schedules.adapter": 1,
     "schedules": 0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import numpy as np
 import paddle
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from paddle_ftstrat._files import replacing
 
 _BF16 = "bfloat16"
 
@@ -35,8 +36,6 @@ def write(path: str | Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]
         >>> tensors["w"].tolist(), facts
         ([1.0, 1.0], {'epoch': 3})
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays, halves = {}, []
     for name, tensor in tensors.items():
         if getattr(tensor, "dtype", None) == paddle.bfloat16:
@@ -45,16 +44,9 @@ def write(path: str | Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]
     # numpy has no bfloat16: Paddle hands out the bits as uint16, and the file has to say so.
     metadata = {"facts": json.dumps(dict(facts or {})), _BF16: json.dumps(halves)}
     payload = save(arrays, metadata=metadata)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+    with replacing(path) as file:
+        file.write(payload)
+    return Path(path)
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

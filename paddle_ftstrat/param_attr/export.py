@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from paddle import nn
 from safetensors.numpy import save
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat._files import replacing
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.vectors import to_array
 
@@ -44,7 +44,8 @@ def export_parameters(model: nn.Layer, patterns: Any, path: str | os.PathLike[st
     chosen = select.select_all(model, patterns)
     arrays = {name: to_array(p) for name, p in select.named_weights(model).items() if name in chosen}
     if target is not None:
-        _replace(target, arrays)
+        with replacing(target) as file:
+            _WRITERS[target.suffix](file, arrays)
     return arrays
 
 
@@ -62,17 +63,3 @@ def _write_safetensors(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None
 
 
 _WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors}
-
-
-def _replace(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write beside, sync, rename: a crash leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            _WRITERS[path.suffix](file, arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

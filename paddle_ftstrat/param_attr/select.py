@@ -50,7 +50,7 @@ def all_names(model: nn.Layer) -> dict[str, list[str]]:
 def statistics(model: nn.Layer) -> dict[str, Any]:
     """The running statistics of a model's normalisation layers, by structured name."""
     found = {}
-    for prefix, layer in _layers(_compat.unwrap(model)):
+    for prefix, layer in every_layer(_compat.unwrap(model)):
         for name in _compat.statistic_names(layer):
             found[join(prefix, name)] = getattr(layer, name)
     return found
@@ -69,7 +69,7 @@ def norm_or_bias(model: nn.Layer) -> set[str]:
     Source: PaddleHub 1.8 `AdamWeightDecayStrategy` (its test by name suffix; here by layer type).
     """
     ids = set()
-    for _, layer in _layers(_compat.unwrap(model)):
+    for _, layer in every_layer(_compat.unwrap(model)):
         is_norm = _compat.is_norm(layer)
         for name, param in own_parameters(layer):
             if is_norm or name == "bias" or name.startswith(("bias_", "b_")) or name.endswith(("_bias", ".b_0")):
@@ -103,7 +103,7 @@ def select(model: nn.Layer, selector: Selector, what: str = "pattern") -> list[s
     if matched:
         return matched
     if isinstance(selector, str):
-        options = {*weights, *(prefix for prefix, _ in _layers(_compat.unwrap(model)) if prefix)}
+        options = {*weights, *(prefix for prefix, _ in every_layer(_compat.unwrap(model)) if prefix)}
         raise ValueError(f"{what} matches no parameter. " + _errors.unknown("name or glob", selector, sorted(options)))
     raise ValueError(f"{what} {selector!r} matches no parameter of the model; it has {_errors.listing(weights)}")
 
@@ -115,6 +115,16 @@ def select_all(model: nn.Layer, selectors: Any, what: str = "pattern") -> set[st
     if not isinstance(selectors, Iterable):
         raise TypeError(f"{what} must be a glob, a compiled regex, a function, a layer or a list of these")
     return {name for selector in selectors for name in select(model, selector, what)}
+
+
+def every_layer(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
+    """Each path to each layer; a layer that is registered twice comes under both names."""
+    stack = [("", model)]
+    while stack:
+        prefix, layer = stack.pop()
+        yield prefix, layer
+        children = [(join(prefix, name), child) for name, child in layer._sub_layers.items() if child is not None]
+        stack.extend(reversed(children))
 
 
 def own_parameters(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
@@ -130,18 +140,8 @@ def join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
-def _layers(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
-    """Every path to every layer; a layer that is registered twice comes under both names."""
-    stack = [("", model)]
-    while stack:
-        prefix, layer = stack.pop()
-        yield prefix, layer
-        children = [(join(prefix, name), child) for name, child in layer._sub_layers.items() if child is not None]
-        stack.extend(reversed(children))
-
-
 def _every_name(model: nn.Layer) -> Iterator[tuple[str, Any]]:
-    for prefix, layer in _layers(model):
+    for prefix, layer in every_layer(model):
         for name, param in own_parameters(layer):
             yield join(prefix, name), param
 
@@ -159,7 +159,7 @@ def _matches(model: nn.Layer, weights: dict[str, Any], selector: Selector, what:
         aliases = all_names(model)
         return [name for name in weights if any(selector.fullmatch(alias) for alias in aliases[name])]
     if isinstance(selector, nn.Layer):
-        ids = {id(param) for _, layer in _layers(_compat.unwrap(selector)) for _, param in own_parameters(layer)}
+        ids = {id(param) for _, layer in every_layer(_compat.unwrap(selector)) for _, param in own_parameters(layer)}
         return [name for name, param in weights.items() if id(param) in ids]
     if callable(selector):
         return [name for name, param in weights.items() if selector(name, param)]

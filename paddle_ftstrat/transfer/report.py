@@ -15,7 +15,6 @@ from rich.table import Table
 
 from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat.param_attr import select
-from paddle_ftstrat.transfer.targets import every_layer
 
 STATUSES = ("mismatched", "missing", "unexpected", "excluded", "loaded", "dropped")
 _RECORD = "_ftstrat_loaded"
@@ -196,7 +195,8 @@ def loaded_names(model: nn.Layer) -> list[str]:
         ['0.weight', '0.bias']
     """
     model = _compat.unwrap(model)
-    noted = {select.join(path, name) for path, layer in every_layer(model) for name in layer.__dict__.get(_RECORD, ())}
+    layers = select.every_layer(model)
+    noted = {select.join(path, name) for path, layer in layers for name in layer.__dict__.get(_RECORD, ())}
     return [name for name, aliases in select.all_names(model).items() if not noted.isdisjoint(aliases)]
 
 

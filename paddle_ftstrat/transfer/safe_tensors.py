@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -60,11 +59,11 @@ def read(file: Mapped) -> Contents:
     return Contents(str(file.path), "safetensors", entries, layout)
 
 
-def write(path: Path, arrays: Mapping[str, Entry], metadata: Mapping[str, str]) -> None:
+def write(file: BinaryIO, arrays: Mapping[str, Entry], metadata: Mapping[str, str]) -> None:
     """Write arrays; one of them is in memory at a time.
 
     Args:
-        path: the file, overwritten; making this safe against a crash is the caller's part.
+        file: where to, open for writing bytes.
         arrays: what to write; bfloat16 as the uint16 of its bits.
         metadata: texts for the header.
 
@@ -86,10 +85,9 @@ def write(path: Path, arrays: Mapping[str, Entry], metadata: Mapping[str, str]) 
         position = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
-        for _, entry in ordered:
-            out.write(np.ascontiguousarray(entry.read()).reshape(-1).view(np.uint8).data)
+    file.write(struct.pack("<Q", len(text)) + text)
+    for _, entry in ordered:
+        file.write(np.ascontiguousarray(entry.read()).reshape(-1).view(np.uint8).data)
 
 
 def _header(file: Mapped) -> tuple[dict[str, Any], int]:

@@ -16,6 +16,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _compat
+from paddle_ftstrat._files import replacing
 from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Entry
 from paddle_ftstrat.transfer.targets import find_targets
@@ -58,10 +59,8 @@ def save_pretrained(model: nn.Layer, path: str | os.PathLike) -> Path:
     arrays = {name: Entry(target.shape, target.dtype, target.tensor.numpy) for name, target in targets.items()}
     shared = {name: target.aliases for name, target in targets.items() if len(target.aliases) > 1}
     metadata = {"format": "pd", **({"shared": json.dumps(shared)} if shared else {})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path) as draft:
-        safe_tensors.write(draft / path.name, arrays, metadata)
-        _settle(draft / path.name, path)
+    with replacing(path) as file:
+        safe_tensors.write(file, arrays, metadata)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,13 +98,3 @@ def find_targets(model: nn.Layer) -> dict[str, Target]:
 def paddle_keys(targets: dict[str, Target]) -> dict[str, list[Piece]]:
     """Key of a file in Paddle's layout → what it fills; a shared weight may stand under any of its names."""
     return {alias: [Piece(target.name)] for target in targets.values() for alias in target.aliases}
-
-
-def every_layer(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
-    """Each path to each layer; a layer that is registered twice comes under both."""
-    stack = [("", model)]
-    while stack:
-        path, layer = stack.pop()
-        yield path, layer
-        children = [(select.join(path, name), child) for name, child in layer._sub_layers.items() if child is not None]
-        stack.extend(reversed(children))
