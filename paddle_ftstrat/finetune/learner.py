@@ -336,16 +336,16 @@ class Learner:
         """Let all layer groups train again (but for what the user froze)."""
         self.freeze_to(0)
 
-    def validate(self, data_: Any = None) -> dict[str, float]:
+    def validate(self, dataset: Any = None) -> dict[str, float]:
         """Loss and metrics over the validation data, or other data, in eval mode.
 
         Args:
-            data_: a DataLoader or Dataset; None: the Learner's `valid`.
+            dataset: a DataLoader or Dataset; None: the Learner's `valid`.
 
         Raises:
             ValueError: there is no validation data.
         """
-        loader = self.valid if data_ is None else data.as_loader(data_, self.batch_size, shuffle=False, what="data")
+        loader = self.valid if dataset is None else data.as_loader(dataset, self.batch_size, shuffle=False, what="data")
         if loader is None:
             raise ValueError("no validation data: give Learner(valid=...) or validate(data)")
         self.tell("validate_begin")
@@ -360,14 +360,14 @@ class Learner:
         self.tell("validate_end")
         return self.state.values
 
-    def predict(self, data_: Any) -> Any:
+    def predict(self, dataset: Any) -> Any:
         """The model's outputs over data, in eval mode, joined along the first axis.
 
         Args:
-            data_: a DataLoader or Dataset, whose batches may have a label at their end (which is left out) or consist
+            dataset: a DataLoader or Dataset, whose batches may have a label at their end (which is left out) or consist
                 of one input.
         """
-        loader = data.as_loader(data_, self.batch_size, shuffle=False, what="data")
+        loader = data.as_loader(dataset, self.batch_size, shuffle=False, what="data")
         with evaluation.eval_mode(self.model), paddle.no_grad():
             return data.concatenated([call(self.model, data.only_inputs(batch)) for batch in loader])
 
