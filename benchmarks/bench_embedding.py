@@ -5,7 +5,7 @@
 `above_parameter` is the peak of the process (VmHWM) while the layer is built, less what it held before, less the
 parameter's own bytes, as a ratio of the table's size; it may be 1.2 at most. An array is in memory before the layer is
 built and is not counted. `--plain` adds Paddle's own Assign, on a hundredth of the rows: it turns every number into a
-Python object.
+Python object. Without `-o` the results go to results/embedding-PADDLEVERSION.json.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from common import report
 
 LIMIT = 1.2
 CASES = ("array", "npy", "npy with vocab", "mapping", "KeyedVectors")
@@ -126,10 +127,13 @@ def main():
             write_table(path, rows, args.dim)
             results.append(in_own_process("plain array", path, rows, args.dim))
     within = all(result["above_parameter"] <= LIMIT for result in results if not result["case"].startswith("plain"))
-    text = json.dumps({"limit": LIMIT, "within_limit": within, "results": results}, indent=2)
-    print(text)
+    figures = {"limit": LIMIT, "within_limit": within, "results": results}
     if args.out:
+        text = json.dumps(figures, indent=1)
+        print(text)
         args.out.write_text(text + "\n")
+    else:
+        report("embedding", figures)
     return 0 if within else 1
 
 

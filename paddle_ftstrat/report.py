@@ -46,7 +46,7 @@ def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: 
         f"optimizer {type(optimizer).__name__}, LR of the next update {optimizer.get_lr():.6g}, "
         f"update {update} of {plan.max_train_steps or '∞'}",
         f"clip {clip.kind}({clip.value:g})" if clip else "no gradient clipping",
-        f"{training:,} of {total:,} values train now, in {blocks} blocks",
+        f"{training:,} of {total:,} values train now, in {blocks} {'block' if blocks == 1 else 'blocks'}",
     ]
     return description.Description(shown, notes)
 
