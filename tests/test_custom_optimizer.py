@@ -422,3 +422,22 @@ def test_an_update_that_overflowed_is_skipped():
 def test_multiplier_of_a_plain_tensor():
     tensor = paddle.ones([2])
     assert custom.multiplier(tensor) == 1.0
+
+
+@pytest.mark.parametrize("own_op", [False, True])
+def test_sparse_gradients_only_where_the_short_form_makes_them_dense(own_op):
+    class Plain(CustomOptimizer):
+        def update(self, param, grad, lr, state):
+            param.subtract_(grad * lr)
+
+    class WithOp(CustomOptimizer):
+        def _append_optimize_op(self, block, param_and_grad):
+            param, grad = param_and_grad
+            param.subtract_(grad * self.get_lr())
+
+    model = paddle.nn.Embedding(4, 2, sparse=True)
+    if own_op:
+        with pytest.raises(ValueError, match="sparse=False"):
+            hub.DefaultStrategy(0.1, WithOp).bind(model)
+    else:
+        hub.DefaultStrategy(0.1, Plain).bind(model)

@@ -103,8 +103,6 @@ ROWS: dict[str, OptimizerRow] = {
             decay="native",
             native=("lars_weight_decay", "exclude_from_weight_decay_fn"),
             excludes="exclude",
-            # It adapts the LR layer by layer only where it decays: 0 would make it Adam, this adds nothing.
-            no_decay=1e-30,
             sparse=True,
         ),
         OptimizerRow("lion", rules.Lion, sparse=True, **_DECOUPLED),
@@ -235,7 +233,9 @@ def _plain_row(cls: Any) -> OptimizerRow:
             f"the constructor of {cls.__name__} must take {' and '.join(missing)} by name; it has "
             f"{_errors.listing(arguments)}"
         )
-    return OptimizerRow(cls.__name__, cls, sparse=custom, **decay)
+    # The short form gets dense gradients; one's own _append_optimize_op gets Paddle's, which may be sparse.
+    sparse = custom and cls._append_optimize_op is CustomOptimizer._append_optimize_op
+    return OptimizerRow(cls.__name__, cls, sparse=sparse, **decay)
 
 
 def _arguments(cls: type[Optimizer]) -> dict[str, Any]:

@@ -145,11 +145,14 @@ def _check_any(contents: Contents, names: Mapping[str, str], keys: TorchKeys, ta
 
 
 def _leniently_renamed(keys: Sequence[str], rename: Any) -> dict[str, str]:
-    """The names of keys that are left out, for the report only: what is wrong with them is no error."""
-    try:
-        return {**{key: key for key in keys}, **names_of.renamed(keys, rename)}
-    except (ValueError, TypeError):
-        return {key: key for key in keys}
+    """The names of keys that are left out, for the report only: one that `rename` does not fit keeps its own."""
+    names = {}
+    for key in keys:
+        try:
+            names[key] = names_of.renamed([key], rename).get(key, key)
+        except (ValueError, TypeError):
+            names[key] = key
+    return names
 
 
 def _hints(matched: Match, keys: TorchKeys, names: Mapping[str, str]) -> tuple[str, ...]:
