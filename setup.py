@@ -10,8 +10,10 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "paddle_ftstrat" / "__init_
 
 PLOT = ["matplotlib>=3.5"]
 METRICS = ["scikit-learn>=1.0"]
+MIGRATE = ["libcst>=1.0"]
+YAML = ["PyYAML>=5.1"]
 DEMO = [*PLOT, *METRICS]
-TEST = ["pytest>=7", "hypothesis>=6", "ruff>=0.15", *DEMO]
+TEST = ["pytest>=7", "hypothesis>=6", "ruff==0.17.5", *DEMO, *MIGRATE, *YAML]
 # paddlepaddle 2.6.2 declares no upper bound for numpy, but crashes with numpy 2.
 PADDLE_2_NUMPY = "numpy<2"
 
@@ -31,6 +33,8 @@ setup(
         "gpu": ["paddlepaddle-gpu==2.6.2", PADDLE_2_NUMPY],
         "plot": PLOT,
         "metrics": METRICS,
+        "migrate": MIGRATE,
+        "yaml": YAML,
         "demo": DEMO,
         "dev": TEST,
     },
