@@ -9,6 +9,7 @@ from paddle_ftstrat.finetune.callbacks import Callback, EarlyStoppingCallback, S
 from paddle_ftstrat.finetune.config import RunConfig
 from paddle_ftstrat.finetune.learner import Learner
 from paddle_ftstrat.finetune.lr_find import LRFinder, minimum, slide, steep, valley
+from paddle_ftstrat.finetune.serialize import strategy_from_dict, strategy_from_yaml
 from paddle_ftstrat.finetune.strategy import (
     AdamWeightDecayStrategy,
     CombinedStrategy,
@@ -77,6 +78,8 @@ __all__ = [
     "schedules",
     "slide",
     "steep",
+    "strategy_from_dict",
+    "strategy_from_yaml",
     "transfer",
     "tune",
     "valley",

@@ -61,6 +61,7 @@ def draw_plan(lines: Sequence[Line], title: str, epoch_steps: int | None = None,
         axes.plot(t[live], line.lrs[live], color=colour, lw=2, label=line.label)
         if line.frozen:
             axes.plot(t[: line.frozen + 1], line.lrs[: line.frozen + 1], color=colour, lw=1, ls=":", alpha=0.7)
+        if 0 < line.frozen < steps:
             axes.plot([line.frozen], line.lrs[line.frozen : line.frozen + 1], "o", color=colour, ms=6)
     if any(line.frozen for line in lines):
         axes.plot([], [], color="0.3", lw=1, ls=":", label="frozen (● thaws)")

@@ -11,6 +11,7 @@ from paddle import nn
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.binding import Binding, bind
+from paddle_ftstrat.finetune.serialize import Serializable
 from paddle_ftstrat.finetune.strategy_dicts import (
     CLIP,
     REGULARIZATION,
@@ -25,7 +26,7 @@ from paddle_ftstrat.plan import Clip, Discriminative, GradualUnfreeze, Plan
 from paddle_ftstrat.schedules import curves
 
 
-class DefaultStrategy:
+class DefaultStrategy(Serializable):
     """An optimizer and a constant learning rate: lr(t) = η.
 
     Args:
@@ -81,8 +82,9 @@ class DefaultStrategy:
             steps_per_epoch: updates per epoch.
             sample_input: one input (tensor, tuple or dict), to find the order in which layers run; without it the
                 order in which they were registered counts.
-            pretrained: selectors of the parameters that came from pretraining, or their state dict: L2SP anchors
-                these. Without it all parameters are anchored, with a warning.
+            pretrained: selectors of the parameters that came from pretraining, their state dict, or the report of
+                `load_pretrained`: L2SP anchors these. Without it, what `load_pretrained` filled; if that is nothing,
+                all parameters, with a warning.
             layers: the layers by hand, bottom first, each a selector (glob, sublayer name, regex, function, layer).
             no_decay: selectors of parameters that decoupled decay skips; by default biases and normalisation layers,
                 `[]` skips none.
@@ -114,8 +116,6 @@ class DefaultStrategy:
         parts = [f"optimizer {_optimizer_text(self.optimizer_name)!r}", f"learning_rate {self.learning_rate:g}"]
         parts += [f"{name}={value!r}" for name, value in self.optimizer_options.items()]
         return f"{type(self).__name__}({', '.join(parts + self._more())})"
-
-    __str__ = __repr__
 
     def _more(self) -> list[str]:
         return []

@@ -1,0 +1,206 @@
+"""What is probably not meant about a strategy: one function per rule, entered in `RULES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat.param_attr import batch_norm, select
+from paddle_ftstrat.resolve import named_layers
+from paddle_ftstrat.tools.outline import Outline
+
+# Multipliers below this are learning rates more often than shares of one.
+_LOOKS_ABSOLUTE = 0.01
+_VANISHING = 1e-4
+_MUCH_WARMUP = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something worth a look: the rule that found it, and what to do about it."""
+
+    rule: str
+    text: str
+
+
+Rule = Callable[[Outline], Iterator[str]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(name: str) -> Callable[[Rule], Rule]:
+    """Enter a rule, a function (Outline) → texts, in `RULES` under `name`.
+
+    Raises:
+        ValueError: the name is taken.
+
+    Example:
+        >>> @rule("long-training")
+        ... def long_training(plan):
+        ...     yield from ["that takes long"] if plan.steps > 10**6 else []
+        >>> RULES.pop("long-training").__name__
+        'long_training'
+    """
+
+    def enter(found: Rule) -> Rule:
+        if name in RULES:
+            raise ValueError(f"a lint rule named {name!r} is already there")
+        RULES[name] = found
+        return found
+
+    return enter
+
+
+def check(outline: Outline) -> list[Finding]:
+    """What the rules find, in their order.
+
+    Args:
+        outline: the strategy over its training, with or without a model.
+
+    Example:
+        >>> import paddle_ftstrat as hub
+        >>> from paddle_ftstrat.tools.outline import outline
+        >>> [finding.rule for finding in check(outline(hub.ULMFiTStrategy(), steps=100, epochs=2))]
+        ['unfreezing-incomplete']
+    """
+    return [Finding(name, text) for name, found in RULES.items() for text in found(outline)]
+
+
+@rule("absolute-multiplier")
+def absolute_multipliers(outline: Outline) -> Iterator[str]:
+    """ParamAttr(learning_rate=) holds a factor of the LR; one like 1e-4 was probably meant as the LR itself."""
+    small = [row for row in outline.rows if 0 < row.own_learning_rate < _LOOKS_ABSOLUTE]
+    if small:
+        first = small[0]
+        peak = outline.strategy.learning_rate * first.learning_rate
+        names = _errors.listing([row.name for row in small], 3)
+        yield (
+            f"ParamAttr(learning_rate={first.own_learning_rate:g}) multiplies the LR: {names} would get {peak:.3g} at "
+            f"most; for an LR of {first.own_learning_rate:g} give "
+            f"{first.own_learning_rate / outline.strategy.learning_rate:.3g}"
+        )
+
+
+@rule("vanishing-rate")
+def vanishing_rates(outline: Outline) -> Iterator[str]:
+    """Many blocks or a large factor leave the lowest layers next to nothing."""
+    lowest = min((block.factor for block in outline.blocks), default=1.0)
+    if lowest < _VANISHING:
+        yield (
+            f"discriminative leaves the lowest block ×{lowest:.1e}, an LR of "
+            f"{lowest * outline.strategy.learning_rate:.1e} at most: give fewer blocks or a smaller factor"
+        )
+
+
+@rule("warmup-length")
+def warmup_length(outline: Outline) -> Iterator[str]:
+    """A warmup that takes most or all of the training, or none of it."""
+    share = (getattr(outline.strategy, "scheduler", None) or {}).get("warmup", 0.0)
+    names = [stretch.name for stretch in outline.stretches]
+    if share and "warmup" in names and names == ["warmup"]:
+        yield f"warmup={share:g} is as long as the training: the LR only rises and reaches its peak when all is over"
+    elif share > _MUCH_WARMUP and "warmup" in names:
+        yield f"warmup={share:g} takes {int(outline.steps * share)} of {outline.steps} updates"
+    elif share and int(outline.steps * share) == 0:
+        yield f"warmup={share:g} of {outline.steps} updates is less than one update: there is no warmup"
+
+
+@rule("unfreezing-incomplete")
+def unfreezing_incomplete(outline: Outline) -> Iterator[str]:
+    """Layers that are still frozen when the training ends."""
+    last = max((block.first_epoch for block in outline.blocks), default=1)
+    if last > outline.epochs:
+        end = f"the training ends with epoch {outline.epochs}"
+        yield f"gradual_unfreeze thaws the last layers in epoch {last}, but {end}: give more epochs or fewer blocks"
+
+
+@rule("pattern-without-match")
+def patterns_without_match(outline: Outline) -> Iterator[str]:
+    """Names and globs that mean no parameter of the model."""
+    if outline.model is None:
+        return
+    for key in ("discriminative", "gradual_unfreeze"):
+        layers = getattr(getattr(outline.plan, key), "params_layer", None) or {}
+        for name in layers:
+            try:
+                named_layers(key, {name: 0}, outline.model)
+            except ValueError as error:
+                yield str(error)
+    for key in ("pretrained", "no_decay"):
+        for pattern in outline.options.get(key) or ():
+            try:
+                select.select(outline.model, pattern, key)
+            except ValueError as error:
+                yield str(error)
+
+
+@rule("decay-on-biases")
+def decay_on_biases(outline: Outline) -> Iterator[str]:
+    """L2 and decay that pull biases and normalisation layers towards 0, which nothing is gained by."""
+    plan = outline.plan
+    if plan.l2 and outline.run is None:
+        yield f"L2 {plan.l2:g} reaches biases and normalisation layers too; weight_decay leaves them out"
+    if outline.run is None or outline.model is None:
+        return
+    spared = select.norm_or_bias(outline.model)
+    reached = [row.name for row in outline.rows if row.name in spared and row.first_epoch]
+    l2 = [row.name for row in outline.rows if row.name in reached and row.regularizer_from == "strategy" and plan.l2]
+    decayed = [row.name for row in outline.rows if row.name in reached and row.decay]
+    if l2:
+        yield f"L2 {plan.l2:g} reaches {_some(l2)}; weight_decay would leave biases and normalisation layers out"
+    if decayed:
+        decay = next(row.decay for row in outline.rows if row.name in decayed)
+        yield f"weight decay {decay:g} reaches {_some(decayed)}; without no_decay= it would spare them"
+
+
+@rule("batch-norm-moving")
+def batch_norm_moving(outline: Outline) -> Iterator[str]:
+    """BatchNorm layers whose weights are frozen for a time or for good, while their statistics follow the batches."""
+    if outline.run is None or outline.model is None:
+        return
+    first = {row.name: row.first_epoch for row in outline.rows}
+    moving: dict[str, int] = {}
+    for path, layer in batch_norm.layers(_compat.unwrap(outline.model)).items():
+        names = [select.join(path, name) for name, _ in select.own_parameters(layer)]
+        epochs = [first[name] for name in names if name in first]
+        if epochs and 1 not in epochs and batch_norm.policy_of(layer) != "freeze":
+            moving[path] = 0 if 0 in epochs else min(epochs)
+    for until in sorted(set(moving.values())):
+        paths = [path for path, epoch in moving.items() if epoch == until]
+        when = f"before epoch {until}" if until else "all the time"
+        do = "call .eval() on them in those epochs" if until else "freeze them with paddle_ftstrat.param_attr.freeze"
+        yield f"BatchNorm {_errors.listing(paths, 3)}: frozen {when}, but the running statistics move on; {do}"
+
+
+@rule("cancelled-keys")
+def cancelled_keys(outline: Outline) -> Iterator[str]:
+    """What the plan and the binding warned of: keys that override one another, blocks that are not there."""
+    yield from outline.warned
+
+
+@rule("without-effect")
+def without_effect(outline: Outline) -> Iterator[str]:
+    """Values that switch a key on and change nothing by it."""
+    given = getattr(outline.strategy, "scheduler", None)
+    if given is None:
+        return
+    discriminative, unfreeze = outline.plan.discriminative, outline.plan.gradual_unfreeze
+    if discriminative is not None and discriminative.factor == 1:
+        yield "discriminative with factor 1: all blocks have the same LR"
+    elif discriminative is not None and discriminative.factor < 1:
+        yield f"discriminative with factor {discriminative.factor:g} < 1: lower layers get larger LRs than the top"
+    for key, spec in (("discriminative", discriminative), ("gradual_unfreeze", unfreeze)):
+        if spec is not None and spec.blocks == 1:
+            yield f"{key} with 1 block does nothing: that block is the whole model"
+    if given["slanted_triangle"]["cut_fraction"] > 0 and given["slanted_triangle"]["ratio"] == 1:
+        yield "slanted_triangle with ratio 1 is a constant LR"
+    linear = given["linear_decay"]
+    if linear["start_point"] < 1 and linear["end_learning_rate"] >= outline.strategy.learning_rate:
+        yield (
+            f"linear_decay ends at {linear['end_learning_rate']:g}, not below learning_rate "
+            f"{outline.strategy.learning_rate:g}: it does not decay"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)} biases and normalisation weights ({_errors.listing(names, 3)})"

@@ -1,0 +1,118 @@
+"""PaddleHub's tasks: `feature`, `feed_list` and `data_reader` of a static graph become `model` and `dataset`."""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from paddle_ftstrat.tools.migrate import arguments, hub_names
+from paddle_ftstrat.tools.migrate.site import Site
+
+_FEATURES = ("feature", "token_feature")
+_DATA = ("dataset", "data_reader")
+_DROPPED = ("feed_list", "num_classes", "hidden_units", "network", "startup_program")
+_PREDICT_DROPPED = ("label_list", "load_best_model", "return_result", "accelerate_mode")
+_PREDICT_TODO = (
+    "predict(data) takes a paddle.io.Dataset or DataLoader and returns the model's outputs: "
+    "labels = outputs.argmax(-1), by way of your own list of label names"
+)
+_RESULT = "returns a dict of the loss and the metrics, not run states"
+METHODS = {
+    "phase_guard": "there are no phases to enter; drop this `with` and dedent its body",
+    "init_if_necessary": "delete: a task is ready when it is built",
+    "load_parameters": "load weights into the model: hub.load_pretrained(model, path)",
+    "load_checkpoint": "load what was saved: task.learner.load(name)",
+    "save_inference_model": "export the model: paddle.jit.save(model, path, input_spec=[...])",
+    "_calculate_metrics": "eval() returns the metrics themselves, by name",
+    "save_checkpoint": "save model and optimizer state: task.learner.save(name)",
+}
+
+
+def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
+    """A call of a task class."""
+    name = hub_names.short(site.name)
+    target = hub_names.task_class(name)
+    if target is None:
+        site.todo(_without_class(name))
+        return call
+    if arguments.has_star(call) or arguments.has_star(call, "**"):
+        site.todo(
+            f"{name}(model=model, dataset=dataset, config=config) is what it takes: no feature, feed_list, reader"
+        )
+        return call
+    given = {arg.keyword.value: arg for arg in arguments.by_name(call, hub_names.TASKS[name]).args if arg.keyword}
+    site.note(f"{name}: feature, feed_list and data_reader replaced by model and dataset")
+    site.todo(_model_todo(name, given))
+    call = arguments.by_name(call.with_changes(func=renamed(call.func, name)), hub_names.TASKS[name])
+    return _with_model(call, _dataset(site, name))
+
+
+def renamed(node: cst.BaseExpression, name: str) -> cst.BaseExpression:
+    """A reference to a PaddleHub task under the name that the class has here; an alias keeps its own."""
+    target = cst.Name(hub_names.task_class(name) or name)
+    if isinstance(node, cst.Attribute) and node.attr.value == name:
+        return node.with_changes(attr=target)
+    return target if isinstance(node, cst.Name) and node.value == name else node
+
+
+def method(call: cst.Call, name: str, site: Site) -> cst.Call:
+    """A call of a task's method."""
+    if name in METHODS:
+        site.todo(f"{name}: {METHODS[name]}")
+    elif name == "predict":
+        site.todo(_PREDICT_TODO)
+        return arguments.without(call, _PREDICT_DROPPED)
+    return call
+
+
+def result_note(name: str) -> str | None:
+    """What is different about the value of a task's method, None for nothing."""
+    return f"task.{name}() {_RESULT}" if name in ("eval", "finetune_and_eval", "finetune") else None
+
+
+def _dataset(site: Site, name: str) -> str:
+    """The variable that holds the data: what the reader read, where that is known."""
+    reader = arguments.find(site.original, "data_reader", hub_names.TASKS[name].index("data_reader"))
+    read = [site.facts.readers.get(local, "") for local in site.facts.locals_of(reader.value)] if reader else []
+    return next((variable for variable in read if variable), "dataset")
+
+
+def _with_model(call: cst.Call, dataset: str) -> cst.Call:
+    """The call with model in the place of the features, dataset in that of the reader, and the rest of both gone."""
+    args, has = [], set()
+    for arg in call.args:
+        name = arg.keyword.value if arg.keyword is not None else ""
+        if name in _FEATURES and "model" not in has:
+            has.add("model")
+            arg = arguments.named(arg, "model").with_changes(value=cst.Name("model"))
+        elif name in _DATA and "dataset" not in has:
+            has.add("dataset")
+            value = arg.value if name == "dataset" else cst.parse_expression(dataset)
+            arg = arguments.named(arg, "dataset").with_changes(value=value)
+        elif name in (*_FEATURES, *_DATA):
+            arg = arguments.named(arg, _DROPPED[0])
+        args.append(arg)
+    call = arguments.without(call.with_changes(args=args), _DROPPED)
+    for name, value in (("model", "model"), ("dataset", dataset)):
+        if name not in has:
+            call = arguments.added(call, name, value)
+    return call
+
+
+def _model_todo(name: str, given: dict[str, cst.Arg]) -> str:
+    if name == "RegressionTask":
+        output = "outputs of shape [batch, 1]"
+    else:
+        classes = f"{arguments.code_of(given['num_classes'].value)}" if "num_classes" in given else "number of classes"
+        output = f"logits of shape [batch, {classes}], without a softmax"
+    text = f"`model` is the paddle.nn.Layer to train, pretrained part and head, that returns {output}"
+    head = [f"{key}={arguments.code_of(given[key].value)}" for key in ("hidden_units", "network") if key in given]
+    if head:
+        text += f"; {' and '.join(head)} described a part of the head that is now the model's"
+    return text + "; `dataset` is {'train': …, 'dev': …, 'test': …}, each a paddle.io.Dataset of (input, label)"
+
+
+def _without_class(name: str) -> str:
+    return (
+        f"there is no {name} here; train the model with a Learner: hub.Learner(model, train, valid, loss=your_loss, "
+        "metrics=...).fit(config.num_epoch, strategy=config.strategy)"
+    )

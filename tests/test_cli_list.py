@@ -1,0 +1,29 @@
+"""`ftstrat list` shows every strategy, curve and optimizer."""
+
+import subprocess
+import sys
+
+import pytest
+
+import paddle_ftstrat as hub
+from paddle_ftstrat.optim import table
+from paddle_ftstrat.schedules import CURVES
+from paddle_ftstrat.tools import cli
+
+
+def test_everything_there_is(capsys):
+    assert cli.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for name in (*hub.finetune.strategy.__all__, *CURVES, *table.ROWS):
+        assert name in shown
+    assert "beta1=0.9" in shown
+    assert "takes a closure" in " ".join(shown.split())
+
+
+def test_as_a_module_and_without_a_command(capsys):
+    ran = subprocess.run([sys.executable, "-m", "paddle_ftstrat.tools.cli", "list"], capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert "slanted_triangle" in ran.stdout
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([])
+    assert "COMMAND" in capsys.readouterr().err
