@@ -232,6 +232,51 @@ class TestGroups:
         assert it.recorder.hps["mom"][0] == pytest.approx(0.9)
         np.testing.assert_allclose(it.run.block_factors, (low + (high - low) * 0.9) / (0.9 + (0.4 - 0.9) * 0.9))
 
+    @pytest.mark.parametrize(
+        ("opt", "name", "attribute"),
+        [
+            ("adam", "mom", "_beta1"),
+            ("adam", "sqr_mom", "_beta2"),
+            ("adam", "eps", "_epsilon"),
+            ("rmsprop", "mom", "_momentum"),
+            ("rmsprop", "sqr_mom", "_rho"),
+            ("momentum", "mom", "_momentum"),
+            ("adamw", "wd", "_weight_decay"),
+        ],
+    )
+    @pytest.mark.parametrize("per_group", [False, True])
+    def test_hyper_parameters_reach_each_update_of_paddles_optimizer(self, opt, name, attribute, per_group):
+        values, seen = ([0.1, 0.2, 0.3, 0.4] if per_group else 0.3), {}
+        it = learner(opt=opt)
+        run = it._own_run(False)
+        update = run.optimizer._append_optimize_op
+
+        def watched(block, param_and_grad):
+            seen[param_and_grad[0].name] = getattr(run.optimizer, attribute)
+            return update(block, param_and_grad)
+
+        run.optimizer._append_optimize_op = watched
+        it.fit(1, cbs=hub.ParamScheduler({name: hub.SchedNo(values, values)}))
+        for number, block in enumerate(run.blocks):
+            for parameter in block:
+                expected = values[number] if per_group else values
+                assert seen[dict(it.model.named_parameters())[parameter].name] == expected
+        assert run.hyper(name) == values
+
+    def test_decoupled_decay_per_group(self):
+        it = learner(opt="sgd")
+        it.train = DataLoader(it.train.dataset, batch_size=80)
+        twin = learner(model=net(), opt="sgd")
+        twin.model.set_state_dict(it.model.state_dict())
+        twin.train = it.train
+        paddle.seed(3)
+        it.fit(1, cbs=hub.ParamScheduler({"wd": hub.SchedNo([0.5, 0.5, 0.0, 1.0], [0.5, 0.5, 0.0, 1.0])}))
+        paddle.seed(3)
+        twin.fit(1)
+        for name, wd in (("0.weight", 0.5), ("4.weight", 0.0), ("6.weight", 1.0), ("1.weight", 0.0), ("6.bias", 0.0)):
+            decayed, plain = (dict(model.named_parameters())[name].numpy() for model in (it.model, twin.model))
+            np.testing.assert_allclose(decayed, plain * (1 - 0.01 * wd), rtol=1e-5, atol=1e-7, err_msg=name)
+
     def test_per_group_momentum_equals_two_optimizers(self):
         model, twin = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
         twin.set_state_dict(model.state_dict())
