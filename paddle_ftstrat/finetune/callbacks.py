@@ -28,7 +28,13 @@ EVENTS = (
 
 
 class StopTraining(Exception):
-    """Raised by a callback to end the fit after the current update, in good order."""
+    """Raised by a callback to end the fit after the current update, in good order.
+
+    Example:
+        >>> class OneUpdate(Callback):
+        ...     def on_batch_end(self, learner):
+        ...         raise StopTraining
+    """
 
 
 class Callback:
@@ -159,6 +165,10 @@ class EarlyStoppingCallback(TrackerCallback):
         min_delta: by how much a value has to be better to count.
         patience: number of epochs without improvement that are put up with, ≥ 0.
 
+    Example:
+        >>> EarlyStoppingCallback("acc", patience=2).mode
+        'max'
+
     Source: fastai's `EarlyStoppingCallback`.
     """
 
@@ -192,6 +202,10 @@ class SaveModelCallback(TrackerCallback):
         fname: file name below the Learner's `path`/models, without ending.
         every_epoch: save each epoch as `fname_epoch` instead, and load nothing at the end.
         with_opt: save the optimizer's state, too.
+
+    Example:
+        >>> SaveModelCallback(monitor="acc", fname="best", with_opt=True).mode
+        'max'
 
     Source: fastai's `SaveModelCallback`.
     """

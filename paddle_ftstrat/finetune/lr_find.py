@@ -36,6 +36,10 @@ class LRFinder(Callback):
     Raises:
         ValueError: a number out of range.
 
+    Example:
+        >>> LRFinder(start_lr=1e-6, num_it=50).end_lr
+        10.0
+
     Source: fastai's `LRFinder`; Smith, "Cyclical Learning Rates" (arXiv:1506.01186, section 3.3).
     """
 

@@ -15,7 +15,12 @@ from paddle_ftstrat import _errors
 
 @dataclass(frozen=True)
 class Accumulator:
-    """One piece of state per parameter: `fill` is its first value; `scalar` makes it [1] instead of the shape."""
+    """One piece of state per parameter: `fill` is its first value; `scalar` makes it [1] instead of the shape.
+
+    Example:
+        >>> Accumulator(fill=0.1), Accumulator(scalar=True)
+        (Accumulator(fill=0.1, scalar=False), Accumulator(fill=0.0, scalar=True))
+    """
 
     fill: float = 0.0
     scalar: bool = False

@@ -168,7 +168,16 @@ class LoadReport:
 
 
 class LoadError(ValueError):
-    """Loading was refused, and the model is as it was; `report` tells what would have been loaded."""
+    """Loading was refused, and the model is as it was; `report` tells what would have been loaded.
+
+    Example:
+        >>> import paddle, paddle_ftstrat.transfer as transfer
+        >>> try:
+        ...     transfer.load_pretrained(paddle.nn.Linear(2, 2), {"weight": paddle.ones([2, 2])}, strict=True)
+        ... except LoadError as error:
+        ...     error.report.missing
+        ['bias']
+    """
 
     def __init__(self, message: str, report: LoadReport) -> None:
         super().__init__(f"{message}\n\n{report}")
