@@ -33,10 +33,11 @@ def refused(tmp_path):
             path.write_bytes(content)
         model = nn.Linear(2, 2)
         before = {key: value.numpy() for key, value in model.state_dict().items()}
-        start = time.perf_counter()
+        # The processor's time and not the clock's: what is promised is a bound on work, on a busy machine too.
+        start = time.process_time()
         with pytest.raises(ValueError, match=match):
             load_pretrained(model, path, source="paddle")
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
         tracemalloc.start()
         try:
             with pytest.raises(ValueError, match=match):
