@@ -1,11 +1,18 @@
 """Shared by all tests: reproducible randomness, reference numbers, small models."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from hypothesis import settings
+
+# A slow machine is no failure; and where a change is judged, the same examples have to be tried each time.
+settings.register_profile("patient", deadline=None)
+settings.register_profile("judged", deadline=None, derandomize=True)
+settings.load_profile("judged" if os.environ.get("CI") else "patient")
 
 GOLDEN = Path(__file__).parent / "golden"
 
