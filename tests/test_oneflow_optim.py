@@ -546,3 +546,13 @@ def test_refused_changes_leave_the_optimizer_as_it_was():
     assert len(optimizer.param_groups) == 1
     set_grad(net.weight, np.ones((3, 2)))
     optimizer.step()
+
+
+@pytest.mark.parametrize(("word", "ours"), [("learning_rate", "lr"), ("epsilon", "eps"), ("beta1", "betas")])
+def test_paddles_words_for_options_are_answered_with_ours(word, ours):
+    params = paddle.nn.Linear(1, 1).parameters()
+    with pytest.raises(ValueError, match=f"{word!r}: it is called {ours!r} here"):
+        optim.Adam([{"params": params, word: 0.1}])
+    adam = optim.Adam(params)
+    with pytest.raises(ValueError, match=f"called {ours!r} here"):
+        adam.param_groups[0][word] = 0.1

@@ -10,7 +10,7 @@ import paddle
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.optim.custom import State
-from paddle_ftstrat.optim.groups import COMMON, ParamGroup
+from paddle_ftstrat.optim.groups import COMMON, ParamGroup, check_options
 
 STEP, MASTER = "step", "master_weight"
 
@@ -108,7 +108,7 @@ def write(state: State, master: Any, values: Mapping[str, Any]) -> None:
 
 def _options(given: Mapping[str, Any], defaults: Mapping[str, Any], number: int) -> dict[str, Any]:
     options = {key: value for key, value in given.items() if key != "params"}
-    _errors.check_keys(f"option of parameter group {number} of the state", options, (*defaults, *COMMON))
+    check_options(f"option of parameter group {number} of the state", options, (*defaults, *COMMON))
     absent = [key for key in defaults if key not in options]
     if absent:
         raise ValueError(f"parameter group {number} of the state lacks {absent}: it was saved with another optimizer")

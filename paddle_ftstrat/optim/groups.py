@@ -14,6 +14,7 @@ from paddle_ftstrat import _errors
 MAX_NORM, NORM_TYPE = "clip_grad_max_norm", "clip_grad_norm_type"
 # What a group may carry besides the optimizer's own options.
 COMMON = (MAX_NORM, NORM_TYPE, "initial_lr", "name")
+_PADDLES_WORDS = {"learning_rate": "lr", "epsilon": "eps", "beta1": "betas", "beta2": "betas", "rho": "alpha"}
 
 
 class ParamGroup(MutableMapping):
@@ -51,7 +52,7 @@ class ParamGroup(MutableMapping):
     def __setitem__(self, key: str, value: Any) -> None:
         if key == "params":
             raise ValueError(f"the parameters of {self._where} are fixed: use optimizer.add_param_group for more")
-        _errors.check_keys(f"option of {self._where}", [key], self._allowed)
+        check_options(f"option of {self._where}", [key], self._allowed)
         self.options[key] = _CHECKS[key](f"{key} of {self._where}", value) if key in _CHECKS else value
 
     def __delitem__(self, key: str) -> None:
@@ -104,10 +105,20 @@ def read_groups(
             raise ValueError(f"params of {where} is empty")
         _check_tensors(where, members)
         given = {key: value for key, value in entry.items() if key != "params"}
-        _errors.check_keys(f"option of {where}", given, (*defaults, *COMMON))
+        check_options(f"option of {where}", given, (*defaults, *COMMON))
         groups.append(ParamGroup(members, {**defaults, **given}, where))
     _check_distinct([*taken, *(param for group in groups for param in group.parameters)])
     return groups
+
+
+def check_options(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Refuse an unknown option; for Paddle's word for one of ours, name ours."""
+    allowed = list(allowed)
+    for key in given:
+        ours = _PADDLES_WORDS.get(key)
+        if key not in allowed and ours in allowed:
+            raise ValueError(f"unknown {what} {key!r}: it is called {ours!r} here. Allowed: {_errors.listing(allowed)}")
+    _errors.check_keys(what, given, allowed)
 
 
 def clip_group(group: ParamGroup) -> None:
