@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import paddle
+from common import resident
 
 from paddle_ftstrat.optim import adam, custom, lr_scheduler, optimizers, rules
 
@@ -118,10 +119,10 @@ def compare(make_ours, make_theirs, rounds):
     }
 
 
-def resident():
+def settled():
+    """Resident memory once nothing is left to collect, in bytes."""
     gc.collect()
-    fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * 4096
+    return resident()
 
 
 def growth(make, steps):
@@ -137,9 +138,9 @@ def growth(make, steps):
             optimizer.step()
 
     run(1000)
-    before = resident()
+    before = settled()
     run(steps)
-    return round((resident() - before) / 2**20, 3)
+    return round((settled() - before) / 2**20, 3)
 
 
 def main():

@@ -103,9 +103,8 @@ class Binding:
         self._hypers = hypers
         self._held: frozenset[str] = frozenset()
         self._watched = self._rows[0].param
-        self._last_epoch = max((row.depth.first_epoch for row in rows), default=1)
         self._owner = description.Owner()
-        self._remind_at = steps_per_epoch if self._last_epoch > 1 else None
+        self._remind_at = steps_per_epoch if any(row.depth.first_epoch > 1 for row in rows) else None
         self._publish()
         self._apply(1)
 
@@ -134,8 +133,7 @@ class Binding:
         Raises:
             RuntimeError: the binding is not in force any more.
         """
-        if settings.owner_of(self._watched) is not self._owner:
-            self._check_in_force()
+        self._check_in_force()
         self.optimizer.step()
         self.optimizer.clear_grad(set_to_zero=False)
         self.lr_scheduler.step()

@@ -17,6 +17,7 @@ LEVELS = {
     "schedules.adapter": 1,
     "schedules": 0,
     "_compat": 1,
+    "modes": 1,
     "param_attr": 1,
     "transfer": 2,
     "optim": 2,

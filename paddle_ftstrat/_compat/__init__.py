@@ -54,11 +54,6 @@ def is_sparse_embedding(layer: nn.Layer) -> bool:
     return isinstance(layer, nn.Embedding) and bool(getattr(layer, "_sparse", False))
 
 
-def grad_of(param: Any) -> Any | None:
-    """The parameter's gradient tensor itself (`.grad` makes a new Python object each time), or None."""
-    return param._grad_ivar()
-
-
 def after_update(optimizer: Any, act: Callable[[list[tuple[Any, Any]]], None]) -> None:
     """Have `act([(parameter, gradient), …])` called at the end of each real update of this optimizer.
 

@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _errors, transfer
+from paddle_ftstrat import _errors, modes, transfer
 from paddle_ftstrat.binding import Binding, bind
 from paddle_ftstrat.finetune import data, layer_groups, loop, lr_find, saving, snapshot
 from paddle_ftstrat.finetune import metrics as evaluation
@@ -350,7 +350,7 @@ class Learner:
             raise ValueError("no validation data: give Learner(valid=...) or validate(data)")
         self.tell("validate_begin")
         found = evaluation.Evaluation(self.metrics)
-        with evaluation.eval_mode(self.model), paddle.no_grad():
+        with modes.evaluating(self.model), paddle.no_grad():
             for batch in loader:
                 inputs, label = data.split_batch(batch)
                 output = call(self.model, inputs)
@@ -368,7 +368,7 @@ class Learner:
                 of one input.
         """
         loader = data.as_loader(dataset, self.batch_size, shuffle=False, what="data")
-        with evaluation.eval_mode(self.model), paddle.no_grad():
+        with modes.evaluating(self.model), paddle.no_grad():
             return data.concatenated([call(self.model, data.only_inputs(batch)) for batch in loader])
 
     def save(self, fname: str, with_opt: bool = True) -> Path:

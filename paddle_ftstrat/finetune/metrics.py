@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
 from paddle.metric import Accuracy, Metric
 
 from paddle_ftstrat import _errors
@@ -99,18 +97,6 @@ class Evaluation:
         return result
 
 
-@contextmanager
-def eval_mode(model: nn.Layer) -> Iterator[None]:
-    """The model in eval mode inside, and each layer in its own mode afterwards."""
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
-
-
 def class_numbers(output: Any) -> np.ndarray:
     """Predicted classes of logits or probabilities of shape [..., classes]."""
     return output.numpy().argmax(-1)
@@ -134,7 +120,6 @@ def _named(name: str) -> Metric | Callable[[Any, Any], float]:
     return score
 
 
-def summary(values: dict[str, float], order: Sequence[str] = ()) -> str:
+def summary(values: dict[str, float]) -> str:
     """`loss=0.3010 acc=0.9000`, for log lines."""
-    names = [*order, *(name for name in values if name not in order)]
-    return " ".join(f"{name}={values[name]:.4f}" for name in names)
+    return " ".join(f"{name}={value:.4f}" for name, value in values.items())

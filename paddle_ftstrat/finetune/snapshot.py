@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat
+from paddle_ftstrat import _compat, modes
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune import rng
 from paddle_ftstrat.optim import hyper, state
@@ -28,13 +28,13 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
         run: the binding in force, if the trial uses it.
     """
     values = {name: value.clone() for name, value in model.state_dict().items()}
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     weights = select.named_weights(model)
     fields = {name: settings.capture(param) for name, param in weights.items()}
     generators = rng.get_state()
     undo_run = None if run is None else _capture_run(run, weights)
     try:
-        yield
+        with modes.kept(model):
+            yield
     finally:
         if undo_run is not None:
             undo_run()
@@ -44,8 +44,6 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
         for name, param in weights.items():
             param.clear_gradient(False)
             settings.put_back(param, fields[name])
-        for layer, training in modes:
-            layer.training = training
         rng.set_state(generators)
         _compat.forget_traces(_compat.unwrap(model))
 

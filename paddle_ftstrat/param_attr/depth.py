@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat
+from paddle_ftstrat import _compat, modes
 from paddle_ftstrat.param_attr import select
 
 
@@ -167,11 +167,9 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
 
     parts = {id(part): part for unit in units for part in unit.layers}
     hooks = [part.register_forward_pre_hook(note) for part in parts.values()]
-    modes = [(part, part.training) for part in model.sublayers(include_self=True)]
     rng = paddle.get_rng_state()
     try:
-        model.eval()
-        with paddle.no_grad():
+        with modes.evaluating(model), paddle.no_grad():
             call(model, sample_input)
     except Exception as error:
         raise RuntimeError(
@@ -180,8 +178,6 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
         ) from error
     finally:
         paddle.set_rng_state(rng)
-        for part, training in modes:
-            part.training = training
         for hook in hooks:
             hook.remove()
     return ranks

@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat
+from paddle_ftstrat import _compat, modes
 from paddle_ftstrat._files import replacing
 from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Entry
@@ -108,7 +108,7 @@ def export_inference(
     if input_spec is None:
         input_spec = [paddle.static.InputSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in inputs]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _evaluating(model), _beside(path) as draft:
+    with modes.evaluating(model), _beside(path) as draft:
         expected = _outputs(model, inputs)
         paddle.jit.save(model, str(draft / path.name), input_spec=list(input_spec))
         _compare(expected, _outputs(paddle.jit.load(str(draft / path.name)), inputs), rtol, atol)
@@ -132,18 +132,6 @@ def _compare(expected: Sequence[np.ndarray], found: Sequence[np.ndarray], rtol: 
                 f"output {index} of the saved program differs from the model's (by {apart}, allowed are rtol={rtol:g} "
                 f"and atol={atol:g}): nothing was saved; does forward depend on random numbers or on Python values?"
             )
-
-
-@contextmanager
-def _evaluating(model: nn.Layer) -> Iterator[None]:
-    """Eval mode for a while; afterwards each layer is in the mode that it was in."""
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode
 
 
 @contextmanager

@@ -15,7 +15,6 @@ _PREDICT_TODO = (
     "predict(data) takes a paddle.io.Dataset or DataLoader and returns the model's outputs: "
     "labels = outputs.argmax(-1), by way of your own list of label names"
 )
-_RESULT = "returns a dict of the loss and the metrics, not run states"
 METHODS = {
     "phase_guard": "there are no phases to enter; drop this `with` and dedent its body",
     "init_if_necessary": "delete: a task is ready when it is built",
@@ -62,11 +61,6 @@ def method(call: cst.Call, name: str, site: Site) -> cst.Call:
         site.todo(_PREDICT_TODO)
         return arguments.without(call, _PREDICT_DROPPED)
     return call
-
-
-def result_note(name: str) -> str | None:
-    """What is different about the value of a task's method, None for nothing."""
-    return f"task.{name}() {_RESULT}" if name in ("eval", "finetune_and_eval", "finetune") else None
 
 
 def _dataset(site: Site, name: str) -> str:
