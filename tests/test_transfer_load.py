@@ -160,7 +160,7 @@ class TestFormats:
     def test_large_and_strided_and_scalar_arrays(self, monkeypatch, in_place):
         """More than one block of the copy, Fortran order, no axes, no elements."""
         if not in_place:
-            monkeypatch.setattr(write, "_view", lambda *_: None)
+            monkeypatch.setattr(write, "memory", lambda *_: None)
         model = nn.Layer()
         model.large = model.create_parameter([3000, 1000])
         model.scalar = model.create_parameter([])

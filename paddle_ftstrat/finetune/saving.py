@@ -9,19 +9,19 @@ from paddle import nn
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.binding import Binding
-from paddle_ftstrat.finetune import checkpoint
+from paddle_ftstrat.finetune.checkpoint import tensor_file
 
 
 def save(path: Path, model: nn.Layer, run: Binding | None) -> Path:
     """Write weights and buffers, and with a binding its optimizer state, anchors and position."""
-    tensors = checkpoint.flatten("model", model.state_dict())
+    tensors = tensor_file.flatten("model", model.state_dict())
     facts: dict[str, Any] = {}
     if run is not None:
         state = run.state_dict()
-        tensors.update(checkpoint.flatten("optimizer", state.pop("optimizer")))
-        tensors.update(checkpoint.flatten("anchors", state.pop("anchors")))
+        tensors.update(tensor_file.flatten("optimizer", state.pop("optimizer")))
+        tensors.update(tensor_file.flatten("anchors", state.pop("anchors")))
         facts = {"run": state}
-    return checkpoint.write(path, tensors, facts)
+    return tensor_file.write(path, tensors, facts)
 
 
 def load(path: Path, model: nn.Layer, run: Binding | None) -> None:
@@ -31,12 +31,22 @@ def load(path: Path, model: nn.Layer, run: Binding | None) -> None:
         FileNotFoundError: no such file.
         ValueError: a damaged file, or one of another model, optimizer or training length.
     """
-    tensors, facts = checkpoint.read(path)
-    weights = checkpoint.unflatten("model", tensors)
+    tensors, facts = tensor_file.read(path)
+    weights = tensor_file.unflatten("model", tensors)
     _check(model, weights)
     if run is not None and "run" in facts:
-        state = {part: checkpoint.unflatten(part, tensors) for part in ("optimizer", "anchors")}
+        state = {part: tensor_file.unflatten(part, tensors) for part in ("optimizer", "anchors")}
         run.set_state_dict({**facts["run"], **state})
+    model.set_state_dict(weights)
+
+
+def set_weights(model: nn.Layer, weights: dict[str, Any]) -> None:
+    """Load weights and buffers into a model that has just these.
+
+    Raises:
+        ValueError: other names or shapes; nothing is changed then.
+    """
+    _check(model, weights)
     model.set_state_dict(weights)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class Contents:
         entries: arrays by key, in the order of the file.
         layout: "torch" or "paddle" where the file itself says so, else None.
         notes: what a reader of a report should know, such as which part of a checkpoint was taken.
+        metadata: texts that stand in the file besides the arrays.
     """
 
     label: str
@@ -59,6 +60,7 @@ class Contents:
     entries: Mapping[str, Entry]
     layout: str | None = None
     notes: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def count(shape: tuple[int, ...]) -> int:
@@ -90,7 +92,7 @@ def from_dict(state: Mapping[str, Any], entry: str | None = None) -> Contents:
         >>> from_dict({"epoch": 3, "state_dict": {"fc.bias": np.zeros(4)}}).entries["fc.bias"].shape
         (4,)
     """
-    entries, notes = pick(state, _entry_of, "the dict", entry)
+    entries, notes = pick(state, entry_of, "the dict", entry)
     is_torch = any(_is_torch(value) for value in _leaves(state))
     is_paddle = any(isinstance(value, paddle.Tensor) for value in _leaves(state))
     layout = "torch" if is_torch else "paddle" if is_paddle else None
@@ -152,7 +154,8 @@ def _holds_arrays(value: Any, as_entry: Callable) -> bool:
     )
 
 
-def _entry_of(value: Any) -> Entry | None:
+def entry_of(value: Any) -> Entry | None:
+    """A Paddle tensor, torch tensor or numpy array as an entry; None for anything else."""
     if isinstance(value, paddle.Tensor):
         return Entry(tuple(value.shape), str(value.dtype).rpartition(".")[2], value.numpy)
     if _is_torch(value):

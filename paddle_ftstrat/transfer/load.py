@@ -61,14 +61,14 @@ def load_pretrained(
     Returns:
         The report: `loaded`, `missing`, `unexpected`, `mismatched`; it prints as a table.
 
+    Whatever is raised, the model is unchanged then.
+
     Raises:
         LoadError: (a ValueError, with the report) a mismatch, or with `strict` anything missing or unexpected.
         ValueError: nothing matches (a rename is proposed); a selector or prefix that fits nothing; a damaged or
             unknown file; keys that cannot be converted, or not without being told how.
         TypeError: arguments of the wrong type.
         FileNotFoundError: no such file.
-
-        The model is unchanged then.
 
     Example:
         >>> import paddle

@@ -55,8 +55,9 @@ def read(file: Mapped) -> Contents:
         begin, end, entries[name] = _entry(file, name, described, start)
         spans.append((begin, end, name))
     _check_cover(file, sorted(spans), file.size - start)
-    layout = _LAYOUTS.get(str((metadata or {}).get("format")))
-    return Contents(str(file.path), "safetensors", entries, layout)
+    metadata = metadata or {}
+    layout = _LAYOUTS.get(str(metadata.get("format")))
+    return Contents(str(file.path), "safetensors", entries, layout, metadata=metadata)
 
 
 def write(file: BinaryIO, arrays: Mapping[str, Entry], metadata: Mapping[str, str]) -> None:
@@ -87,7 +88,8 @@ def write(file: BinaryIO, arrays: Mapping[str, Entry], metadata: Mapping[str, st
     text += b" " * (-len(text) % 8)
     file.write(struct.pack("<Q", len(text)) + text)
     for _, entry in ordered:
-        file.write(np.ascontiguousarray(entry.read()).reshape(-1).view(np.uint8).data)
+        array = np.ascontiguousarray(entry.read(), storage_dtype(entry.dtype))
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _header(file: Mapped) -> tuple[dict[str, Any], int]:

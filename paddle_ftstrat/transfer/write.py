@@ -51,7 +51,7 @@ def put(tensor: Any, array: np.ndarray, source: str, target: str, release: Calla
         target: dtype of the tensor.
         release: called when a part of the array that lies in one piece has been copied.
     """
-    view = _view(tensor, target)
+    view = memory(tensor, target)
     if view is None or not array.ndim:
         tensor.set_value(np.ascontiguousarray(_convert(array, source, target)).reshape(array.shape))
         release()
@@ -65,8 +65,21 @@ def put(tensor: Any, array: np.ndarray, source: str, target: str, release: Calla
     release()
 
 
-def _view(tensor: Any, dtype: str) -> np.ndarray | None:
-    """The memory of a tensor on the CPU as an array; Paddle's own `set_value` needs the whole array at once."""
+def memory(tensor: Any, dtype: str) -> np.ndarray | None:
+    """The memory of a tensor as an array, not a copy of it; None where it lies elsewhere, in pieces, or there is none.
+
+    Paddle's own `set_value` needs the whole array at once, its `numpy()` makes a new one.
+
+    Args:
+        tensor: a Paddle tensor; it has to live as long as the array is used.
+        dtype: its dtype; bfloat16 gives the uint16 of its bits.
+
+    Example:
+        >>> import paddle
+        >>> tensor = paddle.zeros([2]).cpu()
+        >>> memory(tensor, "float32").tolist()
+        [0.0, 0.0]
+    """
     if not tensor.place.is_cpu_place() or not tensor.is_contiguous() or not tensor.data_ptr():
         return None
     stored = storage_dtype(dtype)

@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import paddle
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
+from paddle_ftstrat import _errors
 from paddle_ftstrat._files import replacing
+from paddle_ftstrat.transfer import safe_tensors
+from paddle_ftstrat.transfer.contents import BFLOAT16, Contents, Entry, entry_of
+from paddle_ftstrat.transfer.mapped import Mapped
 
-_BF16 = "bfloat16"
+# What Paddle and safetensors both have. Paddle takes uint16 for the bits of bfloat16, and has no wider unsigned types.
+_INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")
+_DTYPES = (*_INTEGERS, "float16", BFLOAT16, "float32", "float64", "complex64")
 
 
 def write(path: str | Path, tensors: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> Path:
@@ -27,6 +31,8 @@ def write(path: str | Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]
 
     Raises:
         OSError: the folder cannot be written or the disk is full; an older file stays as it was.
+        TypeError: something that is no tensor.
+        ValueError: a dtype that Paddle or safetensors does not have.
 
     Example:
         >>> import tempfile
@@ -36,16 +42,10 @@ def write(path: str | Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]
         >>> tensors["w"].tolist(), facts
         ([1.0, 1.0], {'epoch': 3})
     """
-    arrays, halves = {}, []
-    for name, tensor in tensors.items():
-        if getattr(tensor, "dtype", None) == paddle.bfloat16:
-            halves.append(name)
-        arrays[name] = np.ascontiguousarray(tensor.numpy() if isinstance(tensor, paddle.Tensor) else tensor)
-    # numpy has no bfloat16: Paddle hands out the bits as uint16, and the file has to say so.
-    metadata = {"facts": json.dumps(dict(facts or {})), _BF16: json.dumps(halves)}
-    payload = save(arrays, metadata=metadata)
+    entries = as_entries(tensors)
+    metadata = {"facts": json.dumps(dict(facts or {}))}
     with replacing(path) as file:
-        file.write(payload)
+        safe_tensors.write(file, entries, metadata)
     return Path(path)
 
 
@@ -60,19 +60,49 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
-        with safe_open(str(path), framework="np") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
-        halves = set(json.loads(metadata.get(_BF16, "[]")))
-        facts = json.loads(metadata.get("facts", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
+        contents = safe_tensors.read(Mapped(path))
+        facts = json.loads(contents.metadata.get("facts", "{}"))
+        return as_tensors(contents), facts
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    tensors = {name: _from_bits(array) if name in halves else paddle.to_tensor(array) for name, array in arrays.items()}
-    return tensors, facts
+
+
+def as_entries(tensors: Mapping[str, Any]) -> dict[str, Entry]:
+    """What the writer of safetensors wants for each tensor; nothing is copied yet.
+
+    Args:
+        tensors: name → Paddle tensor or numpy array.
+
+    Raises:
+        TypeError: something that is no tensor.
+        ValueError: a dtype that Paddle or safetensors does not have.
+
+    Example:
+        >>> as_entries({"w": np.zeros([2, 3])})["w"].shape
+        (2, 3)
+    """
+    entries = {name: entry_of(tensor) for name, tensor in tensors.items()}
+    for name, entry in entries.items():
+        if entry is None:
+            raise TypeError(f"{name!r} must be a tensor or a numpy array, not {tensors[name]!r:.80}")
+        if entry.dtype not in _DTYPES:
+            raise ValueError(f"{name!r} is of dtype {entry.dtype}; allowed: {_errors.listing(_DTYPES)}")
+    return entries
+
+
+def as_tensors(contents: Contents) -> dict[str, Any]:
+    """The arrays of a file as Paddle tensors of their own memory, by name."""
+    tensors = {}
+    for name, entry in contents.entries.items():
+        array = entry.read()
+        tensors[name] = _from_bits(array) if entry.dtype == BFLOAT16 else paddle.to_tensor(array)
+        entry.release()
+    return tensors
 
 
 def _from_bits(array: np.ndarray) -> Any:
-    return paddle.to_tensor(array.view(np.uint16), dtype=_BF16)
+    # numpy has no bfloat16: Paddle takes and hands out the bits as uint16.
+    return paddle.to_tensor(array.view(np.uint16), dtype=BFLOAT16)
 
 
 def flatten(prefix: str, nested: Mapping[str, Any]) -> dict[str, Any]:
