@@ -152,32 +152,11 @@ def test_a_saved_state_goes_on_bit_equal_on_a_rebuilt_model(name):
     assert_same(train(rebuilt, GRADS[3:]), train(unbroken, GRADS[3:]), rtol=0, atol=0)
 
 
-def why_not_in(dtype, name):
-    """Why Paddle's own class cannot keep float32 copies of such parameters on this device; None where it can."""
-    if "multi_precision" not in table.ROWS[name].defaults:
-        return f"Paddle's {name} has no multi_precision"
-    layer = model_of(dtype)
-    optimizer = table.ROWS[name].cls(learning_rate=LR, parameters=layer.parameters(), multi_precision=True)
-    for key, param in layer.named_parameters():
-        set_grad(param, START[key])
-    try:
-        optimizer.step()
-    except (RuntimeError, NotImplementedError, ValueError):
-        return f"this Paddle has no {dtype} kernel of {name} for this device"
-    master = state.get_state(optimizer, {"weight": layer.weight})["weight"]["master_weight"]
-    if np.array_equal(master.numpy(), rounded_to(dtype, START["weight"])):
-        return f"this Paddle's {dtype} kernel of {name} for this device leaves the float32 copy as it was"
-    return None
-
-
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_parameters_follow_a_float32_copy(name, dtype):
-    reason = None if name in OURS else why_not_in(dtype, name)
-    if reason:
-        pytest.skip(reason)
     keys = {"regularization": {"weight_decay": 0.1}, "optimizer_name": name, "learning_rate": LR}
-    half = hub.CombinedStrategy(**keys, multi_precision=True).bind(model_of(dtype), no_decay=[])
+    half = hub.CombinedStrategy(**keys).bind(model_of(dtype), no_decay=[])
     grads = [{key: rounded_to(dtype, value) for key, value in values.items()} for values in GRADS]
     rounded = train(half, grads)
     full = hub.CombinedStrategy(**keys).bind(model_of(), no_decay=[])

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import paddle
 from paddle.regularizer import L2Decay
 
 from paddle_ftstrat import _compat
@@ -92,6 +91,11 @@ class Decoupled:
         """wd, or a dict parameter `.name` → wd."""
         return self._value
 
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """wd of each parameter that decays, by `.name`."""
+        return self._coefficients
+
     def set(self, value: float | Mapping[str, float]) -> None:
         """Use another wd from the next update on, or a dict parameter `.name` → wd."""
         self._value = dict(value) if isinstance(value, Mapping) else value
@@ -108,10 +112,4 @@ class Decoupled:
             coefficient = coefficients.get(param.name)
             if coefficient is None or grad is None:
                 continue
-            keep = 1.0 - lr * param.optimize_attr["learning_rate"] * coefficient
-            master = _compat.master_weight(self._optimizer, param)
-            if master is None:
-                param.scale_(keep)
-            else:
-                master.scale_(keep)
-                paddle.assign(master.astype(param.dtype), output=param)
+            param.scale_(1.0 - lr * param.optimize_attr["learning_rate"] * coefficient)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import paddle
 from paddle.regularizer import L2Decay, WeightDecayRegularizer
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.optim import masters
 
 __all__ = ["L2Decay", "L2SPDecay"]
 
@@ -54,6 +58,33 @@ class L2SPDecay(WeightDecayRegularizer):
 
 
 def anchor_of(param: Any) -> Any:
-    """A float32 copy of a parameter's value."""
-    anchor = param.detach().astype("float32")
-    return anchor.clone() if param.dtype == anchor.dtype else anchor
+    """A float32 copy of a parameter's value, from before its cast to half precision where that is kept."""
+    return masters.float32_of(param)
+
+
+def anchored(rows: Sequence[Any]) -> dict[str, Any]:
+    """Those of the resolved parameters that have an L2SP anchor, by name."""
+    return {row.name: row for row in rows if isinstance(row.settings.regularizer, L2SPDecay)}
+
+
+def checked_anchors(rows: Sequence[Any], given: Mapping[str, Any]) -> list[tuple[L2SPDecay, Any]]:
+    """The saved anchors of resolved parameters, as (regularizer, float32 tensor or None).
+
+    Raises:
+        ValueError: anchors of other parameters, or of another shape.
+    """
+    here = anchored(rows)
+    # What was frozen when it was bound has an anchor only since it was thawed, here or there.
+    differ = [name for name in given if name not in here]
+    differ += [name for name, row in here.items() if row.own.trainable and name not in given]
+    if differ:
+        raise ValueError(f"L2SP anchors of the state and of this binding differ: {_errors.listing(sorted(differ))}")
+    pairs = []
+    for name, row in here.items():
+        value = given.get(name)
+        if value is not None:
+            value = (value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)).astype("float32")
+        if value is not None and list(value.shape) != list(row.param.shape):
+            raise ValueError(f"the L2SP anchor of {name!r} has shape {list(value.shape)}, not {list(row.param.shape)}")
+        pairs.append((row.settings.regularizer, value))
+    return pairs

@@ -23,7 +23,7 @@ def get_state(optimizer: Any, weights: Mapping[str, Any]) -> dict[str, dict[str,
     stored = _compat.accumulators(optimizer)
     for name, param in weights.items():
         master = _compat.master_weight(optimizer, param)
-        # Where there is a float32 copy, Paddle keeps the accumulators under the copy's name.
+        # Where an optimizer makes the float32 copy itself, the accumulators are under the copy's name.
         keys = (param.name,) if master is None else (param.name, master.name)
         found = {kind: by_param[key] for kind, by_param in stored.items() for key in keys if key in by_param}
         if master is not None:
@@ -46,6 +46,11 @@ def set_state(optimizer: Any, weights: Mapping[str, Any], state: Mapping[str, Ma
     here = get_state(optimizer, weights)
     pairs = []
     for name, kinds in state.items():
+        if set(kinds) ^ set(here[name]) == {MASTER}:
+            raise ValueError(
+                f"optimizer state of {name!r} was saved with {'half-precision' if MASTER in kinds else 'float32'} "
+                "weights, unlike these: cast the model as it was, or start the optimizer afresh"
+            )
         if set(kinds) != set(here[name]):
             raise ValueError(
                 f"optimizer state of {name!r} is {sorted(kinds)}, but this optimizer keeps {sorted(here[name])}: "

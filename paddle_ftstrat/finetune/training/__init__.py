@@ -1,0 +1,1 @@
+"""Training itself: data and its order, the loop, evaluation, precision, several processes, random numbers."""

@@ -1,0 +1,133 @@
+"""The float32 values that half-precision parameters follow, and the updates that act on them.
+
+Paddle's own way (`multi_precision=True`) clips, regularises and decays in half precision, drops every regularizer when
+gradients are float32 (`paddle.amp.decorate(master_grad=True)`), and exists for few optimizers on few devices. Here a
+float32 stand-in with the parameter's name and settings goes through the whole update in its place, so that every
+optimizer, regularizer and clip is right in half precision because it is right in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import paddle
+
+from paddle_ftstrat._compat import precision
+from paddle_ftstrat._compat.precision import Pairs
+from paddle_ftstrat.param_attr import settings
+
+_FIELD = "ftstrat_float32"
+_HALF = (paddle.float16, paddle.bfloat16)
+
+
+def is_half(param: Any) -> bool:
+    """Whether a parameter is float16 or bfloat16."""
+    return param.dtype in _HALF
+
+
+def keep(param: Any) -> None:
+    """Keep the float32 value of a parameter that is about to be cast to half precision."""
+    setattr(param, _FIELD, precision.parameter_like(float32_of(param), param.name))
+
+
+def forget_unused(params: Iterable[Any]) -> None:
+    """Drop what `keep` kept of parameters that stayed in float32 after all."""
+    for param in params:
+        if not is_half(param):
+            _forget(param)
+
+
+def float32_of(param: Any) -> Any:
+    """The value in float32, a copy: with all its digits where they are kept and still round to the parameter.
+
+    Example:
+        >>> layer = paddle.nn.Linear(1, 1, weight_attr=paddle.nn.initializer.Constant(1.001))
+        >>> keep(layer.weight)
+        >>> layer = layer.to(dtype="bfloat16")
+        >>> layer.weight.astype("float32").item(), round(float32_of(layer.weight).item(), 6)
+        (1.0, 1.001)
+    """
+    value = param.detach().astype("float32")
+    if not is_half(param):
+        return value.clone()
+    kept = getattr(param, _FIELD, None)
+    if kept is None:
+        return value
+    kept = kept.detach()
+    return paddle.where(kept.astype(param.dtype).astype("float32") == value, kept, value)
+
+
+def catch_up(params: Iterable[Any]) -> None:
+    """Let the kept float32 values follow parameters that somebody else has changed since."""
+    for param in params:
+        kept = getattr(param, _FIELD, None)
+        if kept is not None and is_half(param):
+            with paddle.no_grad():
+                paddle.assign(float32_of(param), output=kept)
+
+
+def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> None:
+    """Let an optimizer update half-precision parameters through float32; others it updates as ever.
+
+    Args:
+        optimizer: a Paddle optimizer over a flat list of parameters.
+        params: its parameters; those that are not half precision now may become so.
+        lasting: keep the float32 values from update to update; else each update starts from the rounded value.
+    """
+    catch_up(params)
+
+    def enter(pairs: Pairs) -> Pairs:
+        return [(_stand_in(optimizer, p, lasting), _wide(g)) if is_half(p) else (p, g) for p, g in pairs]
+
+    precision.update_through(optimizer, enter, _write_back)
+
+
+def scaled_step(scaler: Any, optimizer: Any, params: Iterable[Any]) -> bool:
+    """`scaler.step(optimizer)` and `scaler.update()`; whether the update was done, not skipped."""
+    return precision.scaled_step(scaler, optimizer, [param for param in params if is_half(param)])
+
+
+def capture(params: Iterable[Any]) -> list[tuple[Any, Any, Any]]:
+    """The kept float32 values, for `put_back`."""
+    kept = [(param, getattr(param, _FIELD, None)) for param in params]
+    return [(param, held, held if held is None else held.detach().clone()) for param, held in kept]
+
+
+def put_back(captured: Iterable[tuple[Any, Any, Any]]) -> None:
+    """Put the kept float32 values back where `capture` found them."""
+    for param, held, value in captured:
+        if held is None:
+            _forget(param)
+        else:
+            setattr(param, _FIELD, held)
+            with paddle.no_grad():
+                paddle.assign(value, output=held)
+
+
+def _stand_in(optimizer: Any, param: Any, lasting: bool) -> Any:
+    if not lasting:
+        _forget(param)
+    stand_in = getattr(param, _FIELD, None)
+    if stand_in is None:
+        stand_in = precision.parameter_like(float32_of(param), param.name)
+    if lasting:
+        setattr(param, _FIELD, stand_in)
+        precision.put_master_weight(optimizer, param, stand_in)
+    settings.put_back(stand_in, settings.capture(param))
+    return stand_in
+
+
+def _forget(param: Any) -> None:
+    if hasattr(param, _FIELD):
+        delattr(param, _FIELD)
+
+
+def _wide(grad: Any) -> Any:
+    return grad if grad is None or grad.dtype == paddle.float32 else grad.astype("float32")
+
+
+def _write_back(given: Pairs, entered: Pairs) -> None:
+    for (param, grad), (stand_in, _) in zip(given, entered):
+        if stand_in is not param and grad is not None:
+            paddle.assign(stand_in.astype(param.dtype), output=param)
