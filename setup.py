@@ -10,10 +10,15 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "paddle_ftstrat" / "__init_
 
 PLOT = ["matplotlib>=3.5"]
 METRICS = ["scikit-learn>=1.0"]
+SEQUENCE = ["seqeval>=1.2", *METRICS]
+VISUALDL = ["visualdl>=2.5"]
 MIGRATE = ["libcst>=1.0"]
 YAML = ["PyYAML>=5.1"]
+FAST = ["numba>=0.57"]
 DEMO = [*PLOT, *METRICS]
-TEST = ["pytest>=7", "hypothesis>=6", "ruff==0.17.5", *DEMO, *MIGRATE, *YAML]
+# The site reads the sources: it needs no Paddle. Ruff formats the signatures.
+DOCS = ["mkdocs>=1.6,<2", "mkdocstrings-python>=2,<3", "pymdown-extensions>=10", "ruff==0.17.5"]
+TEST = ["pytest>=7", "hypothesis>=6", "ruff==0.17.5", *DEMO, *SEQUENCE, *MIGRATE, *YAML, *FAST]
 # paddlepaddle 2.6.2 declares no upper bound for numpy, but crashes with numpy 2.
 PADDLE_2_NUMPY = "numpy<2"
 
@@ -33,9 +38,13 @@ setup(
         "gpu": ["paddlepaddle-gpu==2.6.2", PADDLE_2_NUMPY],
         "plot": PLOT,
         "metrics": METRICS,
+        "sequence": SEQUENCE,
+        "visualdl": VISUALDL,
         "migrate": MIGRATE,
         "yaml": YAML,
+        "fast": FAST,
         "demo": DEMO,
+        "docs": DOCS,
         "dev": TEST,
     },
     entry_points={"console_scripts": ["ftstrat = paddle_ftstrat.tools.cli:main"]},

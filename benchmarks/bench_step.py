@@ -1,12 +1,19 @@
 """What a strategy costs: run.step() against the same Paddle calls by hand, bind() of a large model, L2SP's memory.
 
-python benchmarks/bench_step.py [--quick]
+And what the update by itself costs, by each of the ways of `updates.py`, on one core and on all.
+
+python benchmarks/bench_step.py [--quick] [--torch PYTHON]      --torch: a Python that has torch
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -17,6 +24,16 @@ import paddle_ftstrat as hub
 from paddle_ftstrat.optim.regularizer import L2SPDecay
 
 LR, DECAY, L2SP, CLIP = 1e-4, 0.01, 1e-3, 1.0
+# Number of tensors, shape of each, rounds.
+UPDATES = {
+    "0.6M in 192": (192, [56, 55], 101),
+    "9.5M in 192": (192, [223, 222], 25),
+    "85M in 192": (192, [664, 666], 9),
+    "1M in 100": (100, [100, 100], 51),
+    "1M in 1,000": (1_000, [100, 10], 25),
+    "0.1M in 10,000": (10_000, [10], 9),
+}
+QUICK_UPDATES = {"0.1M in 10": (10, [100, 100], 3)}
 
 
 def small_model() -> nn.Layer:
@@ -122,11 +139,42 @@ def bind_cost(width: int) -> dict[str, float]:
     }
 
 
+def update_costs(sizes: dict[str, tuple[int, list[int], int]], torch: str | None) -> dict[str, dict[str, float]]:
+    """Milliseconds of one update by each of the ways, and what the fused one gains, by size and number of cores."""
+    rows = {}
+    script = str(Path(__file__).with_name("updates.py"))
+    for size, (count, shape, rounds) in sizes.items():
+        for cores in sorted({1, len(os.sched_getaffinity(0))}):
+            arguments = [json.dumps(argument) for argument in (count, shape, rounds, cores)]
+            row = {}
+            for command in (
+                [sys.executable, script, *arguments],
+                *([[torch, script, *arguments, "--torch"]] if torch else []),
+            ):
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=_clean())
+                row.update(json.loads(done.stdout.splitlines()[-1]))
+            row["composed_over_fused"] = row["composed"] / row["fused"]
+            row["composed_over_numpy"] = row["composed"] / row["numpy"]
+            row["adamw_over_fused"] = row["adamw"] / row["fused"]
+            row["fused_over_triad"] = row["fused"] / row["triad"]
+            if "torch" in row:
+                row["fused_over_torch"] = row["fused"] / row["torch"]
+            rows[f"{size}, {cores} {'core' if cores == 1 else 'cores'}"] = row
+    return rows
+
+
+def _clean() -> dict[str, str]:
+    """The environment as the user left it: importing Paddle has set a number of threads, which children inherit."""
+    return {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds and a small model: a smoke test")
-    quick = parser.parse_args().quick
+    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, for its fused AdamW beside ours")
+    options = parser.parse_args()
+    quick = options.quick
     rounds = 9 if quick else 101
     report(
         "quick_step" if quick else "step",
@@ -134,6 +182,7 @@ def main() -> None:
             "step_plain_adam": step_cost(rounds, full=False),
             "step_clip_l2sp_decay": step_cost(rounds, full=True),
             "bind": bind_cost(100 if quick else 1048),
+            "updates_ms": update_costs(QUICK_UPDATES if quick else UPDATES, options.torch),
         },
     )
 

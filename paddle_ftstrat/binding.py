@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors, picture, report
+from paddle_ftstrat import _compat, _errors, picture, report, threads
 from paddle_ftstrat.hapi import StrategyCallback
-from paddle_ftstrat.optim import build, state
+from paddle_ftstrat.nlp_trainer import trainer_callback
+from paddle_ftstrat.optim import build, hyper, masters, state
 from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.optim.hyper import HyperParameters
+from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
 from paddle_ftstrat.param_attr import depth, description, select, settings
 from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.resolve import Resolved, resolve, resolve_depths, resolve_no_decay, resolve_pretrained
@@ -31,6 +32,7 @@ def bind(
     pretrained: Any = None,
     layers: Sequence[Any] | None = None,
     no_decay: Any = None,
+    fused: bool | None = None,
 ) -> Binding:
     """Carry a plan out on a model.
 
@@ -42,6 +44,8 @@ def bind(
         pretrained: selectors or a mapping whose keys name the parameters that L2SP anchors; None anchors all.
         layers: the layers by hand, bottom first (see `find_units`).
         no_decay: selectors of the parameters that decoupled decay skips; None: biases and normalisation layers.
+        fused: True or None for updates in one fused pass wherever that fits, with True refusing an optimizer that it
+            never fits; False for Paddle's own operations.
 
     Raises:
         ValueError, TypeError: anything wrong in the plan, the model or their combination; nothing is changed then.
@@ -56,7 +60,7 @@ def bind(
     anchored = resolve_pretrained(plan, model, pretrained)
     rows = resolve(plan, weights, depths, anchored, resolve_no_decay(model, no_decay))
     scheduler = CurveLR(plan.curve)
-    optimizer, decay, hypers = build.build_optimizer(plan, model, rows, scheduler)
+    optimizer, decay, hypers = build.build_optimizer(plan, model, rows, scheduler, fused)
     _warn_of_few_layers(plan, len(units))
     return Binding(plan, model, rows, optimizer, scheduler, decay, hypers, steps_per_epoch)
 
@@ -76,7 +80,7 @@ class Binding:
         >>> run = hub.DefaultFinetuneStrategy(learning_rate=0.1, optimizer_name="sgd").bind(model)
         >>> for x in paddle.randn([3, 8, 4]):
         ...     model(x).square().mean().backward()
-        ...     run.step()
+        ...     done = run.step()
         >>> run.optimizer.get_lr(), run.blocks
         (0.1, [['weight', 'bias']])
     """
@@ -125,20 +129,36 @@ class Binding:
         """
         self._check_in_force()
         self.epoch = self.epoch + 1 if epoch is None else _errors.check_whole("epoch", epoch, minimum=1)
+        masters.catch_up(row.param for row in self._rows)
         self._apply(self.epoch)
 
-    def step(self) -> None:
+    def step(self, scaler: Any = None) -> bool:
         """One update: `optimizer.step()`, `optimizer.clear_grad()`, `lr_scheduler.step()`.
+
+        Args:
+            scaler: the `paddle.amp.GradScaler` whose `scale(loss)` gave the gradients, in float16; it is updated too.
+
+        Returns:
+            Whether the update was done. With infinite gradients a scaler skips it: neither weights nor decay nor the
+            schedule move then.
 
         Raises:
             RuntimeError: the binding is not in force any more.
         """
         self._check_in_force()
-        self.optimizer.step()
+        done = True
+        with threads.one_thread():
+            if scaler is None:
+                self.optimizer.step()
+            else:
+                done = masters.scaled_step(scaler, self.optimizer, [row.param for row in self._rows])
         self.optimizer.clear_grad(set_to_zero=False)
+        if not done:
+            return False
         self.lr_scheduler.step()
         if self._remind_at is not None and self.lr_scheduler.last_epoch > self._remind_at:
             self._remind()
+        return True
 
     def reschedule(self, curve: Any, max_train_steps: int | None, steps_per_epoch: int | None = None) -> None:
         """Follow another curve from its update 0 on, with the same optimizer and its state; epochs count anew.
@@ -225,7 +245,7 @@ class Binding:
     def state_dict(self) -> dict[str, Any]:
         """What the model does not hold: optimizer state by structured name, curve position, epoch, L2SP anchors."""
         weights = self._weights()
-        anchors = {row.name: row.settings.regularizer.anchor for row in self._anchored()}
+        anchors = {name: row.settings.regularizer.anchor for name, row in anchored(self._rows).items()}
         anchors = {name: anchor for name, anchor in anchors.items() if anchor is not None}
         return {
             "optimizer": state.get_state(self.optimizer, weights),
@@ -233,6 +253,9 @@ class Binding:
             "epoch": self.epoch,
             "max_train_steps": self.plan.max_train_steps,
             "anchors": anchors,
+            "block_factors": self.block_factors,
+            "held": sorted(self.held),
+            "hypers": {name: self.hyper(name) for name in hyper.NAMES if self.has_hyper(name)},
         }
 
     def set_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -251,13 +274,16 @@ class Binding:
                 f"the state was saved with max_train_steps={state_dict['max_train_steps']}, this binding has "
                 f"{self.plan.max_train_steps}: the LR curve would mix two lengths; bind with the same length"
             )
-        anchors = self._checked_anchors(state_dict["anchors"])
+        anchors = checked_anchors(self._rows, state_dict["anchors"])
         state.set_state(self.optimizer, self._weights(), state_dict["optimizer"])
         for regularizer, value in anchors:
             regularizer.anchor = value
         self.lr_scheduler.set_state_dict(dict(state_dict["lr_scheduler"]))
         self.epoch = int(state_dict["epoch"])
-        self._apply(max(self.epoch, 1))
+        for name, value in state_dict.get("hypers", {}).items():
+            self.set_hyper(name, value)
+        self.set_block_factors(state_dict.get("block_factors", self.block_factors))
+        self.hold(state_dict.get("held", self.held))
 
     def describe(self) -> description.Description:
         """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
@@ -282,9 +308,13 @@ class Binding:
         title = f"{type(self.optimizer).__name__}: learning rate of {len(self.blocks)} blocks"
         return picture.draw_plan(lines, title, self.steps_per_epoch, path)
 
-    def callback(self) -> StrategyCallback:
-        """A callback for `paddle.Model.fit`: LR per batch, unfreezing per epoch."""
-        return StrategyCallback(self)
+    def callback(self, initial_epoch: int | None = None) -> StrategyCallback:
+        """A callback for `paddle.Model.fit`: LR per update, unfreezing per epoch (see `hapi.StrategyCallback`)."""
+        return StrategyCallback(self, initial_epoch)
+
+    def trainer_callback(self) -> Any:
+        """A callback for PaddleNLP's `Trainer`: unfreezing per epoch (see `nlp_trainer.trainer_callback`)."""
+        return trainer_callback(self)
 
     def release(self) -> None:
         """Give the model its user's own settings back. Afterwards `step` and `begin_epoch` raise."""
@@ -306,28 +336,6 @@ class Binding:
 
     def _weights(self) -> dict[str, Any]:
         return {row.name: row.param for row in self._rows}
-
-    def _anchored(self) -> list[Resolved]:
-        return [row for row in self._rows if hasattr(row.settings.regularizer, "anchor")]
-
-    def _checked_anchors(self, given: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-        anchored = {row.name: row for row in self._anchored()}
-        # What was frozen when it was bound has an anchor only since it was thawed, here or there.
-        differ = [name for name in given if name not in anchored]
-        differ += [name for name, row in anchored.items() if row.own.trainable and name not in given]
-        if differ:
-            raise ValueError(f"L2SP anchors of the state and of this binding differ: {_errors.listing(sorted(differ))}")
-        pairs = []
-        for name, row in anchored.items():
-            value = given.get(name)
-            if value is not None:
-                value = (value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)).astype("float32")
-            if value is not None and list(value.shape) != list(row.param.shape):
-                raise ValueError(
-                    f"the L2SP anchor of {name!r} has shape {list(value.shape)}, not {list(row.param.shape)}"
-                )
-            pairs.append((row.settings.regularizer, value))
-        return pairs
 
     def _check_in_force(self) -> None:
         if not self.in_force:

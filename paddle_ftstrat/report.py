@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from paddle_ftstrat import picture
+from paddle_ftstrat.optim import fused
 from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import Plan
@@ -46,6 +47,7 @@ def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: 
         f"optimizer {type(optimizer).__name__}, LR of the next update {optimizer.get_lr():.6g}, "
         f"update {update} of {plan.max_train_steps or '∞'}",
         f"clip {clip.kind}({clip.value:g})" if clip else "no gradient clipping",
+        fused.describe(optimizer),
         f"{training:,} of {total:,} values train now, in {blocks} {'block' if blocks == 1 else 'blocks'}",
     ]
     return description.Description(shown, notes)

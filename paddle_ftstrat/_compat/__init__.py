@@ -67,6 +67,7 @@ def after_update(optimizer: Any, act: Callable[[list[tuple[Any, Any]]], None]) -
         if not optimizer._get_auxiliary_var("found_inf"):
             act(params_grads)
 
+    finish.act, finish.inner = act, finish_of_class
     optimizer._finish_update = finish
 
 
@@ -129,6 +130,7 @@ def before_each_update(optimizer: Any, act: Callable[[Any], None]) -> None:
         act(param_and_grad[0])
         return update(block, param_and_grad)
 
+    updated.act, updated.inner = act, update
     optimizer._append_optimize_op = updated
 
 

@@ -72,22 +72,21 @@ class DefaultStrategy(Serializable):
         pretrained: Any = None,
         layers: Sequence[Any] | None = None,
         no_decay: Any = None,
+        fused: bool | None = None,
     ) -> Binding:
         """Put the strategy in force on a model: parameter settings, optimizer, clip and LR scheduler.
 
         Args:
             model: the model to train.
             max_train_steps: T, the number of updates; else num_epoch · steps_per_epoch. Only schedules need it.
-            num_epoch: number of epochs.
-            steps_per_epoch: updates per epoch.
-            sample_input: one input (tensor, tuple or dict), to find the order in which layers run; without it the
-                order in which they were registered counts.
+            num_epoch, steps_per_epoch: number of epochs, and updates per epoch.
+            sample_input: one input (tensor, tuple or dict), to find the order in which layers run; else as registered.
             pretrained: selectors of the parameters that came from pretraining, their state dict, or the report of
                 `load_pretrained`: L2SP anchors these. Without it, what `load_pretrained` filled; if that is nothing,
                 all parameters, with a warning.
             layers: the layers by hand, bottom first, each a selector (glob, sublayer name, regex, function, layer).
-            no_decay: selectors of parameters that decoupled decay skips; by default biases and normalisation layers,
-                `[]` skips none.
+            no_decay: selectors of parameters that decoupled decay skips, `[]` for none; else biases and normalisation.
+            fused: False for Paddle's operations; else one fused pass where that fits, True refusing where it never can.
 
         Returns:
             The binding: `run.optimizer`, `run.lr_scheduler`, `run.begin_epoch()`, `run.step()`.
@@ -110,6 +109,7 @@ class DefaultStrategy(Serializable):
             pretrained=pretrained,
             layers=layers,
             no_decay=no_decay,
+            fused=fused,
         )
 
     def __repr__(self) -> str:

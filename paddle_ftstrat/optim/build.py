@@ -8,14 +8,14 @@ from typing import Any
 from paddle import nn
 
 from paddle_ftstrat import _compat
-from paddle_ftstrat.optim import clip, decay, table
+from paddle_ftstrat.optim import clip, decay, fused, masters, table
 from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.plan import Plan
 
 
 def build_optimizer(
-    plan: Plan, model: nn.Layer, rows: Sequence[Any], lr_scheduler: Any
+    plan: Plan, model: nn.Layer, rows: Sequence[Any], lr_scheduler: Any, fused_update: bool | None = None
 ) -> tuple[Any, Decay, HyperParameters]:
     """The optimizer over a flat list of all weights, the decay that holds, and its hyper-parameters.
 
@@ -24,10 +24,12 @@ def build_optimizer(
         model: the model, for the check of its embeddings.
         rows: the resolved parameters.
         lr_scheduler: the scheduler that the optimizer follows.
+        fused_update: whether its step is the fused one, where there is one (see `optim.fused`); None: yes.
 
     Raises:
         ValueError: the optimizer is unknown, has no such option, does not honour multipliers that are asked for,
-            is wrong on sparse gradients of the model, or two decays or clips are given.
+            is wrong on sparse gradients of the model, two decays or clips are given, or a fused update is
+            asked for that there is not.
     """
     row = table.find(plan.optimizer)
     options = dict(plan.optimizer_options)
@@ -44,11 +46,14 @@ def build_optimizer(
     if plan.clip is not None or given_clip is not None:
         arguments["grad_clip"] = clip.grad_clip(plan.clip) or given_clip
     optimizer = row.cls(**arguments)
+    masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
     decoupled = None
     if not in_force.by_optimizer:
         decayed = {r.param.name for r in rows if r.decayed}
         decoupled = decay.Decoupled(optimizer, lr_scheduler, decayed, in_force.coefficient)
-    return optimizer, in_force, HyperParameters(optimizer, decoupled)
+    hypers = HyperParameters(optimizer, decoupled)
+    fused.attach(optimizer, {r.param.name: r.name for r in rows}, decoupled, hypers, fused_update)
+    return optimizer, in_force, hypers
 
 
 def _check_multipliers(row: table.OptimizerRow, plan: Plan, rows: Sequence[Any]) -> None:
@@ -76,6 +81,8 @@ def _check_sparse(row: table.OptimizerRow, model: nn.Layer, rows: Sequence[Any],
     if not sparse:
         return
     remedy = f"build {sparse} with sparse=False"
+    if any(masters.is_half(r.param) for r in rows):
+        raise ValueError(f"Paddle aborts on sparse gradients in half precision, of Embedding(sparse=True): {remedy}")
     if not row.sparse:
         fit = [name for name in table.names() if table.ROWS[name].sparse]
         raise ValueError(

@@ -55,6 +55,11 @@ class HyperParameters:
         attribute = _compat.hyper_attribute(self._optimizer, name)
         return dict(self._varied[attribute]) if attribute in self._varied else getattr(self._optimizer, attribute)
 
+    @property
+    def varied(self) -> Mapping[str, Mapping[str, float]]:
+        """What differs between parameters: the optimizer's attribute → parameter `.name` → number."""
+        return self._varied
+
     def set(self, name: str, value: Any) -> None:
         """Use another number from the next update on, or a dict parameter `.name` → number.
 

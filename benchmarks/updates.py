@@ -1,0 +1,133 @@
+"""One update by each of the ways, in a process of its own with so many cores; prints milliseconds as JSON.
+
+    python updates.py TENSORS SHAPE ROUNDS CORES [--torch]
+
+clip by global norm + L2SP + LR multipliers + Adam composed of Paddle's operations, ours unfused, fused, and fused
+without numba; Paddle's AdamW alone; a triad a = b + c·s over as many values, which is what the memory allows.
+With `--torch`, for a Python that has torch and no Paddle: torch's fused AdamW with its clip by global norm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+LR, L2SP, CLIP = 1e-4, 1e-3, 1.0
+
+
+def with_torch(count: int, shape: list[int], rounds: int, cores: int) -> dict[str, float]:
+    """Milliseconds of torch's update."""
+    import torch
+
+    torch.set_num_threads(cores)
+    params = [torch.nn.Parameter(torch.rand(shape)) for _ in range(count)]
+    for param in params:
+        param.grad = torch.full(shape, 1e-3)
+    optimizer = torch.optim.AdamW(params, LR, fused=True)
+    times = []
+    for _ in range(rounds + 2):
+        began = time.perf_counter()
+        torch.nn.utils.clip_grad_norm_(params, CLIP)
+        optimizer.step()
+        times.append(time.perf_counter() - began)
+    return {"torch": 1e3 * statistics.median(times[2:])}
+
+
+def with_paddle(count: int, shape: list[int], rounds: int, cores: int) -> dict[str, float]:
+    """Milliseconds of Paddle's and of our updates, and of the triad."""
+    from common import interleaved
+
+    import paddle_ftstrat as hub
+
+    ways = {
+        "composed": _composed,
+        "adamw": _adamw,
+        "unfused": lambda model: _ours(model, fused=False),
+        "fused": lambda model: _ours(model, fused=True),
+        "numpy": lambda model: _ours(model, fused=True, without_numba=True),
+    }
+    runs = {way: make(_weights(count, shape)) for way, make in ways.items()}
+    runs["triad"] = _triad(count * shape[0] * (shape[1] if len(shape) > 1 else 1), cores)
+    with hub.cpu_threads(cores):
+        times = interleaved(runs, rounds)
+    return {name: 1e3 * seconds for name, seconds in times.items()}
+
+
+def _weights(count: int, shape: list[int]) -> Any:
+    """Nothing but parameters, with gradients that stay."""
+    import paddle
+
+    model = paddle.nn.Layer()
+    for index in range(count):
+        param = model.create_parameter(shape)
+        model.add_parameter(f"w{index}", param)
+        param.grad = paddle.full(shape, 1e-3)
+    return model
+
+
+def _composed(model: Any) -> Callable[[], None]:
+    import paddle
+
+    from paddle_ftstrat.optim.regularizer import L2SPDecay
+
+    params = model.parameters()
+    for index, param in enumerate(params):
+        param.optimize_attr = {"learning_rate": 0.5 if 2 * index < len(params) else 1.0}
+        param.regularizer = L2SPDecay(L2SP, param.detach().clone())
+    return paddle.optimizer.Adam(LR, parameters=params, grad_clip=paddle.nn.ClipGradByGlobalNorm(CLIP)).step
+
+
+def _adamw(model: Any) -> Callable[[], None]:
+    import paddle
+
+    return paddle.optimizer.AdamW(LR, parameters=model.parameters()).step
+
+
+def _ours(model: Any, fused: bool, without_numba: bool = False) -> Callable[[], None]:
+    import paddle_ftstrat as hub
+    from paddle_ftstrat.optim.fused import step as fused_step
+
+    strategy = hub.CombinedStrategy("adam", LR, regularization={"L2SP": L2SP}, clip={"GlobalNorm": CLIP})
+    names = [name for name, _ in model.named_parameters()]
+    lower = dict.fromkeys(names[: len(names) // 2], 0)
+    strategy.add_scheduler("discriminative", params_layer={**dict.fromkeys(names, 1), **lower}, factor=2.0)
+    run = strategy.bind(model, pretrained="*", fused=fused)
+    if without_numba:
+        fused_step.without_numba(run.optimizer)
+    return run.optimizer.step
+
+
+def _triad(values: int, cores: int) -> Callable[[], None]:
+    import numba
+    import numpy as np
+
+    from paddle_ftstrat.optim.fused import pool
+
+    a, b, c = (np.ones(values, np.float32) for _ in range(3))
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def part(a: Any, b: Any, c: Any, first: int, last: int) -> None:
+        for k in range(first, last):
+            a[k] = b[k] + np.float32(0.5) * c[k]
+
+    threads = pool.threads_for(values, cores)
+    ends = [values * share // threads for share in range(threads + 1)]
+    ranges = list(zip(ends, ends[1:]))
+    return lambda: pool.run(lambda first, last: part(a, b, c, first, last), ranges)
+
+
+def main() -> None:
+    """Measure and print."""
+    count, shape, rounds, cores = (json.loads(text) for text in sys.argv[1:5])
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    measure = with_torch if "--torch" in sys.argv else with_paddle
+    print(json.dumps(measure(count, shape, rounds, cores)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Tensors as addresses: what an update that works on memory itself has to know, read quickly for thousands of them.
+
+Checked on paddlepaddle 2.6.2 and 3.3.1. With thousands of tensors the time goes where one is looked at that has left
+the processor's cache meanwhile, so all that is wanted of a tensor is asked for at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter, is_
+from typing import Any, NamedTuple
+
+import paddle
+from paddle.base import core
+
+_Tensor = core.eager.Tensor
+_shape = attrgetter("shape")
+
+
+class Seen(NamedTuple):
+    """The parameters that train and have a gradient, and what an update has to know of each."""
+
+    params: list[Any]
+    grads: list[Any]
+    places: list[int | None]
+    rates: list[float]
+    clipped: list[bool]
+    regularizers: list[Any]
+
+
+def glance(params: Iterable[Any]) -> Seen:
+    """What an update has to know of the parameters that train and have a gradient."""
+    seen = Seen([], [], [], [], [], [])
+    # A tuple per parameter would be shorter to write, but with thousands of them sets off the garbage collector.
+    keep, keep_grad, place, rate, clip, regularize = (column.append for column in seen)
+    for param in params:
+        if param.stop_gradient:
+            continue
+        grad = param._grad_ivar()
+        if grad is not None:
+            keep(param)
+            keep_grad(grad)
+            place(param.data_ptr())
+            rate(param.optimize_attr["learning_rate"])
+            clip(param.need_clip)
+            regularize(param.regularizer)
+    return seen
+
+
+def addresses(tensors: Iterable[Any]) -> list[int | None]:
+    """Where each tensor's first value lies now; None for one that holds no memory of its own."""
+    return list(map(_Tensor.data_ptr, tensors))
+
+
+def gradient_addresses(grads: Iterable[Any], shapes: Iterable[list[int]]) -> list[int | None]:
+    """Where the first value of each gradient lies, None for one that is not plain (see `oddity`) or of another shape.
+
+    Four bytes are float32 here, because no other dtype of that size can come out of a backward; a sparse gradient has
+    no address.
+    """
+    return [
+        grad.data_ptr() if grad.is_contiguous() and grad.element_size() == 4 and grad.shape == shape else None
+        for grad, shape in zip(grads, shapes)
+    ]
+
+
+def hold_memory(tensors: Iterable[Any]) -> list[Any]:
+    """Handles that keep the memory in which these tensors lie now, whatever becomes of the tensors."""
+    handles = []
+    for tensor in tensors:
+        handles.append(paddle.empty([0], "float32"))
+        handles[-1].get_tensor()._share_data_with(tensor.get_tensor())
+    return handles
+
+
+def oddity(tensor: Any) -> str:
+    """Why a tensor is not plain (dense, contiguous, float32, with memory of its own), in words; "" where it is."""
+    if not tensor.is_dense():
+        return "is sparse"
+    if not tensor._is_initialized():
+        return "holds no memory"
+    if not tensor.is_contiguous():
+        return "is not contiguous"
+    return "" if tensor.dtype == paddle.float32 else f"is {str(tensor.dtype).rpartition('.')[2].lower()}"
+
+
+def shapes(tensors: Iterable[Any]) -> list[list[int]]:
+    """The shape of each tensor."""
+    return list(map(_shape, tensors))
+
+
+def same(here: Sequence[Any], there: Sequence[Any]) -> bool:
+    """Whether two lists hold the same objects; `==` would compare tensors value by value."""
+    return len(here) == len(there) and all(map(is_, here, there))
+
+
+def all_there(things: Iterable[Any]) -> bool:
+    """Whether none of the things is None."""
+    return all(thing is not None for thing in things)
+
+
+def mark_changed(params: Iterable[Any]) -> None:
+    """Tell autograd that parameters were changed in place: a graph that still needs the old values raises then."""
+    for _ in map(_Tensor._bump_inplace_version, params):
+        pass
+
+
+def only_cpu() -> bool:
+    """Whether this process has no device but the CPU, so that every tensor lies in its memory."""
+    if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
+        return False
+    return not paddle.is_compiled_with_xpu() and not paddle.device.get_all_custom_device_type()
+
+
+def on_cpu(tensors: Iterable[Any]) -> bool:
+    """Whether all tensors lie in the memory of the CPU."""
+    return all(tensor.place.is_cpu_place() for tensor in tensors)

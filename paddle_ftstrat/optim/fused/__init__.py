@@ -1,0 +1,5 @@
+"""The fused update: clip, regulariser, rule and decay in one or two passes over memory, in all threads."""
+
+from paddle_ftstrat.optim.fused.step import FusedStep, attach, describe
+
+__all__ = ["FusedStep", "attach", "describe"]
