@@ -9,8 +9,8 @@ from paddle import nn
 from paddle.io import DataLoader, TensorDataset
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.finetune import data
 from paddle_ftstrat.finetune.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
+from paddle_ftstrat.finetune.training import data, rng
 
 
 def pairs(samples=40, features=4):
@@ -45,17 +45,17 @@ class TestLoop:
         strategy = hub.ULMFiTStrategy(0.05).add_regularization("weight_decay", 0.1).add_clip("GlobalNorm", 1.0)
         it = learner(ours, train, valid=None)
         paddle.seed(5)
-        np.random.seed(5)
         it.fit(4, strategy=strategy)
 
-        paddle.seed(5)
-        np.random.seed(5)
-        loader = DataLoader(train, batch_size=10, shuffle=True)
+        sampler = it.train.batch_sampler
+        loader = DataLoader(train, batch_sampler=sampler)
         run = strategy.bind(twin, num_epoch=4, steps_per_epoch=len(loader), sample_input=paddle.ones([1, 4]))
-        for _ in range(4):
+        for epoch in range(1, 5):
             run.begin_epoch()
+            sampler.begin(epoch)
             twin.train()
-            for x, y in loader:
+            for number, (x, y) in enumerate(loader, 1):
+                paddle.seed(rng.fold(it.state.seed, epoch, number, 0))
                 nn.functional.cross_entropy(twin(x), y).backward()
                 run.step()
         for (name, a), (_, b) in zip(ours.state_dict().items(), twin.state_dict().items()):
@@ -80,7 +80,7 @@ class TestLoop:
     def test_events_in_order(self):
         spy = Spy()
         learner(train=pairs(20), cbs=[spy]).fit(1)
-        batch = ["batch_begin", "before_update", "batch_end"]
+        batch = ["batch_begin", "before_update", "after_update", "batch_end"]
         assert spy.seen == [
             "fit_begin",
             "epoch_begin",

@@ -7,6 +7,8 @@ from typing import Any
 from paddle import nn
 from paddle.nn import functional
 
+from paddle_ftstrat import _compat
+
 
 class FixedSyncBatchNorm(nn.SyncBatchNorm):
     """A SyncBatchNorm that normalises with its running statistics in train mode, too.
@@ -67,3 +69,13 @@ def ignores_requires_grad(param: Any) -> bool:
 def forget_requires_grad(param: Any) -> None:
     """Drop an attribute `requires_grad` that Paddle does not read, so that it cannot contradict `stop_gradient`."""
     getattr(param, "__dict__", {}).pop("requires_grad", None)
+
+
+def moving_statistics(model: nn.Layer) -> list[Any]:
+    """The running statistics that a forward now would move: those of BatchNorm layers in train mode, unless fixed."""
+    return [
+        getattr(layer, name)
+        for layer in model.sublayers(include_self=True)
+        if _compat.is_batch_norm(layer) and layer.training and not layer._use_global_stats
+        for name in _compat.statistic_names(layer)
+    ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -19,6 +21,7 @@ EVENTS = (
     "epoch_begin",
     "batch_begin",
     "before_update",
+    "after_update",
     "batch_end",
     "validate_begin",
     "validate_end",
@@ -41,8 +44,12 @@ class Callback:
     """Base of callbacks: override the events you need. Each gets the Learner, whose `state` tells where it is.
 
     Order in a fit: `on_fit_begin`, per epoch `on_epoch_begin`, per batch `on_batch_begin`, `on_before_update` (the
-    gradients are there), `on_batch_end`; `on_validate_begin`, `on_validate_end`, `on_epoch_end`, `on_fit_end`
-    (also after an error or a stop).
+    gradients are there), `on_after_update`, `on_batch_end`; `on_validate_begin`, `on_validate_end`, `on_epoch_end`,
+    `on_fit_end` (also after an error or a stop). Where gradients are accumulated, the two events of the update come
+    with the last of its batches; a skipped update (mixed precision) has no `on_after_update`.
+
+    A callback with `state_dict()` and `set_state_dict(state)` (nested dicts of tensors and of what JSON can hold) is
+    saved in checkpoints; on resuming, `set_state_dict` comes after `on_fit_begin`.
 
     Example:
         >>> class Stop(Callback):
@@ -63,8 +70,11 @@ class Callback:
     def on_before_update(self, learner: Learner) -> None:
         """`learner.state.loss` is known and the gradients are there."""
 
+    def on_after_update(self, learner: Learner) -> None:
+        """The weights have moved; `learner.state.step` counts this update."""
+
     def on_batch_end(self, learner: Learner) -> None:
-        """The update is done."""
+        """The batch is done with, and the update if it was its last."""
 
     def on_validate_begin(self, learner: Learner) -> None:
         """An evaluation begins."""
@@ -79,15 +89,25 @@ class Callback:
         """The fit is over, in whatever way."""
 
 
+@contextmanager
+def evaluated_weights(learner: Learner) -> Iterator[None]:
+    """Inside it the model holds the weights that validation sees: averaged ones, where a callback averages them."""
+    with ExitStack() as stack:
+        for callback in learner.telling or learner.cbs:
+            if hasattr(callback, "averaged"):
+                stack.enter_context(callback.averaged())
+        yield
+
+
 class ProgressCallback(Callback):
     """A tqdm bar per epoch with loss, LR and speed, and a line of results after each; silent without a terminal.
 
     Args:
-        show: True, False, or None for "only on a terminal".
+        quiet: True shows nothing, False a bar, None one only on a terminal.
     """
 
-    def __init__(self, show: bool | None = None) -> None:
-        self._disable = None if show is None else not show
+    def __init__(self, quiet: bool | None = None) -> None:
+        self._disable = quiet
         self._bar: Any = None
         self._started = 0.0
 
@@ -95,13 +115,16 @@ class ProgressCallback(Callback):
         state = learner.state
         self._started = time.perf_counter()
         label = f"epoch {state.epoch}/{state.num_epoch}"
-        self._bar = tqdm(total=state.batches, desc=label, unit="batch", disable=self._disable, leave=False)
+        done = state.batch_number
+        self._bar = tqdm(
+            total=state.batches, initial=done, desc=label, unit="batch", disable=self._disable, leave=False
+        )
 
     def on_batch_end(self, learner: Learner) -> None:
         if self._bar is not None and not self._bar.disable:
-            self._bar.set_postfix_str(
-                f"loss={learner.recorder.smooth_losses[-1]:.4f} lr={learner.recorder.lrs[-1]:.2e}", refresh=False
-            )
+            if learner.recorder.losses:
+                loss, lr = learner.recorder.smooth_losses[-1], learner.recorder.lrs[-1]
+                self._bar.set_postfix_str(f"loss={loss:.4f} lr={lr:.2e}", refresh=False)
             self._bar.update()
 
     def on_epoch_end(self, learner: Learner) -> None:
@@ -138,6 +161,11 @@ class TrackerCallback(Callback):
         self.monitor = monitor
         self.mode = mode or ("min" if "loss" in monitor or "error" in monitor else "max")
         self.min_delta = _errors.check_number("min_delta", min_delta, minimum=0)
+        self._resumed: Mapping[str, Any] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what earlier fits reached."""
         self.best = math.inf if self.mode == "min" else -math.inf
 
     def on_fit_begin(self, learner: Learner) -> None:
@@ -145,7 +173,31 @@ class TrackerCallback(Callback):
         known = learner.value_names()
         if self.monitor not in known:
             raise ValueError("monitor: " + _errors.unknown("value", self.monitor, known))
-        self.best = math.inf if self.mode == "min" else -math.inf
+        self.begin()
+
+    def on_fit_end(self, learner: Learner) -> None:
+        self._resumed = None
+
+    def begin(self) -> None:
+        """Start anew, or where the state says that was set before the fit."""
+        self.restart()
+        if self._resumed is not None:
+            self.set_state_dict(self._resumed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit has to know."""
+        return {"best": self.best if math.isfinite(self.best) else None}
+
+    def set_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict()` was taken, in the fit that runs, or in the next one."""
+        self._resumed = state
+        if state["best"] is not None:
+            self.best = state["best"]
+
+    def set_finished_state(self, state: Mapping[str, Any]) -> None:
+        """Know how a fit ended that an earlier process finished."""
+        self.set_state_dict(state)
+        self._resumed = None
 
     def improved(self, learner: Learner) -> bool:
         """Whether the last epoch is the best so far; remembers it if so."""
@@ -177,11 +229,20 @@ class EarlyStoppingCallback(TrackerCallback):
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         self.patience = _errors.check_whole("patience", patience)
+
+    def restart(self) -> None:
+        """Forget what earlier fits reached."""
+        super().restart()
         self._waited = 0
 
-    def on_fit_begin(self, learner: Learner) -> None:
-        super().on_fit_begin(learner)
-        self._waited = 0
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, and for how many epochs it has been the best."""
+        return {**super().state_dict(), "waited": self._waited}
+
+    def set_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict()` was taken."""
+        super().set_state_dict(state)
+        self._waited = int(state["waited"])
 
     def on_epoch_end(self, learner: Learner) -> None:
         if self.improved(learner):
@@ -223,20 +284,39 @@ class SaveModelCallback(TrackerCallback):
         self.fname = fname
         self.every_epoch = every_epoch
         self.with_opt = with_opt
+
+    def restart(self) -> None:
+        """Forget what earlier fits reached."""
+        super().restart()
         self._saved = False
 
     def on_fit_begin(self, learner: Learner) -> None:
-        if not self.every_epoch:
+        if self.every_epoch:
+            self.begin()
+        else:
             super().on_fit_begin(learner)
-        self._saved = False
 
     def on_epoch_end(self, learner: Learner) -> None:
         if self.every_epoch:
-            learner.save(f"{self.fname}_{learner.state.epoch}", with_opt=self.with_opt)
+            self._save(learner, f"{self.fname}_{learner.state.epoch}")
         elif self.improved(learner):
-            learner.save(self.fname, with_opt=self.with_opt)
+            self._save(learner, self.fname)
             self._saved = True
 
     def on_fit_end(self, learner: Learner) -> None:
+        super().on_fit_end(learner)
         if self._saved:
             learner.load(self.fname, with_opt=self.with_opt)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, and whether there is a file that has it."""
+        return {**super().state_dict(), "saved": self._saved}
+
+    def set_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict()` was taken."""
+        super().set_state_dict(state)
+        self._saved = bool(state["saved"])
+
+    def _save(self, learner: Learner, fname: str) -> None:
+        with evaluated_weights(learner):
+            learner.save(fname, with_opt=self.with_opt)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import paddle
 from paddle import nn
 
-from paddle_ftstrat import _errors, modes, transfer
-from paddle_ftstrat.binding import Binding, bind
-from paddle_ftstrat.finetune import data, layer_groups, loop, lr_find, saving, snapshot
+from paddle_ftstrat import _compat, _errors, transfer
+from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.finetune import lr_find, saving
 from paddle_ftstrat.finetune import metrics as evaluation
+from paddle_ftstrat.finetune.callbacks import evaluated_weights
+from paddle_ftstrat.finetune.checkpoint import fingerprint
+from paddle_ftstrat.finetune.checkpoint.journal import Checkpoints, Journal, as_checkpoints
+from paddle_ftstrat.finetune.features import FrozenFeatures
 from paddle_ftstrat.finetune.recorder import Recorder
 from paddle_ftstrat.finetune.strategy import DefaultStrategy
-from paddle_ftstrat.param_attr.depth import call
-from paddle_ftstrat.plan import Plan
-from paddle_ftstrat.schedules import curves, policies
-from paddle_ftstrat.schedules.annealing import SchedNo
-from paddle_ftstrat.schedules.param_scheduler import ParamScheduler
+from paddle_ftstrat.finetune.training import data, evaluate, fit, parallel, precision, trial
+from paddle_ftstrat.finetune.training.own_fits import OwnFits
+from paddle_ftstrat.finetune.training.state import Span, TrainState
+from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.schedules import policies
 from paddle_ftstrat.transfer.tune import FACTOR
 
 
@@ -48,9 +51,19 @@ class Learner:
         head: what the head is, for `tune`; None: what `load_pretrained` left new, else the top layer.
         head_factor: head LR over backbone LR of "differential".
         batch_norm: the statistics of frozen BatchNorm layers under "head": "freeze" or "track".
+        checkpoints: a folder, or `Checkpoints` with more to say: the same script, started again, goes on from there.
+        accumulate: batches whose gradients make one update, ≥ 1; their mean is that of one batch of all of them.
+        amp: mixed precision in bfloat16, "O1" or "O2", or what `mixed_precision` gives; None: float32.
+        data_parallel: share the work with the processes that were started together; False: work alone. A Dataset is
+            shared out among them; `batch_size` is the size of each process's batch.
+        num_threads: threads of Paddle's CPU kernels; None: all cores that this process may use, unless OMP_NUM_THREADS
+            was set (see `cpu_threads`).
+        cache_frozen: compute what the frozen lower layers give each sample once and reuse it in later epochs, in memory
+            up to 2 GiB (or so many bytes), else on disk; refused where that is not the same (see `FrozenFeatures`).
 
     Attributes:
         state: where the loop is (`TrainState`).
+        ranks: which process this is (`rank`), of how many (`world`).
         recorder: LRs, losses and results so far, and pictures of them.
         run: the binding of the last fit.
 
@@ -58,6 +71,7 @@ class Learner:
         ValueError, TypeError: unusable data, metrics or numbers, before anything is trained.
 
     Example:
+        >>> import paddle
         >>> x = paddle.randn([64, 4])
         >>> pairs = paddle.io.TensorDataset([x, (x.sum(-1) > 0).astype("int64")])
         >>> learner = Learner(nn.Linear(4, 2), pairs, pairs, metrics="acc", batch_size=16)
@@ -88,13 +102,26 @@ class Learner:
         head: Any = None,
         head_factor: float = FACTOR,
         batch_norm: str = "freeze",
+        checkpoints: Checkpoints | str | Path | None = None,
+        accumulate: int = 1,
+        amp: str | precision.Precision | None = None,
+        data_parallel: bool = True,
+        num_threads: int | None = None,
+        cache_frozen: bool | int = False,
     ) -> None:
         if not isinstance(model, nn.Layer):
             raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
-        self.model = model
+        # Under DataParallel layers could not be thawed; gradients are reduced without it.
+        self.model = _compat.unwrap(model)
+        self.ranks = parallel.ranks(data_parallel)
         self.batch_size = _errors.check_whole("batch_size", batch_size, minimum=1)
-        self.train = data.as_loader(train, self.batch_size, shuffle=True, what="train")
-        self.valid = None if valid is None else data.as_loader(valid, self.batch_size, shuffle=False, what="valid")
+        self.accumulate = _errors.check_whole("accumulate", accumulate, minimum=1)
+        self.train = self._loader(train, "train", shuffle=True)
+        self.valid = None if valid is None else self._loader(valid, "valid")
+        self.num_threads = None if num_threads is None else _errors.check_whole("num_threads", num_threads, minimum=1)
+        self.cache_frozen = cache_frozen
+        self.features: FrozenFeatures | None = None
+        self.precision = amp if isinstance(amp, precision.Precision) else precision.make(amp)
         self.loss = loss
         self.opt = opt
         policies.spread(lr, 1)
@@ -107,13 +134,17 @@ class Learner:
         self.cbs = _as_list(cbs)
         self.progress = progress
         self.recorder = Recorder()
-        self.state = loop.TrainState(0, len(self.train))
+        self.updates = -(-len(self.train) // self.accumulate)
+        self.state = TrainState(0, len(self.train), self.updates)
+        self.weights = select.named_weights(self.model)
         self.run: Binding | None = None
-        self._own: Binding | None = None
-        self._frozen_groups = 0
+        self.own = OwnFits(self)
+        self.prepared = False
         if tune is not None:
-            transfer.tune(model, tune, head, head_factor, batch_norm)
+            transfer.tune(self.model, tune, head, head_factor, batch_norm)
         self.telling: list[Any] = []
+        self.notes: dict[str, Any] = {}
+        self.journal = Journal(as_checkpoints(checkpoints), self.ranks)
 
     def fit(
         self,
@@ -151,17 +182,21 @@ class Learner:
         if strategy is None:
             if bind_options:
                 raise TypeError(f"{sorted(bind_options)} only go with a strategy")
-            return self._fit_policy(n_epoch, self._constant(lr), wd, cbs, reset_opt, start_epoch)
+            self.own.run(reset_opt)
+            return self.own.fit("fit", (n_epoch, start_epoch), self.own.constant(lr), wd, _as_list(cbs))
         if not isinstance(strategy, DefaultStrategy):
             raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {strategy!r}")
         if lr is not None or wd is not None:
             raise ValueError("a strategy brings its own learning rate and decay: leave lr and wd out")
         if "sample_input" not in bind_options and bind_options.get("layers") is None:
             bind_options["sample_input"] = data.first_inputs(self.train)
-        per_epoch = len(self.train)
-        run = strategy.bind(self.model, num_epoch=n_epoch, steps_per_epoch=per_epoch, **bind_options)
-        run.lr_scheduler.step(start_epoch * per_epoch)
-        return loop.fit(self, run, n_epoch, _as_list(cbs), start_epoch)
+
+        def bound(span: Span) -> Binding:
+            steps, updates = max(span.length, 1), self.updates
+            return strategy.bind(self.model, max_train_steps=steps, steps_per_epoch=updates, **bind_options)
+
+        given = fingerprint.of_strategy(strategy)
+        return fit.train(self, "fit", (n_epoch, start_epoch), given, bound, _as_list(cbs))
 
     def fit_one_cycle(
         self,
@@ -183,11 +218,9 @@ class Learner:
         Source: Smith & Topin (arXiv:1708.07120); fastai `fit_one_cycle`.
         """
         n_epoch, start_epoch = self._check_epochs(n_epoch, start_epoch)
-        run = self._own_run(reset_opt)
-        if moms is None and run.has_hyper("mom"):
-            moms = self.moms
-        policy = policies.one_cycle(self._lrs(lr_max), div, div_final, pct_start, moms)
-        return self._fit_policy(n_epoch, policy, wd, cbs, False, start_epoch)
+        self.own.run(reset_opt)
+        policy = policies.one_cycle(self.own.lrs(lr_max), div, div_final, pct_start, self.own.momentum(moms))
+        return self.own.fit("fit_one_cycle", (n_epoch, start_epoch), policy, wd, _as_list(cbs))
 
     def fit_flat_cos(
         self,
@@ -207,9 +240,9 @@ class Learner:
         Source: fastai `fit_flat_cos`, which forgets `start_epoch`.
         """
         n_epoch, start_epoch = self._check_epochs(n_epoch, start_epoch)
-        self._own_run(reset_opt)
-        policy = policies.flat_cos(self._lrs(lr), div_final, pct_start)
-        return self._fit_policy(n_epoch, policy, wd, cbs, False, start_epoch)
+        self.own.run(reset_opt)
+        policy = policies.flat_cos(self.own.lrs(lr), div_final, pct_start)
+        return self.own.fit("fit_flat_cos", (n_epoch, start_epoch), policy, wd, _as_list(cbs))
 
     def fit_sgdr(
         self,
@@ -230,8 +263,9 @@ class Learner:
         """
         cycles = policies.sgdr_cycles(n_cycles, cycle_len, cycle_mult)
         n_epoch, start_epoch = self._check_epochs(sum(cycles), start_epoch)
-        self._own_run(reset_opt)
-        return self._fit_policy(n_epoch, policies.sgdr(self._lrs(lr_max), cycles), wd, cbs, False, start_epoch)
+        self.own.run(reset_opt)
+        policy = policies.sgdr(self.own.lrs(lr_max), cycles)
+        return self.own.fit("fit_sgdr", (n_epoch, start_epoch), policy, wd, _as_list(cbs))
 
     def fine_tune(
         self,
@@ -253,9 +287,7 @@ class Learner:
 
         Source: fastai `fine_tune`.
         """
-        run = self._own_run(False)
-        moms = self.moms if moms is None and run.has_hyper("mom") else moms
-        groups = len(run.blocks)
+        groups, moms = len(self.own.run().blocks), self.own.momentum(moms)
         phases = policies.fine_tune(epochs, base_lr, freeze_epochs, lr_mult, pct_start, div, div_final, moms, groups)
         self._check_epochs(sum(phase.epochs for phase in phases), start_epoch)
         results: list[dict[str, float]] = []
@@ -263,7 +295,7 @@ class Learner:
             done, start_epoch = start_epoch, max(0, start_epoch - phase.epochs)
             if done < phase.epochs:
                 self.freeze() if phase.frozen else self.unfreeze()
-                results += self._fit_policy(phase.epochs, phase.policy, wd, cbs, False, done)
+                results += self.own.fit("fine_tune", (phase.epochs, done), phase.policy, wd, _as_list(cbs))
         self.unfreeze()
         return results
 
@@ -296,21 +328,7 @@ class Learner:
         Source: fastai `lr_find`.
         """
         finder = lr_find.LRFinder(start_lr, end_lr, num_it, stop_div)
-        kept = self.run, self._own, self.recorder, self.state
-        with snapshot.preserved(self.model, self._own if self._own is not None and self._own.in_force else None):
-            run = self._own_run(False)
-            self.recorder = Recorder()
-            try:
-                epochs = -(-num_it // len(self.train))
-                try:
-                    loop.fit(self, run, epochs, [finder], 0)
-                except FloatingPointError:
-                    if not stop_div:
-                        raise
-                found, tried = lr_find.sweep(self, finder, _as_list(suggest_funcs))
-            finally:
-                self.run, self._own, self.recorder, self.state = kept
-        self.recorder.sweep = tried
+        found, self.recorder.sweep = trial.sweep(self, finder, _as_list(suggest_funcs))
         if show_plot:
             self.recorder.plot_lr_find()
         return found
@@ -321,12 +339,7 @@ class Learner:
         Raises:
             ValueError: there are not so many groups.
         """
-        groups = len(self._own_run(False).blocks)
-        number = n if n >= 0 else groups + n
-        if not 0 <= number <= groups:
-            raise ValueError(f"freeze_to({n}): there are {groups} layer groups")
-        self._frozen_groups = number
-        self._hold()
+        self.own.freeze_to(n)
 
     def freeze(self) -> None:
         """Freeze all layer groups but the top one."""
@@ -345,18 +358,12 @@ class Learner:
         Raises:
             ValueError: there is no validation data.
         """
-        loader = self.valid if dataset is None else data.as_loader(dataset, self.batch_size, shuffle=False, what="data")
+        loader = self.valid if dataset is None else self._loader(dataset, "data")
         if loader is None:
             raise ValueError("no validation data: give Learner(valid=...) or validate(data)")
         self.tell("validate_begin")
-        found = evaluation.Evaluation(self.metrics)
-        with modes.evaluating(self.model), paddle.no_grad():
-            for batch in loader:
-                inputs, label = data.split_batch(batch)
-                output = call(self.model, inputs)
-                loss = loop.loss_of(self.loss, output, label)
-                found.add(output, label, float(loss), data.batch_size_of(batch))
-        self.state.values = found.values()
+        with evaluated_weights(self):
+            self.state.values = evaluate.evaluate(self, loader)
         self.tell("validate_end")
         return self.state.values
 
@@ -367,9 +374,8 @@ class Learner:
             dataset: a DataLoader or Dataset, whose batches may have a label at their end (which is left out) or consist
                 of one input.
         """
-        loader = data.as_loader(dataset, self.batch_size, shuffle=False, what="data")
-        with modes.evaluating(self.model), paddle.no_grad():
-            return data.concatenated([call(self.model, data.only_inputs(batch)) for batch in loader])
+        # Every process predicts everything: what it returns is for this process's caller.
+        return evaluate.predict(self, data.as_loader(dataset, self.batch_size, shuffle=False, what="data"))
 
     def save(self, fname: str, with_opt: bool = True) -> Path:
         """Write model (and optimizer, LR position, epoch) to `path`/models/`fname`.safetensors.
@@ -377,7 +383,8 @@ class Learner:
         Raises:
             OSError: the folder cannot be written; an older file stays.
         """
-        return saving.save(self._file(fname), self.model, self.run if with_opt else None)
+        path = self._file(fname)
+        return saving.save(path, self.model, self.run if with_opt else None) if self.ranks.first else path
 
     def load(self, fname: str, with_opt: bool = True) -> None:
         """Load what `save` wrote; the optimizer's state only where there is one on both sides.
@@ -386,7 +393,40 @@ class Learner:
             FileNotFoundError: no such file.
             ValueError: a damaged file, or parameters of other names or shapes; nothing is changed then.
         """
+        parallel.wait_for_all(self.ranks)
         saving.load(self._file(fname), self.model, self.run if with_opt else None)
+
+    def save_checkpoint(self) -> None:
+        """Have a checkpoint saved at the end of the update that runs; for callbacks.
+
+        Raises:
+            ValueError: this Learner saves no checkpoints.
+        """
+        self.journal.ask()
+
+    def load_checkpoint(self, best: bool = False) -> int:
+        """Load the weights of the newest checkpoint, or of the best one.
+
+        Args:
+            best: the one whose epoch had the best result.
+
+        Returns:
+            The number of updates it had behind it.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: this Learner saves no checkpoints, or they are damaged or of another model.
+        """
+        found = self.journal.checkpoint(best)
+        saving.set_weights(self.model, found.parts["model"])
+        return found.step
+
+    @property
+    def quiet(self) -> bool | None:
+        """What tqdm wants to know: True shows nothing, None shows bars on a terminal."""
+        if not self.ranks.first:
+            return True
+        return None if self.progress is None else not self.progress
 
     def value_names(self) -> list[str]:
         """Names in the results of an epoch."""
@@ -406,44 +446,8 @@ class Learner:
             raise ValueError(f"start_epoch = {start_epoch} is beyond the end: the fit has {n_epoch} epochs")
         return n_epoch, start_epoch
 
-    def _lrs(self, lr: Any) -> Any:
-        """The learning rate of the top group, or one per layer group where they differ."""
-        lrs = policies.spread(self.lr if lr is None else lr, len(self._own_run(False).blocks))
-        return lrs[-1] if len(set(lrs)) == 1 else lrs
-
-    def _constant(self, lr: Any) -> Mapping[str, Any]:
-        lrs = self._lrs(lr)
-        return {"lr": SchedNo(lrs, lrs)}
-
-    def _own_run(self, reset: bool) -> Binding:
-        """The binding of fits without strategy: one optimizer for all of them, until it is reset or superseded."""
-        if self._own is None or reset or not self._own.in_force:
-            layers, options = self.layer_groups, {}
-            if layers is None:
-                options["sample_input"] = data.first_inputs(self.train)
-            else:
-                options["layers"] = layer_groups.as_selectors(self.model, layers)
-            plan = Plan(curves.constant(1.0), optimizer=self.opt, weight_decay=self.wd)
-            self._own = bind(plan, self.model, steps_per_epoch=len(self.train), **options)
-            self._hold()
-        return self._own
-
-    def _hold(self) -> None:
-        run = self._own
-        run.hold([name for block in run.blocks[: self._frozen_groups] for name in block])
-
-    def _fit_policy(
-        self, n_epoch: int, policy: Mapping[str, Any], wd: float | None, cbs: Any, reset_opt: bool, start_epoch: int
-    ) -> list[dict[str, float]]:
-        run = self._own_run(reset_opt)
-        wd = self.wd if wd is None else wd
-        if wd is not None:
-            run.set_hyper("wd", wd)
-        cbs = _as_list(cbs)
-        # What the user schedules by hand takes the place of the policy's.
-        by_hand = {name for cb in [*self.cbs, *cbs] if isinstance(cb, ParamScheduler) for name in cb.scheds}
-        rest = ParamScheduler({name: schedule for name, schedule in policy.items() if name not in by_hand})
-        return loop.fit(self, run, n_epoch, [rest, *cbs], start_epoch)
+    def _loader(self, given: Any, what: str, shuffle: bool = False) -> Any:
+        return data.as_loader(given, self.batch_size, shuffle, what, self.ranks)
 
     def _file(self, fname: str) -> Path:
         return self.path / "models" / f"{fname}.safetensors"

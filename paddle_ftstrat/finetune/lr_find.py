@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.finetune.callbacks import Callback, StopTraining
-from paddle_ftstrat.finetune.recorder import Sweep
+from paddle_ftstrat.finetune.recorder import Recorder, Sweep
 from paddle_ftstrat.schedules.annealing import SchedExp
 from paddle_ftstrat.schedules.suggest import minimum, slide, steep, suggest, valley
 
@@ -57,7 +57,7 @@ class LRFinder(Callback):
         self._first, self._best = len(learner.recorder.losses), math.inf
         learner.run.reschedule(lambda t: self._schedule(min(t / self.num_it, 1.0)), self.num_it)
 
-    def on_batch_end(self, learner: Learner) -> None:
+    def on_after_update(self, learner: Learner) -> None:
         loss, done = learner.recorder.smooth_losses[-1], len(learner.recorder.losses) - self._first
         if done > self.num_it // 10:
             # The average of the first few batches is mere noise, which no suggestion looks at, either.
@@ -66,9 +66,8 @@ class LRFinder(Callback):
             raise StopTraining
 
 
-def sweep(learner: Learner, finder: LRFinder, functions: Sequence[Callable[..., Any]]) -> tuple[Any, Sweep]:
-    """The suggestions, and the sweep they come from, of a finder's fit that the recorder has just seen."""
-    recorder = learner.recorder
+def suggestions(recorder: Recorder, finder: LRFinder, functions: Sequence[Callable[..., Any]]) -> tuple[Any, Sweep]:
+    """What the functions suggest, and the sweep they judge by, of the fit that the recorder has seen."""
     lrs, losses = recorder.lrs, recorder.smooth_losses
     found, points = suggest(lrs, losses, finder.num_it, functions)
     return found, Sweep(list(lrs), list(losses), found._asdict(), points)

@@ -45,14 +45,14 @@ class Recorder:
     hps: dict[str, list[Any]] = field(default_factory=dict)
     sweep: Sweep | None = None
     ends: list[int] = field(default_factory=list)
-    _average: float = 0.0
+    average: float = 0.0
 
     def add_update(self, lr: float, loss: float) -> None:
         """Note one update."""
         self.lrs.append(lr)
         self.losses.append(loss)
-        self._average = SMOOTHING * self._average + (1 - SMOOTHING) * loss
-        self.smooth_losses.append(self._average / (1 - SMOOTHING ** len(self.losses)))
+        self.average = SMOOTHING * self.average + (1 - SMOOTHING) * loss
+        self.smooth_losses.append(self.average / (1 - SMOOTHING ** len(self.losses)))
 
     def add_epoch(self, values: dict[str, float]) -> None:
         """Note one epoch's results."""

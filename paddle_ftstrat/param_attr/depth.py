@@ -174,7 +174,9 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
     except Exception as error:
         raise RuntimeError(
             f"the forward of sample_input, which finds the order of the layers, failed: {error}\n"
-            "Give an input as the model takes it (tensor, tuple of arguments or dict), or layers= by hand."
+            "Give an input as the model takes it (tensor, tuple of arguments or dict), or layers= by hand. If it came "
+            "from a Dataset whose samples hold lists of numbers: make them arrays (np.array), or Paddle's batches take "
+            "them apart."
         ) from error
     finally:
         paddle.set_rng_state(rng)

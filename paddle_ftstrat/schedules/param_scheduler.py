@@ -43,28 +43,33 @@ class ParamScheduler:
         self.scheds = dict(scheds)
         self._curves: dict[str, FitCurve] = {}
         self._factors: np.ndarray | None = None
+        self._values: dict[str, Any] = {}
 
     def on_fit_begin(self, learner: Any) -> None:
         """Turn the schedules into curves of this fit's length, and let the optimizer follow the one of the LR."""
-        total = learner.state.num_epoch * learner.state.batches
+        total = learner.state.span.length
         self._curves = {name: FitCurve(schedule, total) for name, schedule in self.scheds.items()}
         self._factors = None
         for name in self.scheds:
             if name != "lr":
                 learner.run.hyper(name)
         if "lr" in self._curves:
-            learner.run.reschedule(TopGroup(self._curves["lr"]), total, learner.state.batches)
-            learner.run.lr_scheduler.step(learner.state.step)
+            learner.run.reschedule(TopGroup(self._curves["lr"]), total, learner.state.updates)
+            learner.run.lr_scheduler.step(learner.state.curve_step)
         learner.recorder.hps.update((name, []) for name in self.scheds)
 
-    def on_batch_begin(self, learner: Any) -> None:
-        """Put the values of the coming update in force and note them."""
-        for name, curve in self._curves.items():
-            value = curve(learner.state.step)
+    def on_before_update(self, learner: Any) -> None:
+        """Put the values of the coming update in force."""
+        self._values = {name: curve(learner.state.curve_step) for name, curve in self._curves.items()}
+        for name, value in self._values.items():
             if name == "lr":
                 self._spread(learner.run, value)
             else:
                 learner.run.set_hyper(name, value)
+
+    def on_after_update(self, learner: Any) -> None:
+        """Note the values of the update."""
+        for name, value in self._values.items():
             learner.recorder.hps[name].append(value if np.ndim(value) == 0 else float(value[-1]))
 
     def _spread(self, run: Any, lrs: Any) -> None:

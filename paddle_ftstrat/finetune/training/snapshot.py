@@ -11,8 +11,8 @@ from paddle import nn
 
 from paddle_ftstrat import _compat, modes
 from paddle_ftstrat.binding import Binding
-from paddle_ftstrat.finetune import rng
-from paddle_ftstrat.optim import hyper, state
+from paddle_ftstrat.finetune.training import rng
+from paddle_ftstrat.optim import hyper, masters, state
 from paddle_ftstrat.param_attr import select, settings
 
 
@@ -30,6 +30,7 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
     values = {name: value.clone() for name, value in model.state_dict().items()}
     weights = select.named_weights(model)
     fields = {name: settings.capture(param) for name, param in weights.items()}
+    kept = masters.capture(weights.values())
     generators = rng.get_state()
     undo_run = None if run is None else _capture_run(run, weights)
     try:
@@ -41,6 +42,7 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
         with paddle.no_grad():
             for name, value in model.state_dict().items():
                 value.set_value(values[name])
+        masters.put_back(kept)
         for name, param in weights.items():
             param.clear_gradient(False)
             settings.put_back(param, fields[name])

@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import paddle
-from paddle.io import DataLoader, Dataset, IterableDataset
+from paddle.io import DataLoader, Dataset, DistributedBatchSampler, IterableDataset
+from paddle.io.dataloader.collate import default_collate_fn
 
-from paddle_ftstrat.finetune import rng
+from paddle_ftstrat.finetune.training import rng
+from paddle_ftstrat.finetune.training.parallel import ONE, Ranks, check_loader, gather_facts
+from paddle_ftstrat.finetune.training.sampler import EpochSampler
 
 _LABEL_KEYS = ("labels", "label")
 
 
-def as_loader(data: Any, batch_size: int, shuffle: bool, what: str) -> DataLoader:
+def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, who: Ranks = ONE) -> DataLoader:
     """A DataLoader over `data`: a DataLoader as it is, a Dataset in batches of `batch_size`.
+
+    The order of a Dataset's samples follows from one number drawn from numpy's generator, so `np.random.seed` decides
+    it, as it does for Paddle's own loaders.
 
     Args:
         data: a `paddle.io.DataLoader` or a map-style `paddle.io.Dataset` (or any object with len and indexing).
         batch_size: samples per batch, where a loader is made.
         shuffle: new order in each epoch, where a loader is made.
         what: how to call the data in an error.
+        who: the processes that share the samples of a Dataset.
 
     Raises:
-        ValueError: there is nothing in it.
+        ValueError: there is nothing in it, or a loader would give several processes the same samples.
         TypeError: its length is unknown, or it is no data set at all.
 
     Example:
@@ -32,6 +40,8 @@ def as_loader(data: Any, batch_size: int, shuffle: bool, what: str) -> DataLoade
         3
     """
     if isinstance(data, DataLoader):
+        if own_sampler(data) is None:
+            check_loader(data, what, who)
         return _not_empty(data, _length(data, what), what)
     if isinstance(data, IterableDataset):
         raise TypeError(f"{what}: an IterableDataset has no length, which schedules need; use a map-style Dataset")
@@ -40,7 +50,8 @@ def as_loader(data: Any, batch_size: int, shuffle: bool, what: str) -> DataLoade
     _not_empty(data, len(data), what)
     if not isinstance(data, Dataset):
         data = _Indexed(data)
-    return DataLoader(data, batch_size=batch_size, shuffle=shuffle)
+    seed = gather_facts(int(np.random.randint(2**31 - 1)), who)[0] if shuffle else 0
+    return DataLoader(data, batch_sampler=EpochSampler(len(data), batch_size, shuffle, seed, who))
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:
@@ -50,15 +61,23 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
     has no label.
 
     Example:
-        >>> split_batch(("x", "y"))
-        ('x', 'y')
+        >>> split_batch((1, 2, 3))
+        ((1, 2), 3)
         >>> split_batch({"input_ids": 1, "labels": 2})
         ({'input_ids': 1}, 2)
+
+    Raises:
+        TypeError: the batch is one of texts.
     """
     if isinstance(batch, Mapping):
         key = next((key for key in _LABEL_KEYS if key in batch), None)
         return {name: value for name, value in batch.items() if name != key}, batch.get(key) if key else None
     if isinstance(batch, (list, tuple)):
+        if any(isinstance(entry, str) for entry in batch):
+            raise TypeError(
+                f"a batch of texts, beginning with {batch[0]!r}: a model needs numbers, so the Dataset or its "
+                "collate_fn has to turn texts into arrays of ids"
+            )
         if len(batch) == 1:
             return batch[0], None
         inputs = tuple(batch[:-1])
@@ -74,7 +93,13 @@ def only_inputs(batch: Any) -> Any:
 def first_inputs(loader: DataLoader) -> Any:
     """The inputs of one batch, with the random number generators left as they were."""
     with rng.preserved():
-        return only_inputs(next(iter(loader)))
+        sampler = getattr(loader, "batch_sampler", None)
+        if sampler is None:
+            return only_inputs(next(iter(loader)))
+        # Not through the loader: its reading thread would go on drawing random numbers after this.
+        samples = [loader.dataset[index] for index in next(iter(sampler))]
+        collate = loader.collate_fn or default_collate_fn
+        return only_inputs(_as_tensors(collate(samples)))
 
 
 def batch_size_of(batch: Any) -> int:
@@ -84,6 +109,47 @@ def batch_size_of(batch: Any) -> int:
     while isinstance(batch, (list, tuple)):
         batch = batch[0]
     return int(batch.shape[0]) if getattr(batch, "shape", None) else 1
+
+
+def begin_epoch(loader: DataLoader, epoch: int, skip: int = 0) -> None:
+    """Have the next iteration of a loader be over epoch `epoch` (from 1), from batch `skip` on where it can skip."""
+    sampler = getattr(loader, "batch_sampler", None)
+    if isinstance(sampler, EpochSampler):
+        sampler.begin(epoch, skip)
+    elif isinstance(sampler, DistributedBatchSampler):
+        sampler.set_epoch(epoch)
+
+
+def own_sampler(loader: DataLoader) -> EpochSampler | None:
+    """The sampler of a loader that was made here, None for a user's."""
+    sampler = getattr(loader, "batch_sampler", None)
+    return sampler if isinstance(sampler, EpochSampler) else None
+
+
+def is_shared(loader: DataLoader) -> bool:
+    """Whether several processes get different samples from it."""
+    sampler = own_sampler(loader)
+    if sampler is not None:
+        return sampler.ranks.several
+    return isinstance(getattr(loader, "batch_sampler", None), DistributedBatchSampler)
+
+
+def is_fixed(loader: DataLoader, host: Mapping[str, Any]) -> bool:
+    """Whether batches can be skipped without being read: they are numbered here, and reading drew nothing at random.
+
+    Args:
+        loader: the loader.
+        host: Python's and numpy's generators when the epoch began.
+    """
+    return own_sampler(loader) is not None and loader.num_workers == 0 and rng.host_state() == host
+
+
+def _as_tensors(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _as_tensors(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_as_tensors(value) for value in tree]
+    return paddle.to_tensor(tree) if isinstance(tree, (np.ndarray, np.generic)) else tree
 
 
 class _Indexed(Dataset):

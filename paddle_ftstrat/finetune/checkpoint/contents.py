@@ -1,0 +1,200 @@
+"""What is in a training's checkpoint, and how it gets back to where it came from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import paddle
+
+from paddle_ftstrat import threads
+from paddle_ftstrat.finetune.checkpoint import fingerprint, tensor_file
+from paddle_ftstrat.finetune.checkpoint.store import Checkpoint
+from paddle_ftstrat.finetune.training import data
+from paddle_ftstrat.finetune.training.parallel import Ranks
+from paddle_ftstrat.finetune.training.state import Position
+
+if TYPE_CHECKING:
+    from paddle_ftstrat.binding import Binding
+    from paddle_ftstrat.finetune.learner import Learner
+
+_TRACE = ("lrs", "losses", "smooth_losses")
+
+
+def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The state of a training as parts of tensors and facts that JSON can hold.
+
+    Parts: `model`, `optimizer` and `anchors` by structured name, `trace` (losses and LRs of each update), `callbacks`.
+    """
+    bound = run.state_dict()
+    recorder, sampler = learner.recorder, data.own_sampler(learner.train)
+    kept, tensors = _separate(_callback_states(learner))
+    trace = {name: np.asarray(getattr(recorder, name), dtype="float64") for name in _TRACE}
+    trace.update({f"hps::{name}": np.asarray(values, dtype="float64") for name, values in recorder.hps.items()})
+    parts = {
+        "model": dict(learner.model.state_dict()),
+        "optimizer": tensor_file.flatten("", bound.pop("optimizer")),
+        "anchors": bound.pop("anchors"),
+        "trace": trace,
+        "callbacks": tensors,
+    }
+    facts = {
+        "run": bound,
+        "own": run is learner.own.binding,
+        "recorder": {"values": recorder.values, "ends": recorder.ends, "average": recorder.average},
+        "callbacks": kept,
+        "precision": learner.precision.state_dict(),
+        "data": {
+            "seed": None if sampler is None else sampler.seed,
+            "together": None if sampler is None else sampler.batch_size * sampler.ranks.world,
+            "fixed": data.is_fixed(learner.train, learner.state.epoch_host),
+        },
+        "environment": environment(learner),
+        **learner.notes,
+    }
+    return parts, facts
+
+
+def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
+    """Put a fit that goes on where it was when `saved` was written.
+
+    Raises:
+        ValueError: callbacks whose state is in the checkpoint are not there, or the other way round.
+    """
+    _restore_binding(run, saved, learner.state.curve_step)
+    _restore_learner(learner, saved)
+    names = {name: key for key in saved.parts["trace"] if (name := key.removeprefix("hps::")) != key}
+    learner.recorder.hps = {name: saved.parts["trace"][key].numpy().tolist() for name, key in names.items()}
+    learner.precision.set_state_dict(saved.facts["precision"])
+    sampler = data.own_sampler(learner.train)
+    if sampler is not None:
+        sampler.seed = saved.facts["data"]["seed"]
+    states = _joined(saved.facts["callbacks"], saved.parts["callbacks"])
+    there = _stateful(learner)
+    lines = fingerprint.differences({"callbacks": sorted(states)}, {"callbacks": sorted(there)})
+    if lines:
+        raise ValueError(f"the checkpoint {saved.path} is of another training:\n  {fingerprint.listing(lines)}")
+    for name, callback in there.items():
+        callback.set_state_dict(states[name])
+
+
+def restore_finished(learner: Learner, saved: Checkpoint) -> None:
+    """Give a Learner what a finished fit left: weights, records, and the optimizer that its later fits go on with."""
+    _restore_learner(learner, saved)
+    sampler = data.own_sampler(learner.train)
+    if sampler is not None:
+        sampler.seed = saved.facts["data"]["seed"]
+    if saved.facts["own"]:
+        run = learner.own.run()
+        bound = saved.facts["run"]
+        run.reschedule(run.plan.curve, bound["max_train_steps"])
+        _restore_binding(run, saved, bound["lr_scheduler"]["last_epoch"])
+        learner.run = run
+
+
+def state_of_finished(learner: Learner, saved: Checkpoint) -> None:
+    """Let callbacks that want to know have the state in which a fit ended that is not trained again.
+
+    They have a method `set_finished_state(state)`; what `set_state_dict` set would belong to the next fit.
+    """
+    states = _joined(saved.facts["callbacks"], saved.parts["callbacks"])
+    for name, callback in _stateful(learner).items():
+        if hasattr(callback, "set_finished_state") and name in states:
+            callback.set_finished_state(states[name])
+
+
+def position_of(saved: Checkpoint, learner: Learner) -> Position:
+    """Where a checkpoint's training stood, in batches of this Learner's size."""
+    position = Position(**saved.facts["position"])
+    sampler, together = data.own_sampler(learner.train), saved.facts["data"]["together"]
+    if sampler is None or not position.batch:
+        return position
+    samples = min(position.batch * together, sampler.length)
+    return Position(position.epoch, -(-samples // (sampler.batch_size * sampler.ranks.world)), *_rest(position))
+
+
+def of_rank(saved: Checkpoint, who: Ranks) -> dict[str, Any]:
+    """The random numbers of this process; where there were fewer, those of one of them."""
+    return saved.facts["hosts"][who.rank % len(saved.facts["hosts"])]
+
+
+def environment(learner: Learner) -> dict[str, Any]:
+    """What bit-identical results depend on besides the training itself."""
+    return {
+        "paddle": paddle.__version__,
+        "processes": learner.ranks.world,
+        "threads": threads.wanted(learner.num_threads),
+    }
+
+
+def warn_of_environment(saved: Checkpoint, learner: Learner) -> None:
+    """Say what will keep the resumed training from being bit-identical."""
+    lines = fingerprint.differences(saved.facts["environment"], environment(learner))
+    if lines:
+        warnings.warn(
+            f"resuming {saved.path} in another environment ({'; '.join(lines)}): the results will differ in the last "
+            "digits from those of an unbroken run",
+            stacklevel=2,
+        )
+
+
+def _rest(position: Position) -> tuple[int, int | None]:
+    return position.step, position.losses
+
+
+def _restore_binding(run: Binding, saved: Checkpoint, curve_step: int) -> None:
+    optimizer = tensor_file.unflatten("", saved.parts["optimizer"])
+    state = {**saved.facts["run"], "optimizer": optimizer, "anchors": saved.parts["anchors"]}
+    # Another length was confirmed by the user, or the fit would have been refused.
+    run.set_state_dict({**state, "max_train_steps": run.plan.max_train_steps})
+    run.lr_scheduler.step(curve_step)
+
+
+def _restore_learner(learner: Learner, saved: Checkpoint) -> None:
+    learner.model.set_state_dict(saved.parts["model"])
+    recorder, facts = learner.recorder, saved.facts["recorder"]
+    for name in _TRACE:
+        setattr(recorder, name, saved.parts["trace"][name].numpy().tolist())
+    recorder.values, recorder.ends, recorder.average = facts["values"], facts["ends"], facts["average"]
+
+
+def _stateful(learner: Learner) -> dict[str, Any]:
+    """The callbacks that have a state, as `1:EMA`: their place among all of that fit, and their class."""
+    return {
+        f"{place}:{type(callback).__name__}": callback
+        for place, callback in enumerate(learner.telling)
+        if hasattr(callback, "state_dict") and hasattr(callback, "set_state_dict")
+    }
+
+
+def _callback_states(learner: Learner) -> dict[str, Any]:
+    return {name: callback.state_dict() for name, callback in _stateful(learner).items()}
+
+
+def _separate(tree: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Nested dicts as what JSON can hold, with the tensors taken out, and the tensors by their `::` path."""
+    plain: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            plain[key], inner = _separate(value, f"{prefix}{key}::")
+            tensors.update(inner)
+        elif isinstance(value, (paddle.Tensor, np.ndarray)):
+            tensors[f"{prefix}{key}"] = value
+        else:
+            plain[key] = value
+    return plain, tensors
+
+
+def _joined(plain: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `_separate`."""
+    whole = {key: _joined(value, {}) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    for path, tensor in tensors.items():
+        inner = whole
+        *above, last = path.split("::")
+        for key in above:
+            inner = inner.setdefault(key, {})
+        inner[last] = tensor
+    return whole

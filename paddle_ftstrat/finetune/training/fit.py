@@ -1,0 +1,101 @@
+"""One fit from beginning to end: where it begins, the binding, the loop, the checkpoints."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from paddle_ftstrat import threads
+from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.finetune.callbacks import ProgressCallback
+from paddle_ftstrat.finetune.checkpoint import fingerprint
+from paddle_ftstrat.finetune.features import DEFAULT_MEMORY, FrozenFeatures
+from paddle_ftstrat.finetune.training import data, loop, parallel
+from paddle_ftstrat.finetune.training.state import Span, TrainState
+from paddle_ftstrat.param_attr.depth import find_units
+
+if TYPE_CHECKING:
+    from paddle_ftstrat.finetune.learner import Learner
+
+
+def prepare(learner: Learner) -> None:
+    """What has to be done once to a Learner's model before it is bound: equal weights everywhere, its precision."""
+    if not learner.prepared:
+        parallel.synchronize(learner.model, learner.ranks)
+        learner.precision.prepare(learner.model)
+        learner.prepared = True
+
+
+def train(
+    learner: Learner,
+    method: str,
+    epochs: tuple[int, int],
+    given: Mapping[str, Any],
+    bound: Callable[[Span], Binding],
+    cbs: list[Any],
+) -> list[dict[str, float]]:
+    """Carry out a fit, or what is left of it.
+
+    Args:
+        learner: the Learner.
+        method: the name of the fitting method.
+        epochs: number of epochs, and how many of them were done before by the user's account.
+        given: what else decides the fit, for its fingerprint.
+        bound: makes the binding for a curve's length.
+        cbs: the fit's callbacks.
+
+    Returns:
+        The results of each epoch, of those before a resumption too.
+    """
+    n_epoch, start_epoch = epochs
+    about = fingerprint.of_fit(learner, method, n_epoch, {**given, "begun at epoch": start_epoch})
+    parallel.same_everywhere(about, learner.ranks)
+    prepare(learner)
+    with told(learner, cbs), threads.cpu_threads(learner.num_threads):
+        start = learner.journal.begin(learner, about, start_epoch, learner.updates)
+        if not start.finished:
+            run = bound(start.span)
+            run.lr_scheduler.step(start.position.step - start.span.begin)
+            state = TrainState(n_epoch, len(learner.train), learner.updates, start.span, start.seed)
+            try:
+                with _features(learner):
+                    loop.fit(learner, run, state, start.position)
+                learner.journal.finish(learner, run)
+            finally:
+                learner.journal.wait()
+    return learner.journal.results(learner)
+
+
+@contextmanager
+def told(learner: Learner, cbs: Iterable[Any]) -> Iterator[None]:
+    """Inside it the Learner's callbacks, these, and the progress bar hear of what happens."""
+    learner.telling = [*learner.cbs, *cbs, ProgressCallback(learner.quiet)]
+    try:
+        yield
+    finally:
+        learner.telling = []
+
+
+@contextmanager
+def _features(learner: Learner) -> Iterator[None]:
+    """Inside it the frozen layers are computed once per sample, if the Learner is to do so."""
+    if not learner.cache_frozen:
+        yield
+        return
+    if data.own_sampler(learner.train) is None:
+        raise ValueError("cache_frozen needs to know which samples a batch has: hand over a Dataset, not a DataLoader")
+    units = find_units(learner.model, data.first_inputs(learner.train))
+    memory = DEFAULT_MEMORY if learner.cache_frozen is True else learner.cache_frozen
+    learner.features = FrozenFeatures(learner.model, units, memory, dataset=learner.train.dataset)
+    try:
+        yield
+    finally:
+        if not learner.features.was_used:
+            warnings.warn(
+                "cache_frozen: nothing was reused, because no layers at the bottom stayed frozen for two epochs",
+                stacklevel=6,
+            )
+        learner.features.close()
+        learner.features = None

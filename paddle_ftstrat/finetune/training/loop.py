@@ -1,0 +1,162 @@
+"""The training loop: epochs, batches, updates, and the events around them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import paddle
+from paddle import nn
+
+from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.finetune.callbacks import StopTraining
+from paddle_ftstrat.finetune.training import data, parallel, rng
+from paddle_ftstrat.finetune.training.state import Position, TrainState
+from paddle_ftstrat.param_attr.depth import call
+
+if TYPE_CHECKING:
+    from paddle_ftstrat.finetune.learner import Learner
+
+
+def fit(learner: Learner, run: Binding, state: TrainState, begin: Position) -> None:
+    """Train from `begin` on to the end of epoch `state.num_epoch`. The results go into the Learner's recorder.
+
+    The Learner's `telling` are the callbacks that hear of it.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
+    """
+    learner.run, learner.state = run, state
+    state.epoch, state.batch_number, state.step = begin.epoch, begin.batch, begin.step
+    learner.recorder.hps = {}
+    try:
+        learner.tell("fit_begin")
+        learner.journal.restore(learner, run)
+        while begin.epoch <= state.num_epoch:
+            _one_epoch(learner, run, begin)
+            begin = Position(begin.epoch + 1, 0, state.step)
+    except StopTraining:
+        pass
+    finally:
+        learner.tell("fit_end")
+        # What is drawn after the fit follows from the fit alone, whether it was resumed or not.
+        paddle.seed(rng.fold(state.seed, 0))
+
+
+def _one_epoch(learner: Learner, run: Binding, begin: Position) -> None:
+    state, recorder = learner.state, learner.recorder
+    state.epoch, state.batch_number = begin.epoch, begin.batch
+    state.epoch_losses = len(recorder.losses) if begin.losses is None else begin.losses
+    run.begin_epoch(state.epoch)
+    learner.tell("epoch_begin")
+    learner.model.train()
+    if learner.features is not None:
+        learner.features.begin_phase([name for name, param in learner.weights.items() if param.stop_gradient])
+    gathered = _Gathered()
+    for state.batch in learner.journal.batches(learner, begin):
+        state.batch_number += 1
+        _one_batch(learner, gathered)
+        if state.batch_number % learner.accumulate == 0 or state.batch_number == state.batches:
+            _one_update(learner, run, gathered)
+            gathered = _Gathered()
+        learner.tell("batch_end")
+        learner.journal.after_batch(learner, run)
+    losses = recorder.losses[state.epoch_losses :]
+    values = {"epoch": float(state.epoch), "train_loss": sum(losses) / len(losses) if losses else math.nan}
+    if learner.valid is not None and not state.skip_validation:
+        found = learner.validate()
+        values.update({"valid_loss" if name == "loss" else name: value for name, value in found.items()})
+    recorder.add_epoch(values)
+    learner.tell("epoch_end")
+    learner.journal.after_epoch(learner, run)
+
+
+class _Gathered:
+    """The batches of one update so far: the sum of their losses over samples, the samples, what weighs them."""
+
+    def __init__(self) -> None:
+        self.loss, self.samples, self.weights = 0.0, 0, 0.0
+
+
+def _one_batch(learner: Learner, gathered: _Gathered) -> None:
+    state = learner.state
+    paddle.seed(rng.fold(state.seed, state.epoch, state.batch_number, learner.ranks.rank))
+    learner.tell("batch_begin")
+    inputs, label = data.split_batch(state.batch)
+    samples, weight = _share(learner)
+    with learner.precision.forward():
+        loss = loss_of(learner.loss, _output(learner, inputs), label)
+    state.loss = float(loss.item())
+    gathered.loss += state.loss * samples
+    gathered.samples += samples
+    gathered.weights += weight
+    learner.precision.backward(loss if weight == 1 else loss * weight)
+
+
+def _output(learner: Learner, inputs: Any) -> Any:
+    if learner.features is None:
+        return call(learner.model, inputs)
+    state = learner.state
+    return learner.features.call(inputs, data.own_sampler(learner.train).indices(state.epoch, state.batch_number - 1))
+
+
+def _share(learner: Learner) -> tuple[int, float]:
+    """How many samples of the current batch count, and the weight of its mean loss in the update's gradient.
+
+    Gradients are summed over the batches of an update and averaged over the processes. The weights make of this the
+    mean over all samples of the update.
+    """
+    state, number = learner.state, learner.state.batch_number - 1
+    sampler = data.own_sampler(learner.train)
+    samples = data.batch_size_of(state.batch) if sampler is None else sampler.count(number)
+    if learner.accumulate == 1 and not learner.ranks.several:
+        return samples, 1.0
+    if sampler is None:
+        # How many samples the rest of the update will have, only the loader knows: corrected at the update.
+        nominal = getattr(learner.train.batch_sampler, "batch_size", None) or 1
+        return samples, samples / learner.accumulate / nominal
+    first = number - number % learner.accumulate
+    together = sum(sampler.total(batch) for batch in range(first, min(first + learner.accumulate, len(sampler))))
+    return samples, samples * learner.ranks.world / together
+
+
+def _one_update(learner: Learner, run: Binding, gathered: _Gathered) -> None:
+    state, who = learner.state, learner.ranks
+    loss, samples, weights = parallel.added([gathered.loss, gathered.samples, gathered.weights], who)
+    state.loss = loss / samples
+    lr = run.optimizer.get_lr()
+    if not math.isfinite(state.loss):
+        run.optimizer.clear_grad(set_to_zero=False)
+        raise FloatingPointError(
+            f"the loss is {state.loss} at update {state.step + 1} (epoch {state.epoch}, batch "
+            f"{state.batch_number}) with learning rate {lr:g}; the weights are those of the update before"
+        )
+    parallel.reduce_gradients(learner.weights.values(), who)
+    if not math.isclose(weights, who.world, rel_tol=1e-9):
+        with paddle.no_grad():
+            for param in learner.weights.values():
+                if not param.stop_gradient and param.grad is not None:
+                    param.grad.scale_(who.world / weights)
+    learner.tell("before_update")
+    done = learner.precision.update(run)
+    parallel.average_statistics(learner.model, who)
+    if done:
+        state.step += 1
+        learner.recorder.add_update(lr, state.loss)
+        learner.tell("after_update")
+
+
+def loss_of(given: Any, output: Any, label: Any) -> Any:
+    """The loss by the given function, by the label's type, or from a model that returns its loss."""
+    if label is None:
+        loss = output[0] if isinstance(output, (list, tuple)) else output
+        if loss.size != 1:
+            raise ValueError(
+                f"a batch without label needs a model that returns its loss, not an output of shape {loss.shape}; "
+                "batches are (input, …, label) or dicts with 'labels'"
+            )
+        return loss
+    if given is not None:
+        return given(output, label)
+    whole = label.dtype in (paddle.int64, paddle.int32)
+    return nn.functional.cross_entropy(output, label) if whole else nn.functional.mse_loss(output, label)

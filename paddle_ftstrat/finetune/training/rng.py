@@ -1,0 +1,68 @@
+"""Random number generators of Python, numpy and Paddle."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import paddle
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Whatever is drawn inside leaves the generators of Python, numpy and Paddle as they were before."""
+    state = get_state()
+    try:
+        yield
+    finally:
+        set_state(state)
+
+
+def get_state() -> dict[str, Any]:
+    """The state of the three generators, for this process only."""
+    return {"host": host_state(), "paddle": paddle.get_rng_state()}
+
+
+def set_state(state: Mapping[str, Any]) -> None:
+    """Put the three generators where `get_state` found them."""
+    set_host_state(state["host"])
+    paddle.set_rng_state(state["paddle"])
+
+
+def host_state() -> dict[str, Any]:
+    """The state of Python's and numpy's generator, as JSON can hold it."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, keys.tolist(), int(position), int(has_gauss), float(cached)],
+    }
+
+
+def set_host_state(state: Mapping[str, Any]) -> None:
+    """Put Python's and numpy's generator where `host_state` found them."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.asarray(keys, dtype=np.uint32), *rest))
+
+
+def draw_seed() -> int:
+    """A seed from Paddle's generator, so that `paddle.seed` decides it."""
+    return int(paddle.randint(0, 2**31 - 1, [1], dtype="int64").item())
+
+
+def fold(seed: int, *numbers: int) -> int:
+    """A seed that follows from a seed and some numbers, different for each of them.
+
+    Example:
+        >>> fold(0, 1, 2) == fold(0, 1, 2), fold(0, 1, 2) == fold(0, 2, 1)
+        (True, False)
+    """
+    packed = struct.pack(f"<{1 + len(numbers)}q", seed, *numbers)
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=7).digest(), "little")

@@ -1,0 +1,45 @@
+"""A trial fit that leaves no trace but what it measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from paddle_ftstrat import threads
+from paddle_ftstrat.finetune.checkpoint.journal import Journal
+from paddle_ftstrat.finetune.lr_find import LRFinder, suggestions
+from paddle_ftstrat.finetune.recorder import Recorder, Sweep
+from paddle_ftstrat.finetune.training import fit, loop, snapshot
+from paddle_ftstrat.finetune.training.state import Position, Span, TrainState
+
+if TYPE_CHECKING:
+    from paddle_ftstrat.finetune.learner import Learner
+
+
+def sweep(learner: Learner, finder: LRFinder, functions: Sequence[Callable[..., Any]]) -> tuple[Any, Sweep]:
+    """The LR finder's suggestions for a Learner, which is afterwards as it was before, and the sweep behind them.
+
+    Raises:
+        FloatingPointError: the loss is not finite, and the finder does not stop at that.
+        ValueError: too few updates before divergence.
+    """
+    fit.prepare(learner)
+    binding = learner.own.binding
+    kept = learner.run, learner.recorder, learner.state, learner.journal
+    with snapshot.preserved(learner.model, binding if binding is not None and binding.in_force else None):
+        run = learner.own.run()
+        learner.recorder = Recorder()
+        learner.journal = Journal(None, learner.ranks)
+        epochs = -(-finder.num_it // learner.updates)
+        state = TrainState(epochs, len(learner.train), learner.updates, Span(0, finder.num_it))
+        try:
+            try:
+                with fit.told(learner, [finder]), threads.cpu_threads(learner.num_threads):
+                    loop.fit(learner, run, state, Position(1, 0, 0))
+            except FloatingPointError:
+                if not finder.stop_div:
+                    raise
+            return suggestions(learner.recorder, finder, functions)
+        finally:
+            learner.own.binding = binding
+            learner.run, learner.recorder, learner.state, learner.journal = kept

@@ -1,0 +1,59 @@
+"""Starts `resumable.py`, kills it with SIGKILL at random points, and starts it again until it is through."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+SCRIPT = Path(__file__).parent / "resumable.py"
+
+
+def start(folder, result, every, pace):
+    """The training in a process of its own; folder "" trains without checkpoints."""
+    env = {**os.environ, "PACE": str(pace), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(SCRIPT), str(folder), str(result), str(every)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    """Wait for the training to end well."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def killed_and_resumed(tmp_path, kills, seed=0, every=2, pace=0.02):
+    """Train with `kills` interruptions; the outcome, and how many of them came while a checkpoint was being written."""
+    folder, result = tmp_path / "ckpt", tmp_path / "killed.npz"
+    draw = random.Random(seed)
+    # 60 updates: each process is killed a few updates after it has got going.
+    points = sorted(draw.sample(range(1, 60), min(kills, 59)) + draw.choices(range(1, 60), k=max(0, kills - 59)))
+    progress, inside = Path(f"{result}.progress"), 0
+    for point in points:
+        progress.unlink(missing_ok=True)
+        process = start(folder, result, every, pace)
+        while process.poll() is None and int(progress.read_text() or 0 if progress.exists() else 0) < point:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        inside += any(path.name.startswith(".") for path in folder.iterdir()) if folder.exists() else 0
+    finish(start(folder, result, every, pace=0))
+    return dict(np.load(result)), inside
+
+
+def unbroken(tmp_path, every=2):
+    """The outcome of the same training without checkpoints or interruptions."""
+    finish(start("", tmp_path / "unbroken.npz", every, pace=0))
+    return dict(np.load(tmp_path / "unbroken.npz"))
+
+
+def different(a, b):
+    """The names under which two outcomes differ in any bit."""
+    same = {name for name in a if name in b and np.array_equal(a[name], b[name], equal_nan=True)}
+    return sorted({*a, *b} - same)

@@ -1,0 +1,104 @@
+"""A training for one or several processes. Usage: parallel_training.py OUT JSON-options."""
+
+import contextlib
+import json
+import os
+import sys
+
+import numpy as np
+
+import paddle_ftstrat as hub  # isort: skip - before Paddle
+import paddle
+from paddle import nn
+
+from paddle_ftstrat.finetune.callbacks import Callback
+
+SAMPLES = 25
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Watch(Callback):
+    """Notes the weights after each update; ends the training, or this process, where it is told to."""
+
+    def __init__(self, stop=None, die=None):
+        self.trace, self._stop, self._die = [], stop, die
+
+    def on_after_update(self, learner):
+        values = [value.numpy().ravel() for value in learner.model.state_dict().values()]
+        self.trace.append(np.concatenate(values))
+
+    def on_batch_end(self, learner):
+        done = len(learner.recorder.losses)
+        if self._die is not None and done == self._die and learner.ranks.rank == 1:
+            print("update 3 was the last", flush=True)
+            os._exit(17)
+
+    def on_batch_begin(self, learner):
+        if self._stop is not None and len(learner.recorder.losses) == self._stop:
+            raise Interrupted
+
+
+def net(norm):
+    layers = [nn.Linear(6, 16), norm(16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3)]
+    return nn.Sequential(*layers)
+
+
+def train(batch, accumulate=1, folder=None, norm="LayerNorm", epochs=3, stop=None, die=None, lr=0.05, differ=False):
+    paddle.set_device("cpu")
+    rank = paddle.distributed.get_rank()
+    # Other weights in each process, which the first one's replace; but the same data order in all.
+    paddle.seed(5 + rank)
+    np.random.seed(5)
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=[SAMPLES, 6]).astype("float32")
+    pairs = [(row, np.int64(abs(row.sum()) % 3)) for row in x]
+    watch = Watch(stop, die)
+    learner = hub.Learner(
+        net(getattr(nn, norm)), pairs, pairs, metrics=["acc", "f1"], batch_size=batch, cbs=[watch], progress=False,
+        accumulate=accumulate, checkpoints=hub.Checkpoints(folder, every=1) if folder else None,
+    )  # fmt: skip
+    strategy = hub.CombinedStrategy(
+        "momentum" if differ and rank else "adam",
+        lr,
+        scheduler={"slanted_triangle": {"cut_fraction": 0.3}, "gradual_unfreeze": 3, "discriminative": {"blocks": 3}},
+        regularization={"L2SP": 0.05},
+        clip={"GlobalNorm": 0.5},
+    )
+    with contextlib.suppress(Interrupted):
+        learner.fit(epochs, strategy=strategy, pretrained="*")
+    return learner, watch
+
+
+def task(batch, folder):
+    """PaddleHub's way: a task under a RunConfig, with the best model at the end."""
+    paddle.set_device("cpu")
+    paddle.seed(5 + paddle.distributed.get_rank())
+    np.random.seed(5)
+    x = np.random.default_rng(1).normal(size=[SAMPLES, 6]).astype("float32")
+    pairs = [(row, np.int64(abs(row.sum()) % 3)) for row in x]
+    config = hub.RunConfig(
+        num_epoch=3, batch_size=batch, eval_interval=2, log_interval=2, save_ckpt_interval=3, checkpoint_dir=folder,
+        strategy=hub.DefaultFinetuneStrategy(0.05),
+    )  # fmt: skip
+    whole = hub.ClassifierTask(net(nn.LayerNorm), {"train": pairs, "dev": pairs, "test": pairs[:13]}, config)
+    found = whole.finetune_and_eval()
+    weights = np.concatenate([value.numpy().ravel() for value in whole.model.parameters()])
+    return whole.learner, np.append(weights, [whole.best_score, found["loss"], found["acc"]])
+
+
+if __name__ == "__main__":
+    out, options = sys.argv[1], json.loads(sys.argv[2])
+    if "task" in options:
+        learner, found = task(options["batch"], options["task"])
+        np.savez(f"{out}.{learner.ranks.rank}.npz", found=found)
+        sys.exit()
+    learner, watch = train(**options)
+    np.savez(
+        f"{out}.{learner.ranks.rank}.npz",
+        trace=np.stack(watch.trace) if watch.trace else np.zeros(0),
+        losses=np.array(learner.recorder.losses),
+        results=np.array([list(row.values()) for row in learner.recorder.values]),
+    )

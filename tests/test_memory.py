@@ -1,0 +1,42 @@
+"""Training for long does not take more and more memory."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import paddle_ftstrat as hub
+import numpy as np, os, paddle, sys
+from paddle import nn
+
+class Resident(hub.Callback):
+    def __init__(self):
+        self.at = {}
+
+    def on_batch_end(self, learner):
+        if learner.state.step in (2000, 7000):
+            pages = int(open("/proc/self/statm").read().split()[1])
+            self.at[learner.state.step] = pages * os.sysconf("SC_PAGE_SIZE")
+
+x = np.random.normal(size=[100, 8]).astype("float32")
+pairs = [(row, np.int64(row.sum() > 0)) for row in x]
+model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 2))
+resident = Resident()
+learner = hub.Learner(
+    model, pairs, batch_size=2, progress=False, cbs=[resident, hub.EMA(0.99)],
+    checkpoints=hub.Checkpoints(sys.argv[1], every=500), num_threads=1,
+)
+learner.fit(140, strategy=hub.ULMFiTStrategy(0.01).add_clip("GlobalNorm", 1.0), pretrained="*")
+print(resident.at[7000] / resident.at[2000] - 1)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="resident memory is read from Linux's /proc")
+def test_five_thousand_updates_take_no_more_memory(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path / "ckpt")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 0.01

@@ -1,0 +1,125 @@
+"""Several processes over gloo, started as users start them, against one process."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddle_ftstrat.finetune.training.parallel import Ranks
+from paddle_ftstrat.finetune.training.sampler import EpochSampler
+
+SCRIPT = Path(__file__).parent / "parallel_training.py"
+
+
+def launch(tmp_path, processes, name, fails=False, **options):
+    """Run the training; what each rank saved, or what was printed where it is to fail."""
+    command = [sys.executable]
+    if processes > 1:
+        logs = str(tmp_path / f"logs_{name}")
+        command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir", logs]
+    command += [str(SCRIPT), str(tmp_path / name), json.dumps(options)]
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
+    logs = "".join(path.read_text() for path in sorted(tmp_path.glob(f"logs_{name}/workerlog.*")))
+    if fails:
+        assert done.returncode != 0, done.stdout
+        return done.stdout + done.stderr + logs
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    return [dict(np.load(tmp_path / f"{name}.{rank}.npz")) for rank in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One process with the batch of two."""
+    return launch(tmp_path_factory.mktemp("alone"), 1, "alone", batch=8)[0]
+
+
+def test_two_processes_are_one_with_the_doubled_batch(tmp_path, alone):
+    # 25 samples in batches of 2 × 4: of the last one, the second process has none.
+    first, second = launch(tmp_path, 2, "two", batch=4)
+    for key in ("trace", "losses", "results"):
+        np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+        np.testing.assert_allclose(first[key], alone[key], atol=1e-5, rtol=0, err_msg=key)
+    assert len(first["trace"]) == 3 * 4
+
+
+def test_two_processes_that_accumulate_are_one_with_the_large_batch(tmp_path, alone):
+    first, second = launch(tmp_path, 2, "both", batch=2, accumulate=2)
+    np.testing.assert_array_equal(first["trace"], second["trace"])
+    np.testing.assert_allclose(first["trace"], alone["trace"], atol=1e-5, rtol=0)
+
+
+def test_resumed_with_one_and_again_with_two_processes(tmp_path, alone):
+    folder = str(tmp_path / "ckpt")
+    launch(tmp_path, 2, "a", batch=4, folder=folder, stop=5)
+    launch(tmp_path, 1, "b", batch=4, accumulate=2, folder=folder, stop=9)
+    first, second = launch(tmp_path, 2, "c", batch=4, folder=folder)
+    np.testing.assert_array_equal(first["trace"], second["trace"])
+    np.testing.assert_allclose(first["trace"][-1], alone["trace"][-1], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(first["losses"], alone["losses"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(first["results"], alone["results"], atol=1e-5, rtol=0)
+
+
+def test_running_statistics_stay_equal(tmp_path):
+    first, second = launch(tmp_path, 2, "norm", batch=4, norm="BatchNorm1D")
+    np.testing.assert_array_equal(first["trace"], second["trace"])
+
+
+def test_a_task_in_two_processes(tmp_path):
+    first, second = launch(tmp_path, 2, "task", batch=4, task=str(tmp_path / "two"))
+    alone = launch(tmp_path, 1, "task_alone", batch=8, task=str(tmp_path / "one"))[0]
+    np.testing.assert_array_equal(first["found"], second["found"])
+    np.testing.assert_allclose(first["found"], alone["found"], atol=1e-5, rtol=0)
+    told = (tmp_path / "logs_task" / "workerlog.1").read_text()
+    assert "[TRAIN]" not in told
+    assert "[TRAIN] step 12 / 12" in (tmp_path / "logs_task" / "workerlog.0").read_text()
+
+
+def test_a_rank_that_dies_ends_the_run(tmp_path):
+    told = launch(tmp_path, 2, "dead", fails=True, batch=4, die=3)
+    assert "update 3 was the last" in told
+
+
+def test_ranks_that_want_different_things_are_told(tmp_path):
+    told = launch(tmp_path, 2, "differ", fails=True, batch=4, differ=True)
+    assert "ValueError: the processes differ" in told
+    assert "momentum" in told
+
+
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 5), st.booleans(), st.integers(1, 3))
+def test_shares_are_all_samples_once(length, batch, world, shuffle, epoch):
+    samplers = [EpochSampler(length, batch, shuffle, 7, Ranks(rank, world)) for rank in range(world)]
+    for sampler in samplers:
+        sampler.begin(epoch)
+    shares = [list(sampler) for sampler in samplers]
+    assert len({len(share) for share in shares}) == 1
+    counted = [
+        share[number][: samplers[rank].count(number)]
+        for number in range(len(shares[0]))
+        for rank, share in enumerate(shares)
+    ]
+    assert sorted(index for part in counted for index in part) == list(range(length))
+    # Put together, the shares of a batch are the batch that one process would have.
+    one = EpochSampler(length, batch * world, shuffle, 7)
+    one.begin(epoch)
+    together = [[*chain(*counted[i * world : (i + 1) * world])] for i in range(len(shares[0]))]
+    assert together == list(one)
+    assert [sum(s.count(n) for s in samplers) for n in range(len(one))] == [one.total(n) for n in range(len(one))]
+
+
+@given(st.integers(2, 60), st.integers(1, 7), st.integers(0, 20))
+def test_skipping_is_the_rest_of_the_epoch(length, batch, skip):
+    sampler = EpochSampler(length, batch, True, 3)
+    sampler.begin(2)
+    whole = list(sampler)
+    sampler.begin(2, skip)
+    assert list(sampler) == whole[skip:]
+    sampler.begin(3)
+    assert sorted(chain(*sampler)) == list(range(length))

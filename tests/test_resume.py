@@ -1,0 +1,254 @@
+"""A training that is interrupted and goes on as if nothing had happened, or says why it cannot."""
+
+import warnings
+
+import numpy as np
+import paddle
+import pytest
+import resumable
+from killing import different, killed_and_resumed, unbroken
+from paddle import nn
+
+import paddle_ftstrat as hub
+from paddle_ftstrat.finetune.callbacks import Callback
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Interrupt(Callback):
+    """Ends the training by an exception after so many updates."""
+
+    def __init__(self, at):
+        self._at = at
+
+    def on_batch_end(self, learner):
+        if len(learner.recorder.losses) == self._at:
+            raise Interrupted
+
+
+def interrupted(at, folder, tmp_path, **options):
+    """A training that ends by an exception after update `at`; True if it did."""
+    learner = resumable.build(folder, str(tmp_path / "r"), **options)
+    learner.cbs.append(Interrupt(at))
+    with pytest.raises(Interrupted):
+        resumable.run(learner)
+
+
+def outcome(folder, tmp_path, **options):
+    learner = resumable.build(folder, str(tmp_path / "r"), **options)
+    return resumable.outcome(learner, resumable.run(learner))
+
+
+def test_killed_twenty_times_it_comes_out_bit_identical(tmp_path):
+    found, inside = killed_and_resumed(tmp_path, kills=20)
+    assert different(unbroken(tmp_path), found) == []
+    assert inside, "no kill came while a checkpoint was being written"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Outcomes of unbroken trainings, by their options."""
+    known = {}
+
+    def of(**options):
+        key = tuple(sorted(options.items()))
+        if key not in known:
+            known[key] = outcome(None, tmp_path_factory.mktemp("whole"), **options)
+        return known[key]
+
+    return of
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("at", [1, 4, 10, 25, 40, 41, 59])
+def test_interrupted_anywhere_it_comes_out_bit_identical(whole, tmp_path, at, noisy, optimizer):
+    options = {"optimizer": optimizer, "noisy": noisy}
+    interrupted(at, tmp_path / "ckpt", tmp_path, **options)
+    assert different(whole(**options), outcome(tmp_path / "ckpt", tmp_path, **options)) == []
+
+
+@pytest.mark.parametrize("options", [{"accumulate": 3}, {"workers": 2}, {"background": False, "keep": 1}])
+def test_other_ways_to_train_resume_as_well(whole, tmp_path, options):
+    interrupted(23, tmp_path / "ckpt", tmp_path, **options)
+    assert different(whole(**options), outcome(tmp_path / "ckpt", tmp_path, **options)) == []
+
+
+def test_saving_does_not_change_the_training(whole, tmp_path):
+    assert different(whole(), outcome(tmp_path / "ckpt", tmp_path, every=1)) == []
+
+
+def test_what_is_finished_is_not_trained_again(tmp_path):
+    first = resumable.build(tmp_path / "ckpt", str(tmp_path / "r"))
+    results = resumable.run(first)
+    again = resumable.build(tmp_path / "ckpt", str(tmp_path / "r"))
+    again.cbs.append(Interrupt(1))
+    assert resumable.run(again) == results
+    assert again.recorder.losses == first.recorder.losses
+    for (name, a), (_, b) in zip(first.model.state_dict().items(), again.model.state_dict().items()):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)
+
+
+def test_early_stopping_and_the_best_model_survive(tmp_path):
+    def build():
+        paddle.seed(3)
+        np.random.seed(3)
+        x = np.random.normal(size=[40, 4]).astype("float32")
+        pairs = [(row, np.int64(row.sum() > 0)) for row in x]
+        cbs = [hub.EarlyStoppingCallback(patience=1), hub.SaveModelCallback(fname="top")]
+        return hub.Learner(
+            nn.Linear(4, 2), pairs, pairs, batch_size=10, cbs=cbs, progress=False, path=tmp_path,
+            checkpoints=hub.Checkpoints(tmp_path / "ckpt", every=1),
+        )  # fmt: skip
+
+    class Worse(Callback):
+        """Makes the validation loss rise from the third epoch on."""
+
+        def on_validate_end(self, learner):
+            learner.state.values["loss"] = abs(learner.state.epoch - 2.0)
+
+    def fit(learner, *cbs):
+        learner.cbs.insert(0, Worse())
+        return learner.fit(9, 0.1, cbs=cbs)
+
+    with pytest.raises(Interrupted):
+        fit(build(), Interrupt(13))
+    results = fit(build())
+    assert [row["epoch"] for row in results] == [1, 2, 3, 4]
+    assert results[-1]["valid_loss"] == 2.0
+
+
+class TestDifferences:
+    def again(self, tmp_path, **changes):
+        interrupted(4, tmp_path / "ckpt", tmp_path)
+        return lambda: outcome(tmp_path / "ckpt", tmp_path, **changes)
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"optimizer": "momentum"}, r"strategy\.optimizer_name: 'adam' in the checkpoint, 'momentum' now"),
+            ({"lr": 0.5}, r"strategy\.learning_rate: 0\.02 in the checkpoint, 0\.5 now"),
+            ({"batch": 10}, r"data\.batch: 5 in the checkpoint, 10 now"),
+            ({"accumulate": 2}, r"data\.batch: 5 in the checkpoint, 10 now"),
+            ({"samples": 45}, r"data\.samples: 50 in the checkpoint, 45 now"),
+            ({"width": 8}, r"model\.0\.weight: 'float32\[6, 16\]' in the checkpoint, 'float32\[6, 8\]' now"),
+            ({"multiplier": 0.5}, r"parameter settings\.6\.weight: absent in the checkpoint, \[0\.5"),
+        ],
+        ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else "",
+    )
+    def test_a_changed_training_is_told_and_nothing_is_changed(self, tmp_path, changes, told):
+        again = self.again(tmp_path, **changes)
+        with pytest.raises(ValueError, match=told):
+            again()
+        assert different(outcome(tmp_path / "ckpt", tmp_path), outcome(None, tmp_path)) == []
+
+    def test_a_callback_that_is_missing_is_told(self, tmp_path):
+        again = self.again(tmp_path, ema=False)
+        with pytest.raises(ValueError, match=r"callbacks: \['1:EMA'\] in the checkpoint, \[\] now"):
+            again()
+
+    def test_a_changed_length_needs_a_choice(self, tmp_path):
+        with pytest.raises(ValueError, match=r'4 epochs, this one has 6: .*"extend" \| "restart" \| "keep"'):
+            self.again(tmp_path, epochs=6)()
+
+    def test_other_threads_are_a_warning(self, tmp_path, monkeypatch):
+        again = self.again(tmp_path)
+        monkeypatch.setattr(paddle, "__version__", "0.0.0")
+        with pytest.warns(UserWarning, match="paddle: '.*' in the checkpoint, '0.0.0' now"):
+            again()
+
+
+class TestLength:
+    """A fit of 2 epochs of 5 updates on a line from 1 to 0 goes on as one of 4.
+
+    It was finished, or interrupted after 7 updates, of which the last was not saved yet.
+    """
+
+    def lrs(self, tmp_path, choice, first, second=4, at=None):
+        def build(**options):
+            paddle.seed(0)
+            np.random.seed(0)
+            pairs = [(np.ones(2, "float32"), np.float32(1.0)) for _ in range(10)]
+            checkpoints = hub.Checkpoints(tmp_path, every=1, **options)
+            return hub.Learner(nn.Linear(2, 1), pairs, batch_size=2, progress=False, checkpoints=checkpoints)
+
+        strategy = hub.CombinedStrategy("sgd", 1.0, scheduler={"linear_decay": {"start_point": 0.0}})
+        learner = build()
+        if at is None:
+            learner.fit(first, strategy=strategy)
+        else:
+            with pytest.raises(Interrupted):
+                learner.fit(first, strategy=strategy, cbs=[Interrupt(at)])
+        learner = build(on_length_change=choice)
+        learner.fit(second, strategy=strategy)
+        return learner.recorder.lrs
+
+    def line(self, updates, length):
+        return [max(0.0, 1 - t / length) for t in updates]
+
+    @pytest.mark.parametrize("at", [None, 7])
+    def test_extend_goes_on_at_the_same_update_of_the_longer_curve(self, tmp_path, at):
+        lrs, done = self.lrs(tmp_path, "extend", 2, at=at), 10 if at is None else at - 1
+        np.testing.assert_allclose(lrs, self.line(range(done), 10) + self.line(range(done, 20), 20), atol=1e-12)
+
+    @pytest.mark.parametrize("at", [None, 7])
+    def test_restart_begins_a_curve_over_what_is_left(self, tmp_path, at):
+        lrs, done = self.lrs(tmp_path, "restart", 2, at=at), 10 if at is None else at - 1
+        np.testing.assert_allclose(lrs, self.line(range(done), 10) + self.line(range(20 - done), 20 - done), atol=1e-12)
+
+    @pytest.mark.parametrize("at", [None, 7])
+    def test_keep_stays_on_the_old_curve(self, tmp_path, at):
+        np.testing.assert_allclose(self.lrs(tmp_path, "keep", 2, at=at), self.line(range(20), 10), atol=1e-12)
+
+    def test_a_choice_made_once_holds_at_the_next_interruption(self, tmp_path):
+        lrs = self.lrs(tmp_path, "restart", 2)
+        learner = hub.Learner(
+            nn.Linear(2, 1), [(np.ones(2, "float32"), np.float32(1.0)) for _ in range(10)], batch_size=2,
+            progress=False, checkpoints=tmp_path,
+        )  # fmt: skip
+        strategy = hub.CombinedStrategy("sgd", 1.0, scheduler={"linear_decay": {"start_point": 0.0}})
+        learner.fit(4, strategy=strategy)
+        assert learner.recorder.lrs == lrs
+
+    def test_fewer_epochs_than_are_done_are_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="has 3 epochs behind it, this fit only 2"):
+            self.lrs(tmp_path, "extend", 4, second=2, at=17)
+
+    def test_an_unknown_choice_is_refused(self):
+        with pytest.raises(ValueError, match="extend"):
+            hub.Checkpoints("x", on_length_change="extent")
+
+
+def test_the_best_and_the_newest_can_be_loaded(tmp_path):
+    learner = resumable.build(tmp_path / "ckpt", str(tmp_path / "r"))
+    resumable.run(learner)
+    losses = [row["valid_loss"] for row in learner.recorder.values]
+    assert learner.load_checkpoint() == len(learner.recorder.losses)
+    best = learner.load_checkpoint(best=True)
+    assert learner.recorder.ends.index(best) == int(np.argmin(losses))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert learner.validate()["loss"] == pytest.approx(min(losses), abs=1e-6) or hasattr(hub, "EMA")
+
+
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(tmp_path):
+    class Poison(Callback):
+        def on_batch_begin(self, learner):
+            if learner.state.step == 7:
+                learner.loss = lambda output, label: output.sum() * np.nan
+
+    learner = resumable.build(tmp_path / "ckpt", str(tmp_path / "r"))
+    learner.cbs.append(Poison())
+    with pytest.raises(FloatingPointError, match="update 8"):
+        resumable.run(learner)
+    assert learner.load_checkpoint() == 6
+
+
+def test_a_learner_without_checkpoints_says_so():
+    learner = hub.Learner(nn.Linear(2, 1), [(np.ones(2, "float32"), np.float32(1.0))], progress=False)
+    with pytest.raises(ValueError, match="saves no checkpoints"):
+        learner.load_checkpoint()
+    with pytest.raises(TypeError, match="checkpoints must be a folder or Checkpoints, not 3"):
+        hub.Learner(nn.Linear(2, 1), [(np.ones(2, "float32"), np.float32(1.0))], checkpoints=3)
