@@ -6,7 +6,9 @@ import zlib as _zlib  # noqa: F401
 from paddle_ftstrat import finetune, optim, param_attr, schedules, transfer
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
+from paddle_ftstrat.finetune.checkpoint.journal import Checkpoints
 from paddle_ftstrat.finetune.config import RunConfig
+from paddle_ftstrat.finetune.ema import EMA
 from paddle_ftstrat.finetune.learner import Learner
 from paddle_ftstrat.finetune.lr_find import LRFinder, minimum, slide, steep, valley
 from paddle_ftstrat.finetune.serialize import strategy_from_dict, strategy_from_yaml
@@ -18,7 +20,16 @@ from paddle_ftstrat.finetune.strategy import (
     L2SPFinetuneStrategy,
     ULMFiTStrategy,
 )
-from paddle_ftstrat.finetune.task import ClassifierTask
+from paddle_ftstrat.finetune.task import (
+    ClassifierTask,
+    ImageClassifierTask,
+    MultiLabelClassifierTask,
+    RegressionTask,
+    SequenceLabelTask,
+    TextClassifierTask,
+)
+from paddle_ftstrat.finetune.tracking import VisualDLCallback
+from paddle_ftstrat.finetune.training.precision import make as mixed_precision
 from paddle_ftstrat.schedules import (
     ParamScheduler,
     SchedCos,
@@ -34,24 +45,30 @@ from paddle_ftstrat.schedules import (
     sched_lin,
     sched_no,
 )
+from paddle_ftstrat.threads import cpu_threads
 from paddle_ftstrat.transfer import LoadReport, export_inference, load_pretrained, save_pretrained, tune
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMA",
     "AdamWeightDecayStrategy",
     "Binding",
     "Callback",
+    "Checkpoints",
     "ClassifierTask",
     "CombinedStrategy",
     "DefaultFinetuneStrategy",
     "DefaultStrategy",
     "EarlyStoppingCallback",
+    "ImageClassifierTask",
     "L2SPFinetuneStrategy",
     "LRFinder",
     "Learner",
     "LoadReport",
+    "MultiLabelClassifierTask",
     "ParamScheduler",
+    "RegressionTask",
     "RunConfig",
     "SaveModelCallback",
     "SchedCos",
@@ -59,15 +76,20 @@ __all__ = [
     "SchedLin",
     "SchedNo",
     "SchedPoly",
+    "SequenceLabelTask",
     "StopTraining",
+    "TextClassifierTask",
     "ULMFiTStrategy",
+    "VisualDLCallback",
     "annealer",
     "combine_scheds",
     "combined_cos",
+    "cpu_threads",
     "export_inference",
     "finetune",
     "load_pretrained",
     "minimum",
+    "mixed_precision",
     "optim",
     "param_attr",
     "save_pretrained",

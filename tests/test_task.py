@@ -1,6 +1,8 @@
 """RunConfig and tasks: PaddleHub's vocabulary on top of the loop."""
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import paddle
@@ -82,10 +84,10 @@ class TestClassifierTask:
             score = task.finetune_and_eval()
         lines = [record.getMessage() for record in caplog.records]
         assert sum(line.startswith("[TRAIN] step") for line in lines) == 3
-        evaluations = [line for line in lines if line.startswith("[EVAL] step")]
-        assert [line.split(":")[0] for line in evaluations] == ["[EVAL] step 5", "[EVAL] step 10", "[EVAL] step 12"]
+        evaluations = [line for line in lines if line.startswith("[dev dataset evaluation result] step")]
+        assert [line.split(":")[0].split()[-1] for line in evaluations] == ["5", "10", "12"]
         assert lines[-1].startswith("[test dataset evaluation result] loss=")
-        best = max(float(line.split("acc=")[1]) for line in evaluations)
+        best = max(float(line.split("acc=")[1].split()[0]) for line in evaluations)
         assert task.best_score == pytest.approx(best, abs=1e-4)
         assert task.eval("dev")["acc"] == pytest.approx(task.best_score)
         assert score == pytest.approx(task.eval("test"))
@@ -106,8 +108,8 @@ class TestClassifierTask:
 
     def test_checkpoints_at_intervals(self, tmp_path):
         hub.ClassifierTask(net(), {"train": pairs()}, config(tmp_path, save_ckpt_interval=5), verbose=False).finetune()
-        found = sorted(file.name for file in (tmp_path / "models").iterdir())
-        assert found == ["step_10.safetensors", "step_5.safetensors"]
+        found = sorted(folder.name for folder in (tmp_path / "checkpoints").glob("step_*"))
+        assert found == ["step_000000010", "step_000000012"]
 
     def test_predict_and_bind_options(self, tmp_path):
         strategy = hub.L2SPFinetuneStrategy(0.05)
@@ -142,3 +144,367 @@ class TestClassifierTask:
         column = TensorDataset([x, (x.sum(-1, keepdims=True) > 0).astype("int64")])
         task = hub.ClassifierTask(net(), {"train": column, "dev": column}, config(tmp_path), verbose=False)
         assert 0 <= task.finetune_and_eval()["acc"] <= 1
+
+
+class TestOptions:
+    @pytest.mark.parametrize("cls", [hub.ClassifierTask, hub.ImageClassifierTask, hub.TextClassifierTask])
+    def test_number_of_classes_is_checked_before_the_first_update(self, cls, tmp_path):
+        model = net()
+        before = [param.numpy().copy() for param in model.parameters()]
+        task = cls(model, dataset(), config(tmp_path), num_classes=3, verbose=False)
+        with pytest.raises(ValueError, match=r"num_classes = 3, but the model returns an output of shape \[10, 2\]"):
+            task.finetune()
+        assert all(np.array_equal(param.numpy(), old) for param, old in zip(model.parameters(), before))
+        assert task.learner.recorder.losses == []
+        task = cls(model, dataset(), config(tmp_path), num_classes=2, verbose=False)
+        assert len(task.finetune()) == 3
+
+    def test_names_of_classes_come_from_the_argument_the_data_or_its_training_part(self, tmp_path):
+        class Reviews:
+            train, dev, label_list = pairs(), pairs(10), ["bad", "good"]
+
+        assert hub.ClassifierTask(net(), Reviews(), config(tmp_path), verbose=False).label_list == ["bad", "good"]
+        data = dataset()
+        data["train"].classes = ["0", "1"]
+        assert hub.ClassifierTask(net(), data, config(tmp_path), verbose=False).label_list == ["0", "1"]
+        loaders = {"train": paddle.io.DataLoader(data["train"], batch_size=5)}
+        assert hub.ClassifierTask(net(), loaders, config(tmp_path), verbose=False).label_list == ["0", "1"]
+        given = hub.ClassifierTask(net(), data, config(tmp_path), verbose=False, label_list=("no", "yes"))
+        assert given.label_list == ["no", "yes"]
+        assert hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False).label_list is None
+
+    @pytest.mark.parametrize(
+        ("options", "kind", "message"),
+        [
+            ({"num_classes": 0}, ValueError, "num_classes = 0"),
+            ({"num_classes": 2, "label_list": ["a", "b", "c"]}, ValueError, "num_classes = 2, but label_list has 3"),
+            ({"label_list": "abc"}, TypeError, "label_list must be a list of names, not 'abc'"),
+            ({"pretraind": "0.*"}, ValueError, "'pretraind'. Did you mean 'pretrained'"),
+            ({"feature": None}, ValueError, "unknown argument 'feature'"),
+        ],
+    )
+    def test_errors(self, options, kind, message, tmp_path):
+        with pytest.raises(kind, match=message):
+            hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False, **options)
+
+    def test_names_and_outputs_must_agree(self, tmp_path):
+        task = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False, label_list=["a", "b", "c"])
+        with pytest.raises(ValueError, match="label_list has 3 names, but the model returns"):
+            task.finetune()
+
+    def test_early_stopping_watches_the_dev_data(self, tmp_path):
+        stop = hub.EarlyStoppingCallback("valid_loss", patience=1, min_delta=10.0)
+        task = hub.ClassifierTask(net(), dataset(), config(tmp_path, num_epoch=9), verbose=False, cbs=stop)
+        results = task.finetune()
+        # The first epoch is better than nothing, two more are not better by 10.
+        assert len(results) == 3
+        assert set(results[0]) == {"epoch", "train_loss", "valid_loss", "acc"}
+        assert task.eval("dev")["acc"] == task.best_score
+
+    def test_nan_is_not_the_best(self, tmp_path):
+        values = iter([0.5, float("nan"), 0.25, float("nan")])
+        task = hub.ClassifierTask(
+            net(), dataset(), config(tmp_path, eval_interval=3), [lambda outputs, labels: next(values)], verbose=False
+        )
+        task.finetune()
+        assert task.best_score == 0.5
+
+
+class TestResuming:
+    def test_best_score_goes_into_the_state_and_comes_back(self, tmp_path):
+        from paddle_ftstrat.finetune.task.events import TaskEvents
+
+        task = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
+        kept = {}
+
+        class Keep(hub.Callback):
+            def on_fit_end(self, learner):
+                kept.update(task._events.state_dict())
+
+        task.cbs.append(Keep())
+        task.finetune()
+        assert kept == {"best_score": task.best_score, "evaluated_at": 12}
+        fresh = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
+        TaskEvents(fresh).set_state_dict(kept)
+        assert fresh.best_score == task.best_score
+
+    def run(self, folder, stop=None):
+        """A task's training; interrupted at an update, it says so."""
+        paddle.seed(4)
+        np.random.seed(4)
+        task = hub.ClassifierTask(
+            net(), dataset(), config(folder, save_ckpt_interval=2, eval_interval=3), verbose=False
+        )
+        if stop is not None:
+            task.add_hook("run_step", "stop", lambda task, state: 1 / 0 if task.current_step == stop else None)
+            with pytest.raises(ZeroDivisionError):
+                task.finetune()
+            return task, None
+        return task, task.finetune()
+
+    @pytest.mark.parametrize("stop", [1, 5, 9])
+    def test_a_killed_training_goes_on(self, tmp_path, stop):
+        whole, expected = self.run(tmp_path / "whole")
+        self.run(tmp_path / "killed", stop)
+        task, results = self.run(tmp_path / "killed")
+        assert results == expected
+        assert task.best_score == whole.best_score
+        for a, b in zip(task.model.parameters(), whole.model.parameters()):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+    def test_a_finished_training_is_not_repeated(self, tmp_path):
+        whole, expected = self.run(tmp_path)
+        task = hub.ClassifierTask(
+            net(), dataset(), config(tmp_path, save_ckpt_interval=2, eval_interval=3), verbose=False
+        )
+        task.add_hook("run_step", "never", lambda task, state: pytest.fail("trained again"))
+        assert task.finetune() == expected
+        assert task.best_score == whole.best_score
+        for a, b in zip(task.model.parameters(), whole.model.parameters()):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+class TestPredict:
+    def test_best_model_of_an_earlier_process(self, tmp_path):
+        data = dataset()
+        trained = hub.ClassifierTask(net(), data, config(tmp_path), verbose=False)
+        trained.finetune()
+        x = TensorDataset([paddle.randn([7, 4])])
+        wanted = trained.predict(x).numpy()
+        fresh = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
+        untouched = fresh.predict(x, load_best_model=False).numpy()
+        assert not np.array_equal(untouched, wanted)
+        np.testing.assert_array_equal(fresh.predict(x).numpy(), wanted)
+        other = hub.ClassifierTask(net(), data, config(tmp_path), verbose=False)
+        assert other.eval("test", load_best_model=True)["acc"] == trained.eval("test")["acc"]
+
+    def test_without_a_best_model_the_model_is_taken_as_it_is(self, tmp_path):
+        model = net()
+        task = hub.ClassifierTask(model, dataset(), config(tmp_path), verbose=False)
+        x = paddle.randn([7, 4])
+        np.testing.assert_array_equal(task.predict(TensorDataset([x])).numpy(), model(x).numpy())
+        with pytest.raises(FileNotFoundError, match="best_model"):
+            task.eval("dev", load_best_model=True)
+
+    def test_not_in_the_middle_of_training(self, tmp_path):
+        task = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
+        task.add_hook("log_interval", "a", lambda task, states: task.eval("dev", load_best_model=True))
+        with pytest.raises(RuntimeError, match="cannot be loaded while the task trains"):
+            task.finetune()
+
+    def test_names_numbers_and_too_few_names(self, tmp_path):
+        task = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
+        x = TensorDataset([paddle.randn([27, 4])])
+        numbers = task.predict(x, return_result=True)
+        assert numbers == task.predict(x).numpy().argmax(-1).tolist()
+        assert task.predict(x, ["no", "yes"], return_result=True) == [["no", "yes"][i] for i in numbers]
+        assert set(numbers) == {0, 1}
+        with pytest.raises(ValueError, match="found class 1, but label_list has only 1"):
+            task.predict(x, ["no"], return_result=True)
+
+
+class TestMultiLabel:
+    def data(self, samples=40):
+        x = paddle.randn([samples, 4])
+        return TensorDataset([x, (x[:, :3] > 0).astype("int64")])
+
+    def task(self, folder, **options):
+        phases = {"train": self.data(), "dev": self.data(20)}
+        return hub.MultiLabelClassifierTask(
+            nn.Linear(4, 3),
+            phases,
+            config(folder, num_epoch=8, strategy=hub.DefaultStrategy(0.1)),
+            verbose=False,
+            **options,
+        )
+
+    def test_learns_and_names(self, tmp_path):
+        task = self.task(tmp_path, metrics_choices=["auc", "f1", "acc"], label_list=["a", "b", "c"])
+        scores = task.finetune_and_eval()
+        assert scores["auc"] > 0.95
+        assert task.best_score == scores["auc"]
+        x = paddle.randn([9, 4])
+        outputs = task.predict(TensorDataset([x])).numpy()
+        wanted = [[name for name, value in zip("abc", row) if value > 0] for row in outputs]
+        assert task.predict(TensorDataset([x]), return_result=True) == wanted
+
+    def test_loss_is_sigmoid_cross_entropy(self, tmp_path):
+        task = self.task(tmp_path)
+        assert task.main_metric == "auc"
+        logits, labels = np.random.randn(5, 3).astype("float32"), np.random.randint(0, 2, (5, 3))
+        p = 1 / (1 + np.exp(-logits.astype("float64")))
+        wanted = -np.mean(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+        assert task._loss(paddle.to_tensor(logits), paddle.to_tensor(labels)).item() == pytest.approx(wanted, rel=1e-6)
+
+    def test_class_numbers_as_labels_are_refused(self, tmp_path):
+        task = hub.MultiLabelClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
+        with pytest.raises(ValueError, match=r"logits of shape \[10, 2\], but the labels have shape \[10\]"):
+            task.finetune()
+
+
+class TestRegression:
+    @pytest.mark.parametrize("column", [True, False])
+    @pytest.mark.parametrize("wide", [True, False])
+    def test_shapes_with_and_without_a_last_axis_mean_the_same(self, column, wide, tmp_path):
+        x = paddle.randn([40, 4])
+        y = x.sum(-1, keepdim=True)
+        data = TensorDataset([x, y if column else y.reshape([-1])])
+        model = nn.Linear(4, 1)
+        task = hub.RegressionTask(
+            model if wide else nn.Sequential(model, nn.Flatten(0)),
+            {"train": data, "dev": data},
+            config(tmp_path, num_epoch=15, strategy=hub.DefaultStrategy(0.2)),
+            verbose=False,
+        )
+        assert task.finetune_and_eval()["spearman"] > 0.99
+        predicted = task.predict(data, return_result=True)
+        assert predicted == task.predict(data).numpy().reshape(-1).tolist()
+        wanted = np.mean((np.array(predicted) - y.numpy().reshape(-1)) ** 2)
+        assert task.eval("dev")["loss"] == pytest.approx(wanted, rel=1e-4)
+
+    def test_lowest_error_is_the_best(self, tmp_path):
+        x = paddle.randn([40, 4])
+        data = TensorDataset([x, x.sum(-1)])
+        scores = []
+        task = hub.RegressionTask(
+            nn.Linear(4, 1), {"train": data, "dev": data}, config(tmp_path), ["mse"], verbose=False
+        )
+        task.add_hook("eval_end", "a", lambda task, states: scores.append(task.current_scores["mse"]))
+        task.finetune()
+        assert task.best_score == min(scores)
+
+    def test_several_outputs(self, tmp_path):
+        x = paddle.randn([12, 4])
+        data = TensorDataset([x, x[:, :2]])
+        task = hub.RegressionTask(nn.Linear(4, 2), {"train": data}, config(tmp_path), ["mae"], verbose=False)
+        task.finetune()
+        predicted = task.predict(data, return_result=True)
+        assert np.shape(predicted) == (12, 2)
+
+    def test_other_sizes_are_refused(self, tmp_path):
+        task = hub.RegressionTask(nn.Linear(4, 2), dataset(), config(tmp_path), ["mse"], verbose=False)
+        with pytest.raises(ValueError, match=r"outputs of shape \[10, 2\], but the labels have shape \[10\]"):
+            task.finetune()
+
+
+class TestSequenceLabel:
+    tags = ("O", "B-X", "I-X")
+
+    def sentences(self, samples=30, length=6):
+        rng = np.random.RandomState(0)
+        words = rng.randint(0, 9, [samples, length])
+        labels = words % 3
+        for row, end in zip(labels, rng.randint(2, length + 1, samples)):
+            row[end:] = -100
+        return TensorDataset([words, labels])
+
+    def task(self, folder, **options):
+        model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 3))
+        phases = {"train": self.sentences(), "dev": self.sentences(10)}
+        given = config(folder, num_epoch=10, strategy=hub.DefaultStrategy(0.1))
+        return hub.SequenceLabelTask(model, phases, given, verbose=False, **options)
+
+    def test_learns_chunks_and_names_them(self, tmp_path):
+        task = self.task(tmp_path, label_list=self.tags)
+        assert list(task.learner.metrics) == ["f1", "precision", "recall"]
+        assert task.finetune_and_eval()["f1"] == 1.0
+        words = np.random.randint(0, 9, [4, 5])
+        named = task.predict(TensorDataset([words]), return_result=True)
+        assert named == [[self.tags[word % 3] for word in row] for row in words]
+
+    def test_without_names_tokens_are_counted(self, tmp_path):
+        task = self.task(tmp_path)
+        assert task.main_metric == "token_f1"
+        assert task.finetune_and_eval()["token_f1"] == 1.0
+
+    def test_padding_has_no_part_in_the_loss(self, tmp_path):
+        task = self.task(tmp_path)
+        logits, labels = np.random.randn(2, 4, 3).astype("float32"), np.array([[0, 1, -100, -100], [2, -100, 1, 0]])
+        nothing = task._loss(paddle.to_tensor(logits), paddle.full([2, 4], -100, "int64"))
+        assert nothing.item() == 0.0
+        wanted = []
+        for row, label in zip(logits.reshape(-1, 3).astype("float64"), labels.reshape(-1)):
+            if label != -100:
+                wanted.append(np.log(np.exp(row).sum()) - row[label])
+        loss = task._loss(paddle.to_tensor(logits), paddle.to_tensor(labels)).item()
+        assert loss == pytest.approx(np.mean(wanted), rel=1e-5)
+
+    def test_batches_of_different_lengths(self, tmp_path):
+        samples = [(np.full(n, 2), np.full(n, 2)) for n in (2, 2, 5, 5, 3, 3)]
+        data = paddle.io.DataLoader(hub.finetune.training.data._Indexed(samples), batch_size=2)
+        model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 3))
+        given = config(tmp_path, strategy=hub.DefaultStrategy(0.1))
+        task = hub.SequenceLabelTask(model, {"train": data, "dev": data}, given, verbose=False)
+        assert set(task.finetune_and_eval()) == {"loss", "token_f1"}
+        assert [len(row) for row in task.predict(data, return_result=True)] == [2, 2, 5, 5, 3, 3]
+
+    @pytest.mark.parametrize(
+        ("options", "kind", "message"),
+        [
+            ({"ignore_index": "pad"}, TypeError, "ignore_index must be a whole number, not 'pad'"),
+            ({"metrics_choices": ["f1"]}, ValueError, "there is no label_list"),
+            ({"label_list": ["O", "X"]}, ValueError, "'X' is none"),
+            ({"label_list": ["O", "B-X"], "num_classes": 3}, ValueError, "label_list has 2 names"),
+        ],
+    )
+    def test_errors(self, options, kind, message, tmp_path):
+        with pytest.raises(kind, match=message):
+            self.task(tmp_path, **options)
+
+    def test_a_classifiers_output_is_refused(self, tmp_path):
+        task = hub.SequenceLabelTask(net(), dataset(), config(tmp_path), verbose=False)
+        with pytest.raises(ValueError, match=r"needs \[batch, length, classes\] and \[batch, length\]"):
+            task.finetune()
+
+
+class TestOutputForms:
+    """What PaddleNLP's models return and take: tuples, dicts, keyword arguments."""
+
+    @pytest.mark.parametrize("form", ["tensor", "tuple", "dict"])
+    def test_logits_are_found(self, form, tmp_path):
+        class Model(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.words, self.head = nn.Embedding(9, 8), nn.Linear(8, 2)
+
+            def forward(self, input_ids, token_type_ids=None):
+                logits = self.head(self.words(input_ids).mean(1))
+                return {"tensor": logits, "tuple": (logits, input_ids), "dict": {"ids": input_ids, "logits": logits}}[
+                    form
+                ]
+
+        words = np.random.randint(0, 9, [20, 5])
+        samples = [{"input_ids": row, "token_type_ids": row * 0, "labels": int(row.sum() % 2)} for row in words]
+        data = hub.finetune.training.data._Indexed(samples)
+        task = hub.TextClassifierTask(
+            Model(), {"train": data, "dev": data}, config(tmp_path), ["acc", "f1"], verbose=False, label_list=["a", "b"]
+        )
+        assert set(task.finetune_and_eval()) == {"loss", "acc", "f1"}
+        assert set(task.predict(data, return_result=True)) <= {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("setup", "told"),
+    [
+        ("", "[TRAIN] step 1 / 1"),
+        ("logging.basicConfig(level=logging.INFO, format='mine %(message)s', force=True)", "mine [TRAIN] step 1 / 1"),
+        ("logging.getLogger('paddle_ftstrat').setLevel(logging.ERROR)", None),
+    ],
+    ids=["by itself", "through the user's handlers", "silenced"],
+)
+def test_log_lines_are_seen(setup, told, tmp_path):
+    script = f"""
+import logging
+import subprocess
+import sys
+import paddle_ftstrat as hub, numpy as np, paddle
+{setup}
+pairs = [(np.ones(4, "float32"), np.int64(0)), (np.zeros(4, "float32"), np.int64(1))]
+config = hub.RunConfig(log_interval=1, checkpoint_dir={str(tmp_path)!r})
+hub.ClassifierTask(paddle.nn.Linear(4, 2), {{"train": pairs}}, config).finetune()
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    output = done.stdout + done.stderr
+    assert output.count("[TRAIN] step 1 / 1") == (told is not None)
+    assert told is None or told in output

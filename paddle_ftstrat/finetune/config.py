@@ -20,9 +20,10 @@ class RunConfig:
         eval_interval: updates between evaluations on the dev data, ≥ 1.
         use_pyreader: has no meaning in dygraph; changing it warns.
         use_data_parallel: let several processes share the work when they were started together.
-        save_ckpt_interval: updates between saved checkpoints; None: none but the best model.
+        save_ckpt_interval: updates between checkpoints; None: only at the end of each epoch.
         use_cuda: True: first GPU (CPU with a warning, where there is none), False: CPU, None: Paddle's own choice.
-        checkpoint_dir: folder of the best model and the checkpoints; None: a new `ckpt_<time>` in this folder.
+        checkpoint_dir: folder of the best model and the checkpoints, from which a task with the same folder goes on;
+            None: a new `ckpt_<time>` in this folder.
         num_epoch: number of epochs, ≥ 1.
         batch_size: samples per batch, ≥ 1.
         enable_memory_optim: has no meaning in dygraph; changing it warns.
@@ -98,7 +99,7 @@ class RunConfig:
 
     @property
     def save_ckpt_interval(self) -> int | None:
-        """Updates between saved checkpoints, or None."""
+        """Updates between checkpoints, or None."""
         return self._save_ckpt_interval
 
     @property

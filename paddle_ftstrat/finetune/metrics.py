@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import paddle
-from paddle.metric import Accuracy, Metric
+from paddle.metric import Metric
 
-from paddle_ftstrat import _errors
+from paddle_ftstrat.finetune import named_metrics
+from paddle_ftstrat.finetune.named_metrics import IGNORED, LOWER_IS_BETTER, array, main_output
 
-_SKLEARN = {
-    "f1": ("f1_score", {"average": "macro"}),
-    "precision": ("precision_score", {"average": "macro", "zero_division": 0}),
-    "recall": ("recall_score", {"average": "macro", "zero_division": 0}),
-    "matthews": ("matthews_corrcoef", {}),
-}
-NAMES = ("acc", *_SKLEARN)
+__all__ = ["IGNORED", "NAMES", "Evaluation", "array", "better", "find", "main_output", "summary"]
+
+NAMES = named_metrics.names("classes")
 
 
-def find(metrics: Any) -> dict[str, Any]:
+def find(
+    metrics: Any, kind: str = "classes", label_list: Sequence[str] | None = None, ignore_index: int = IGNORED
+) -> dict[str, Any]:
     """Name → metric, for a list of names, functions and `paddle.metric.Metric` objects (or a single one).
 
     Args:
-        metrics: names of `NAMES`; functions f(predictions, labels) → number, called once with the tensors of the
-            whole evaluation; Metric objects, updated batch by batch.
+        metrics: names of `named_metrics.names(kind)`; functions f(predictions, labels) → number, called once with the
+            tensors of the whole evaluation; Metric objects, updated batch by batch.
+        kind: what the outputs are: "classes", "labels", "values" or "tokens" (see `named_metrics.make`).
+        label_list: names of the classes, for chunks of tokens.
+        ignore_index: the label of tokens that do not count.
 
     Raises:
         ValueError: an unknown name.
         TypeError: something else altogether.
-        ImportError: the metric needs scikit-learn, which is not installed.
+        ImportError: the metric needs a package that is not installed.
 
     Example:
-        >>> list(find(["acc", "matthews"]))
-        ['acc', 'matthews']
+        >>> list(find(["acc", "matthews"])), list(find("spearman", "values"))
+        (['acc', 'matthews'], ['spearman'])
     """
     if metrics is None:
         return {}
@@ -43,7 +44,7 @@ def find(metrics: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for metric in metrics:
         if isinstance(metric, str):
-            found[metric] = _named(metric)
+            found[metric] = named_metrics.make(metric, kind, label_list, ignore_index)
         elif isinstance(metric, Metric):
             name = metric.name()
             found[name if isinstance(name, str) else name[0]] = metric
@@ -52,6 +53,23 @@ def find(metrics: Any) -> dict[str, Any]:
         else:
             raise TypeError(f"a metric must be a name, a function or a paddle.metric.Metric, not {metric!r}")
     return found
+
+
+def better(name: str, value: float, best: float) -> bool:
+    """Whether a score beats the best so far: lower for the loss and errors, higher for the rest; NaN beats nothing.
+
+    Args:
+        name: the score's name.
+        value: the new score.
+        best: the best so far, NaN for none.
+
+    Example:
+        >>> better("acc", 0.9, 0.8), better("mse", 0.9, 0.8), better("acc", 0.1, float("nan"))
+        (True, False, True)
+    """
+    if best != best:
+        return value == value
+    return value < best if name in LOWER_IS_BETTER else value > best
 
 
 class Evaluation:
@@ -74,7 +92,7 @@ class Evaluation:
             self._samples += samples
         if label is None:
             return
-        output = output[0] if isinstance(output, (list, tuple)) else output
+        output = main_output(output)
         for metric in self._metrics.values():
             if isinstance(metric, Metric):
                 computed = metric.compute(output, label)
@@ -95,29 +113,6 @@ class Evaluation:
             else:
                 result[name] = float(metric(outputs, labels)) if outputs is not None else float("nan")
         return result
-
-
-def class_numbers(output: Any) -> np.ndarray:
-    """Predicted classes of logits or probabilities of shape [..., classes]."""
-    return output.numpy().argmax(-1)
-
-
-def _named(name: str) -> Metric | Callable[[Any, Any], float]:
-    if name == "acc":
-        return Accuracy(name="acc")
-    if name not in _SKLEARN:
-        raise ValueError(_errors.unknown("metric", name, NAMES))
-    try:
-        from sklearn import metrics as sklearn_metrics
-    except ImportError as error:
-        raise ImportError(f"metric {name!r} needs scikit-learn: pip install 'paddle_ftstrat[metrics]'") from error
-    function, options = _SKLEARN[name]
-
-    def score(output: Any, label: Any) -> float:
-        labels = label.numpy().reshape(-1)
-        return getattr(sklearn_metrics, function)(labels, class_numbers(output).reshape(-1), **options)
-
-    return score
 
 
 def summary(values: dict[str, float]) -> str:
