@@ -1,6 +1,7 @@
 """Migrating old scripts: what they build is equal, comments stay, what is left is said, and once is enough."""
 
 import ast
+import inspect
 import io
 import math
 import runpy
@@ -135,7 +136,9 @@ def run_under_ours(path, monkeypatch):
         patch.setattr(hub.RunConfig, "__init__", recording(hub.RunConfig))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            runpy.run_path(str(path), init_globals={"model": MagicMock()}, run_name="__main__")
+            runpy.run_path(
+                str(path), init_globals=dict.fromkeys(("model", "dataset"), MagicMock()), run_name="__main__"
+            )
     return made
 
 
@@ -326,7 +329,7 @@ class TestRunConfigAndTasks:
         result = source.migrate(
             b"import paddlehub as hub\ntask = hub.ClassifierTask(feature=f, num_classes=2, config=c)\n"
             b"task.finetune_and_eval()\nwith task.phase_guard('train'):\n    task.init_if_necessary()\n"
-            b"print(task.predict(data=data, return_result=True))\n"
+            b"print(task.predict(data=data, return_result=True, accelerate_mode=False))\n"
         )
         assert [text.split()[0] for text in texts(result.left)] == [
             "`model`",
@@ -334,7 +337,47 @@ class TestRunConfigAndTasks:
             "init_if_necessary:",
             "predict(data)",
         ]
-        assert b"print(task.predict(data=data))" in result.code
+        assert b"print(task.predict(data=data, return_result=True))" in result.code
+
+    @pytest.mark.parametrize(
+        ("task", "model"),
+        [
+            ("ClassifierTask", "logits of shape [batch, n], without a softmax"),
+            ("ImageClassifierTask", "logits of shape [batch, n], without a softmax"),
+            ("TextClassifierTask", "logits of shape [batch, n], without a softmax"),
+            ("MultiLabelClassifierTask", "logits of shape [batch, n], without a sigmoid"),
+            ("SequenceLabelTask", "logits of shape [batch, length, n], without a softmax"),
+            ("RegressionTask", "outputs of shape [batch, 1]"),
+        ],
+    )
+    def test_each_task_gets_only_what_it_takes(self, task, model):
+        given = {name: "n" if name == "num_classes" else name for name in hub_names.TASKS[task]}
+        code = ", ".join(f"{name}={value}" for name, value in given.items())
+        result = source.migrate(f"import paddlehub as hub\nt = hub.{task}({code})\n".encode())
+        call = ast.parse(result.code).body[-1].value
+        taken = inspect.signature(getattr(hub, task)).parameters
+        assert {"model", "dataset", "config"} <= {word.arg for word in call.keywords} <= set(taken)
+        assert model in result.left[0].text
+        assert any("there is no CRF" in text for text in texts(result.left)) == (task == "SequenceLabelTask")
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("task.eval()", []),
+            ("task.finetune_and_eval()", []),
+            ("states = task.finetune()", ["finetune() returns a list with one dict"]),
+            ("states = task.finetune_and_eval()", ["finetune_and_eval() returns a dict"]),
+            ("print(task.eval(phase='test', load_best_model=True))", ["eval() returns a dict"]),
+            ("if task.eval('dev')[0]: pass", ["eval() returns a dict"]),
+        ],
+    )
+    def test_what_evaluation_returns_is_said_where_it_is_read(self, line, said):
+        code = f"import paddlehub as hub\ntask = hub.ClassifierTask(feature=f, config=c)\n{line}\n"
+        result = source.migrate(code.encode())
+        assert result.code.decode().splitlines()[-1] == line
+        left = texts(result.left)[1:]
+        assert len(left) == len(said)
+        assert all(found.startswith(text) for found, text in zip(left, said))
 
     def test_the_model_is_named_with_the_head_of_its_task(self):
         by_task = {

@@ -127,5 +127,8 @@ def _module(call: cst.Call | None, head: str) -> str:
 
 
 def _dataset(name: str) -> str:
-    base = "dataset = {'train': …, 'dev': …, 'test': …}, each a paddle.io.Dataset of (input, label) samples"
+    base = (
+        "dataset = {'train': …, 'dev': …, 'test': …}, each a paddle.io.Dataset of (input, label) samples, "
+        "inputs as numpy arrays"
+    )
     return f"{base}; {name} is {_DATASETS[name]}" if name in _DATASETS else base

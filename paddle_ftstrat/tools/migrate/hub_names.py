@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 STRATEGIES = (
     "AdamWeightDecayStrategy",
@@ -88,8 +87,7 @@ def task_class(name: str) -> str | None:
     """
     from paddle_ftstrat.finetune import task
 
-    general: Any = {"ImageClassifierTask": "ClassifierTask", "TextClassifierTask": "ClassifierTask"}
-    return next((known for known in (name, general.get(name)) if known and hasattr(task, known)), None)
+    return name if hasattr(task, name) else None
 
 
 def kind(name: str) -> str | None:

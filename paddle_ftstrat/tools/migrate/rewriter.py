@@ -42,6 +42,7 @@ class Rewriter(cst.CSTTransformer):
         self._inner: set[int] = set()
         self._called: set[int] = set()
         self._aliased: set[int] = set()
+        self._unread: set[int] = set()
         self._annotations = 0
         self._head = hub_advice.head_for(hub_names.short(name) for name in facts.uses)
 
@@ -65,6 +66,10 @@ class Rewriter(cst.CSTTransformer):
     def visit_Call(self, node: cst.Call) -> None:
         """Remember that a name is called, and not just named."""
         self._called.add(id(node.func))
+
+    def visit_Expr(self, node: cst.Expr) -> None:
+        """Remember that nothing is done with the value of a statement."""
+        self._unread.add(id(node.value))
 
     def visit_Assign(self, node: cst.Assign) -> None:
         """Remember `S = hub.X`, whose calls are rewritten where they are."""
@@ -157,7 +162,7 @@ class Rewriter(cst.CSTTransformer):
         if kind == "strategy" and name == "add_scheduler":
             return strategies.add_scheduler(updated, site)
         if kind == "task":
-            return tasks.method(updated, name, site)
+            return tasks.method(updated, name, site, is_read=id(original) not in self._unread)
         if kind == "optimizer" and name == "minimize":
             self._frame.todos.append(fluid.minimize_advice(_code(original.func.value)))
         if kind == MODULE:

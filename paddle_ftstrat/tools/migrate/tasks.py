@@ -9,12 +9,21 @@ from paddle_ftstrat.tools.migrate.site import Site
 
 _FEATURES = ("feature", "token_feature")
 _DATA = ("dataset", "data_reader")
-_DROPPED = ("feed_list", "num_classes", "hidden_units", "network", "startup_program")
-_PREDICT_DROPPED = ("label_list", "load_best_model", "return_result", "accelerate_mode")
-_PREDICT_TODO = (
-    "predict(data) takes a paddle.io.Dataset or DataLoader and returns the model's outputs: "
-    "labels = outputs.argmax(-1), by way of your own list of label names"
+_DROPPED = ("feed_list", "num_classes", "hidden_units", "network", "startup_program", "max_seq_len", "add_crf")
+_CRF_TODO = (
+    "there is no CRF here: the loss is the cross entropy of each token; give loss=function(logits, labels) for another"
 )
+_PREDICT_DROPPED = ("accelerate_mode",)
+_PREDICT_TODO = (
+    "predict(data) takes a paddle.io.Dataset or DataLoader with samples as for training (several inputs need "
+    "something, 0 say, in the label's place); it returns the model's outputs, or with return_result=True the labels"
+)
+# Where a script reads what these return, it reads something else now.
+RESULTS = {
+    "finetune": "a list with one dict of results per epoch",
+    "finetune_and_eval": "a dict of the loss and the metrics by name, {'loss': …, 'acc': …}",
+    "eval": "a dict of the loss and the metrics by name, {'loss': …, 'acc': …}",
+}
 METHODS = {
     "phase_guard": "there are no phases to enter; drop this `with` and dedent its body",
     "init_if_necessary": "delete: a task is ready when it is built",
@@ -22,7 +31,6 @@ METHODS = {
     "load_checkpoint": "load what was saved: task.learner.load(name)",
     "save_inference_model": "export the model: paddle.jit.save(model, path, input_spec=[...])",
     "_calculate_metrics": "eval() returns the metrics themselves, by name",
-    "save_checkpoint": "save model and optimizer state: task.learner.save(name)",
 }
 
 
@@ -41,6 +49,8 @@ def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     given = {arg.keyword.value: arg for arg in arguments.by_name(call, hub_names.TASKS[name]).args if arg.keyword}
     site.note(f"{name}: feature, feed_list and data_reader replaced by model and dataset")
     site.todo(_model_todo(name, given))
+    if "add_crf" in given and arguments.code_of(given["add_crf"].value) != "False":
+        site.todo(_CRF_TODO)
     call = arguments.by_name(call.with_changes(func=renamed(call.func, name)), hub_names.TASKS[name])
     return _with_model(call, _dataset(site, name))
 
@@ -53,8 +63,10 @@ def renamed(node: cst.BaseExpression, name: str) -> cst.BaseExpression:
     return target if isinstance(node, cst.Name) and node.value == name else node
 
 
-def method(call: cst.Call, name: str, site: Site) -> cst.Call:
-    """A call of a task's method."""
+def method(call: cst.Call, name: str, site: Site, is_read: bool) -> cst.Call:
+    """A call of a task's method; `is_read`: the script does something with what it returns."""
+    if name in RESULTS and is_read:
+        site.todo(f"{name}() returns {RESULTS[name]}, and no run states: read the values from there")
     if name in METHODS:
         site.todo(f"{name}: {METHODS[name]}")
     elif name == "predict":
@@ -96,8 +108,10 @@ def _model_todo(name: str, given: dict[str, cst.Arg]) -> str:
     if name == "RegressionTask":
         output = "outputs of shape [batch, 1]"
     else:
-        classes = f"{arguments.code_of(given['num_classes'].value)}" if "num_classes" in given else "number of classes"
-        output = f"logits of shape [batch, {classes}], without a softmax"
+        classes = arguments.code_of(given["num_classes"].value) if "num_classes" in given else "number of classes"
+        tokens = "length, " if name == "SequenceLabelTask" else ""
+        last = "sigmoid" if name == "MultiLabelClassifierTask" else "softmax"
+        output = f"logits of shape [batch, {tokens}{classes}], without a {last}"
     text = f"`model` is the paddle.nn.Layer to train, pretrained part and head, that returns {output}"
     head = [f"{key}={arguments.code_of(given[key].value)}" for key in ("hidden_units", "network") if key in given]
     if head:
