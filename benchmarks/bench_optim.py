@@ -1,6 +1,6 @@
 """Cost of one update next to Paddle's own optimizer of the same formula, and memory over many updates.
 
-    PYTHONPATH=. python benchmarks/bench_optim.py [--rounds 30] [--steps 10000] [--out bench_optim.json]
+    PYTHONPATH=. python benchmarks/bench_optim.py [--quick] [--rounds 30] [--steps 10000]
 
 192 tensors, 0.6 million values. Both optimizers run in turn, in one process; the ratio is the median of each
 round's. Times are of the process, on one thread, so that other load does not count.
@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import paddle
-from common import resident
+from common import report, resident
 
 from paddle_ftstrat.optim import adam, custom, lr_scheduler, optimizers, rules
 
@@ -144,30 +141,26 @@ def growth(make, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds and steps: a smoke test")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--steps", type=int, default=10000)
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    rounds, steps = (3, 200) if options.quick else (options.rounds, options.steps)
     paddle.seed(0)
-    report = {
-        "paddle": paddle.__version__,
-        "python": platform.python_version(),
+    results = {
         "tensors": len(SHAPES),
         "values": sum(paddle.to_tensor(shape).prod().item() for shape in SHAPES),
-        "step": {name: compare(*makers, options.rounds) for name, makers in pairs().items()},
+        "step": {name: compare(*makers, rounds) for name, makers in pairs().items()},
         "growth_mib": {
-            "steps": options.steps,
-            "SGD": growth(lambda p: optimizers.SGD(p, 1e-3, momentum=0.9), options.steps),
-            "Adam": growth(lambda p: adam.Adam(p, 1e-3), options.steps),
-            "LAMB": growth(lambda p: adam.LAMB(p, 1e-3, weight_decay=0.01), options.steps),
-            "Lion": growth(lambda p: rules.Lion(1e-3, parameters=p), options.steps),
+            "steps": steps,
+            "SGD": growth(lambda p: optimizers.SGD(p, 1e-3, momentum=0.9), steps),
+            "Adam": growth(lambda p: adam.Adam(p, 1e-3), steps),
+            "LAMB": growth(lambda p: adam.LAMB(p, 1e-3, weight_decay=0.01), steps),
+            "Lion": growth(lambda p: rules.Lion(1e-3, parameters=p), steps),
         },
     }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    report("quick_optim" if options.quick else "optim", results)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """Curves and schedules: array evaluation, single evaluation, and `CurveLR.step()` against Paddle's NoamDecay.
 
-Run `python benchmarks/bench_schedules.py [--out results.json]`; the last line says whether the two bounds hold: 10⁶
-values as an array in less than 0.5 s, and a step that costs no more than NoamDecay's in the same run.
+    PYTHONPATH=. python benchmarks/bench_schedules.py [--quick]
+
+`holds` says whether the two bounds do: 10⁶ values as an array in less than 0.5 s, and a step that costs no more than
+NoamDecay's in the same run.
 """
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 import time
 
 import numpy as np
-import paddle
+from common import report
 from paddle.optimizer.lr import NoamDecay
 
 from paddle_ftstrat.schedules import torch_curves
@@ -74,14 +74,14 @@ def per_step(scheduler):
     return (time.perf_counter() - begin) / STEPS
 
 
-def measure(curve):
+def measure(curve, rounds):
     t = np.arange(N, dtype=np.float64)
     row = {"array_s": min(seconds(curve, t) for _ in range(3))}
     row["single_ns"] = 1e9 * min(seconds(lambda: [curve(t) for t in range(STEPS)]) for _ in range(5)) / STEPS
     if np.ndim(curve(0)) == 0:
         ours, noam = CurveLR(curve), NoamDecay(d_model=64, warmup_steps=4000)
         # Alternating rounds see the same load of the machine; the median of their ratios is what is judged.
-        pairs = [(per_step(ours), per_step(noam)) for _ in range(ROUNDS)]
+        pairs = [(per_step(ours), per_step(noam)) for _ in range(rounds)]
         row["step_ns"] = 1e9 * min(mine for mine, _ in pairs)
         row["noam_step_ns"] = 1e9 * min(theirs for _, theirs in pairs)
         row["step_ratio"] = statistics.median(mine / theirs for mine, theirs in pairs)
@@ -89,28 +89,21 @@ def measure(curve):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", help="write the results to this JSON file")
-    options = parser.parse_args()
-    rows = {}
-    for name, curve in curves().items():
-        rows[name] = measure(curve)
-        print(f"{name:22}" + "  ".join(f"{key} {value:.4g}" for key, value in rows[name].items()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds: a smoke test")
+    quick = parser.parse_args().quick
+    rows = {name: measure(curve, 2 if quick else ROUNDS) for name, curve in curves().items()}
+    slowest = max(row["array_s"] for row in rows.values())
+    highest = max(row.get("step_ratio", 0.0) for row in rows.values())
     result = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "paddle": paddle.__version__,
         "values_per_array": N,
-        "slowest_array_s": max(row["array_s"] for row in rows.values()),
-        "highest_step_ratio": max(row.get("step_ratio", 0.0) for row in rows.values()),
+        "slowest_array_s": slowest,
+        "highest_step_ratio": highest,
+        "holds": slowest < 0.5 and highest <= 1.0,
         "curves": rows,
     }
-    result["holds"] = result["slowest_array_s"] < 0.5 and result["highest_step_ratio"] <= 1.0
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump(result, file, indent=1)
-    print(json.dumps({key: value for key, value in result.items() if key != "curves"}))
-    return 0 if result["holds"] else 1
+    report("quick_schedules" if quick else "schedules", result)
+    return 0 if quick or result["holds"] else 1
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Both are measured in this run, in processes of their own, alternately; only their ratios mean something.
 
-    python benchmarks/bench_transfer.py [-o result.json]
+    PYTHONPATH=. python benchmarks/bench_transfer.py [--quick] [--rounds 5]
 """
 
 import argparse
@@ -17,14 +17,15 @@ import time
 from pathlib import Path
 
 HIDDEN, LAYERS, VOCABULARY = 768, 12, 30522  # BERT base
+QUICK_LAYERS = 1
 LIMITS = {"extra_memory_of_file": 0.3, "time_of_numpy_load": 1.3}
 
 
-def build():
-    """A model of BERT base's size: an embedding and encoder layers."""
+def build(layers):
+    """A model of BERT base's size, with its 12 layers: an embedding and encoder layers."""
     from paddle import nn
 
-    blocks = [nn.TransformerEncoderLayer(HIDDEN, 12, 4 * HIDDEN) for _ in range(LAYERS)]
+    blocks = [nn.TransformerEncoderLayer(HIDDEN, 12, 4 * HIDDEN) for _ in range(layers)]
     return nn.Sequential(nn.Embedding(VOCABULARY, HIDDEN), nn.Embedding(512, HIDDEN), *blocks)
 
 
@@ -53,36 +54,36 @@ class Peak(threading.Thread):
         return max(self.value, resident()) - self.start_value
 
 
-def load_ours(path):
+def load_ours(path, layers):
     from paddle_ftstrat.transfer import load_pretrained
 
-    model = build()
+    model = build(layers)
     return lambda: load_pretrained(model, path, strict=True)
 
 
-def load_numpy(path):
+def load_numpy(path, layers):
     from safetensors.numpy import load_file
 
     return lambda: load_file(path)
 
 
-def load_paddle(path):
+def load_paddle(path, layers):
     """What one writes without this library: read, then set_state_dict."""
     try:
         from safetensors.paddle import load_file
     except AttributeError:  # it needs dtypes that paddlepaddle 2.6 does not have
         from safetensors.numpy import load_file
 
-    model = build()
+    model = build(layers)
     return lambda: model.set_state_dict(load_file(path))
 
 
 HOW = {"ours": load_ours, "numpy": load_numpy, "paddle": load_paddle}
 
 
-def measure(how, path, with_memory):
+def measure(how, path, layers, with_memory):
     """Seconds and extra bytes of one load; watching memory takes time of its own, so only one of both counts."""
-    load = HOW[how](path)
+    load = HOW[how](path, layers)
     peak = Peak()
     if with_memory:
         peak.start()
@@ -92,26 +93,27 @@ def measure(how, path, with_memory):
     print(json.dumps({"seconds": seconds, "extra": peak.extra() if with_memory else None, "done": result is not None}))
 
 
-def spawn(how, path, with_memory):
-    command = [sys.executable, __file__, "--measure", how, "--path", str(path)] + ["--memory"] * with_memory
+def spawn(how, path, layers, with_memory):
+    command = [sys.executable, __file__, "--measure", how, "--path", str(path), "--layers", str(layers)]
+    command += ["--memory"] * with_memory
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(out.splitlines()[-1])
 
 
-def compare(rounds):
+def compare(rounds, layers):
     from paddle_ftstrat.transfer import save_pretrained
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        model = build()
+        model = build(layers)
         save_pretrained(model, path)
         size = path.stat().st_size
-        spawn("numpy", path, False)  # the file is in the page cache from here on, for all alike
+        spawn("numpy", path, layers, False)  # the file is in the page cache from here on, for all alike
         seconds = {how: [] for how in HOW}
         for _ in range(rounds):
             for how in HOW:
-                seconds[how].append(spawn(how, path, False)["seconds"])
-        extra = {how: spawn(how, path, True)["extra"] for how in HOW}
+                seconds[how].append(spawn(how, path, layers, False)["seconds"])
+        extra = {how: spawn(how, path, layers, True)["extra"] for how in HOW}
     best = {how: min(values) for how, values in seconds.items()}
     return {
         "parameters": sum(param.size for param in model.parameters()),
@@ -128,21 +130,24 @@ def compare(rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--out", type=Path, help="file for the result")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small model and one round: a smoke test")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--measure", choices=HOW, help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
+    parser.add_argument("--layers", type=int, default=LAYERS, help=argparse.SUPPRESS)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        measure(args.measure, args.path, args.memory)
-        return
-    text = json.dumps(compare(args.rounds), indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+        measure(args.measure, args.path, args.layers, args.memory)
+        return 0
+    # Only here: what this brings along would count as memory of the processes that measure.
+    from common import report
+
+    results = compare(1, QUICK_LAYERS) if args.quick else compare(args.rounds, LAYERS)
+    report("quick_transfer" if args.quick else "transfer", results)
+    return 0 if args.quick or results["holds"] else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

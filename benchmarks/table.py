@@ -1,0 +1,212 @@
+"""The table of docs/performance.md, and the overview picture, from the JSON files of benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS
+
+ROOT = Path(__file__).parent.parent
+PAGES = {"en": ROOT / "docs/performance.md", "zh": ROOT / "docs/zh/performance.md"}
+BEGIN, END = "<!-- table: python -m benchmarks --table -->", "<!-- end of table -->"
+HEADS = {"en": ("what", "must hold", "script"), "zh": ("内容", "要求", "脚本")}
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: the figure at `key` of the results of a benchmark, held against what must hold.
+
+    Args:
+        en: what the figure is.
+        zh: the same in Chinese.
+        benchmark: the benchmark's name, as in bench_NAME.py.
+        key: keys and indices that lead to the figure.
+        bound: what the figure may be at most, or at least where `more` is set; None: there is no bound.
+        unit: written after the figure.
+        more: whether more is better.
+    """
+
+    en: str
+    zh: str
+    benchmark: str
+    key: Sequence[str | int]
+    bound: float | None = None
+    unit: str = " ×"
+    more: bool = False
+
+    def value(self, version: str) -> float | None:
+        """The figure measured on a Paddle version, None where it was not."""
+        path = RESULTS / f"{self.benchmark}-{version}.json"
+        found: Any = json.loads(path.read_text()) if path.exists() else None
+        for key in self.key:
+            try:
+                found = found[key]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return found
+
+    def cell(self, version: str) -> str:
+        """The figure as the table shows it; bold where it keeps a bound."""
+        value = self.value(version)
+        if value is None:
+            return MISSING
+        text = f"{value:.3g}{self.unit}"
+        if self.bound is None:
+            return text
+        held = value >= self.bound if self.more else value <= self.bound
+        return f"**{text}**" if held else f"{text} ✗"
+
+    def limit(self) -> str:
+        """The bound as the table shows it."""
+        if self.bound is None:
+            return ""
+        return f"{'≥' if self.more else '≤'} {self.bound:g}{self.unit}"
+
+
+def _loop(kind: str, case: str) -> tuple[str, ...]:
+    return (kind, "times_faster_than", case)
+
+
+ROWS = (
+    Row(
+        "whole step of ResNet-18 (batch 16, 64×64), full strategy: times faster than Paddle's AdamW as it comes",
+        "ResNet-18（批大小 16，64×64）完整策略的一整步：比开箱即用的 Paddle AdamW 快多少倍",
+        "loop", _loop("resnet18", "paddle"), 1.6, more=True,
+    ),
+    Row(
+        "the same, times faster than Paddle's AdamW under OMP_NUM_THREADS=2",
+        "同上，比 OMP_NUM_THREADS=2 下的 Paddle AdamW 快多少倍",
+        "loop", _loop("resnet18", "paddle_all_threads"), 3.0, more=True,
+    ),
+    Row(
+        "the same, times faster than the same strategy on one thread",
+        "同上，比单线程下的同一策略快多少倍",
+        "loop", _loop("resnet18", "ours_one_thread"), more=True,
+    ),
+    Row(
+        "whole step of a 4-layer transformer (h=256), full strategy: times faster than Paddle's AdamW as it comes",
+        "4 层 transformer（h=256）完整策略的一整步：比开箱即用的 Paddle AdamW 快多少倍",
+        "loop", _loop("transformer", "paddle"), 1.35, more=True,
+    ),
+    Row(
+        "the same, times faster than Paddle's AdamW under OMP_NUM_THREADS=2",
+        "同上，比 OMP_NUM_THREADS=2 下的 Paddle AdamW 快多少倍",
+        "loop", _loop("transformer", "paddle_all_threads"), more=True,
+    ),
+    Row(
+        "`Learner.fit` over a loop by hand, ResNet-18, 32×32, batch 32, equal threads",
+        "`Learner.fit` 与手写循环之比，ResNet-18，32×32，批大小 32，线程数相同",
+        "loop", ("learner", "ratio"), 1.05,
+    ),
+    Row(
+        "`run.step()` without fusing over the same Paddle calls by hand: Adam, 192 tensors, 0.6 M values",
+        "不融合的 `run.step()` 与手写的同样 Paddle 调用之比：Adam，192 个张量，60 万个数值",
+        "step", ("step_plain_adam", "ratio"),
+    ),
+    Row(
+        "the same with global-norm clip, L2SP and decoupled decay",
+        "同上，加全局范数裁剪、L2SP 和解耦衰减",
+        "step", ("step_clip_l2sp_decay", "ratio"),
+    ),
+    Row("`bind()` of 200 tensors, 110 M values", "对 200 个张量、1.1 亿个数值执行 `bind()`",
+        "step", ("bind", "bind_s"), unit=" s"),
+    Row("memory that L2SP adds, over the weights", "L2SP 增加的内存与权重之比",
+        "step", ("bind", "l2sp_memory_over_weights")),
+    Row(
+        "`lr_scheduler.step()` over Paddle's `NoamDecay.step()`, the dearest curve",
+        "`lr_scheduler.step()` 与 Paddle 的 `NoamDecay.step()` 之比，最贵的曲线",
+        "schedules", ("highest_step_ratio",), 1.0,
+    ),
+    Row("10⁶ values of a curve as an array, the slowest", "一次以数组求一条曲线的 10⁶ 个值，最慢的曲线",
+        "schedules", ("slowest_array_s",), 0.5, unit=" s"),
+    Row(
+        "step with the lower 2/3 of a 6-layer transformer frozen, over forward + 1/3 backward",
+        "冻结 6 层 transformer 下面 2/3 时的一步，与「前向 + 1/3 反向」之比",
+        "freeze", ("lower_two_thirds_of_transformer", "to_forward_and_third_of_backward"), 1.03,
+    ),
+    Row(
+        "first of three unfreezing phases, transformer: peak memory over that of the last",
+        "三个解冻阶段中的第一个，transformer：峰值内存与最后阶段之比",
+        "freeze", ("phases", "transformer", "phases", 0, "memory"), 0.5,
+    ),
+    Row(
+        "first of three unfreezing phases, ResNet-18: peak memory over that of the last",
+        "三个解冻阶段中的第一个，ResNet-18：峰值内存与最后阶段之比",
+        "freeze", ("phases", "resnet18", "phases", 0, "memory"), 0.75,
+    ),
+    Row(
+        "epoch with kept features of the frozen layers, over an epoch of the trainable third alone",
+        "使用冻结层缓存特征的一轮，与只训练那三分之一层的一轮之比",
+        "features",
+        ("cached_to_third_alone",),
+        1.1,
+    ),
+    Row(
+        "loading 109 M parameters from safetensors: time over reading the file with numpy",
+        "从 safetensors 加载 1.09 亿个参数：耗时与用 numpy 读该文件之比",
+        "transfer", ("time_of_numpy_load",), 1.3,
+    ),
+)  # fmt: skip
+
+
+def versions() -> list[str]:
+    """The Paddle versions that there are results of, oldest first."""
+    found = {path.stem.rpartition("-")[2] for path in RESULTS.glob("[!q]*-*.json")}
+    return sorted(found, key=lambda version: [int(part) if part.isdigit() else 0 for part in version.split(".")])
+
+
+def markdown(language: str) -> str:
+    """The table in a language."""
+    what, bound, script = HEADS[language]
+    columns = versions()
+    lines = [
+        f"| {what} | {bound} | {' | '.join(columns)} | {script} |",
+        "|---" * (len(columns) + 3) + "|",
+    ]
+    for row in ROWS:
+        cells = " | ".join(row.cell(version) for version in columns)
+        lines.append(f"| {getattr(row, language)} | {row.limit()} | {cells} | `bench_{row.benchmark}.py` |")
+    text = "\n".join(lines)
+    return text.replace(" ×", " 倍") if language == "zh" else text
+
+
+def refresh() -> None:
+    """Write the tables between the markers of both pages."""
+    for language, page in PAGES.items():
+        before, _, rest = page.read_text("utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        page.write_text(f"{before}{BEGIN}\n\n{markdown(language)}\n\n{END}{after}", "utf-8")
+
+
+def draw(version: str, path: Path) -> None:
+    """A picture of all figures that have a bound: how far within it or beyond it they are."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    bounded = [(row, row.value(version)) for row in ROWS if row.bound is not None]
+    shown = [(row, value) for row, value in bounded if value]
+    figure, axes = pyplot.subplots(figsize=(13, 1.2 + 0.42 * len(shown)), layout="constrained")
+    for place, (row, value) in enumerate(reversed(shown)):
+        margin = _margin(row)(value)
+        axes.barh(place, margin - 1, left=1, color="tab:green" if margin >= 1 else "tab:red")
+        axes.text(margin, place, f" {value:.3g}{row.unit} ({row.limit()})", va="center", fontsize=8)
+    axes.set_yticks(range(len(shown)), [row.en for row, _ in reversed(shown)], fontsize=8)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.margins(x=0.25)
+    axes.set_xlabel("times better than what must hold (log)")
+    axes.set_title(f"paddlepaddle {version}")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _margin(row: Row) -> Callable[[float], float]:
+    """Figure → how many times better than its bound it is."""
+    return (lambda value: value / row.bound) if row.more else (lambda value: row.bound / value)

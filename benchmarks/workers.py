@@ -1,0 +1,113 @@
+"""Steps measured in processes of their own that take turns, each with its own environment.
+
+A thread count has to stand in the environment before Paddle is imported, so what differs in it cannot share a process.
+The processes stay alive and measure in turn, so that all of them see the same machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+# A process whose threads have just worked goes on spinning for 200 ms.
+PAUSE = 0.3
+
+
+def busy_ticks() -> int:
+    """Ticks in which some processor of the machine worked, for any process."""
+    values = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return sum(values[:8]) - values[3] - values[4]
+
+
+class OtherLoad:
+    """How many processors other processes kept busy since this was made."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def processors(self) -> float:
+        """The mean number."""
+        passed = [now - before for now, before in zip(self._now(), self._before)]
+        return (passed[0] / os.sysconf("SC_CLK_TCK") - passed[1]) / passed[2]
+
+    def _now(self) -> tuple[float, float, float]:
+        own = os.times()
+        return busy_ticks(), own.user + own.system, time.perf_counter()
+
+
+class Worker:
+    """A process that runs `script --worker NAME ARGUMENTS…` and measures once per line that it is sent."""
+
+    def __init__(self, script: str, name: str, arguments: list[str], environment: Mapping[str, str]) -> None:
+        inherited = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        self._process = subprocess.Popen(
+            [sys.executable, script, "--worker", name, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**inherited, "PYTHONWARNINGS": "ignore", **environment},
+        )
+        self.name = name
+
+    def measure(self) -> dict[str, float]:
+        """What the process measured in one turn.
+
+        Raises:
+            RuntimeError: the process ended.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise RuntimeError(f"the process of {self.name} ended; what it said stands above")
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(step: Callable[[], Any], steps: int) -> None:
+    """Measure `steps` calls for each line of the standard input; the first call is not counted."""
+    for _ in range(2):
+        step()
+    for _ in sys.stdin:
+        step()
+        load, seconds = OtherLoad(), []
+        for _ in range(steps):
+            started = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - started)
+        print(json.dumps({"seconds": statistics.median(seconds), "load": load.processors()}), flush=True)
+
+
+def alternate(workers: list[Worker], rounds: int) -> dict[str, dict[str, float]]:
+    """Measure all workers in turn; the median over the rounds, and the other load that they met."""
+    turns: dict[str, list[dict[str, float]]] = {worker.name: [] for worker in workers}
+    try:
+        for _ in range(rounds):
+            for worker in workers:
+                time.sleep(PAUSE)
+                turns[worker.name].append(worker.measure())
+    finally:
+        for worker in workers:
+            worker.close()
+    return {
+        name: {
+            "step_ms": round(1e3 * statistics.median(turn["seconds"] for turn in measured), 2),
+            "best_ms": round(1e3 * min(turn["seconds"] for turn in measured), 2),
+            "processors_busy_elsewhere": round(statistics.median(turn["load"] for turn in measured), 2),
+        }
+        for name, measured in turns.items()
+    }
