@@ -591,3 +591,17 @@ def test_memory_that_is_shared_is_found(written, read):
         begin, size = (np.array(column, np.int64) for column in zip(*read))
         meets = bool(set.union(*bytes_of(written)) & set.union(*bytes_of(read)))
         assert layout.touches(begin, begin + size, starts[order], ends[order]) == meets
+
+
+def test_paddle_imported_first_takes_no_process_down():
+    """On 2.6 that may break the process's zlib, which numba unpacks with."""
+    script = """
+import paddle
+import paddle_ftstrat as hub
+model = paddle.nn.Linear(300, 300)
+run = hub.DefaultStrategy(0.1, "adam").bind(model)
+model(paddle.ones([2, 300])).sum().backward()
+print("updated:", run.step())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120)
+    assert "updated: True" in done.stdout, done.stderr

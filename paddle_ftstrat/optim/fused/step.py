@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 
-from paddle_ftstrat import _errors, threads
+from paddle_ftstrat import _compat, _errors, threads
 from paddle_ftstrat._compat import pointers, updates
 from paddle_ftstrat.optim.decay import Decoupled
 from paddle_ftstrat.optim.fused import blocked, layout, pool
@@ -244,6 +244,13 @@ def without_numba(optimizer: Any) -> None:
 
 def _kernels(rule: str) -> Any:
     """The passes in machine code, made ready; those in numpy where numba is not installed or fails."""
+    if not _compat.compression_works():
+        warnings.warn(
+            "the fused update goes without numba, which unpacks what it keeps on disk: Paddle 2.6, imported before "
+            "paddle_ftstrat, has broken this process's zlib; import paddle_ftstrat first",
+            stacklevel=4,
+        )
+        return blocked
     try:
         from paddle_ftstrat.optim.fused import compiled
 
