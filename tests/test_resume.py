@@ -216,6 +216,20 @@ class TestLength:
         with pytest.raises(ValueError, match="has 3 epochs behind it, this fit only 2"):
             self.lrs(tmp_path, "extend", 4, second=2, at=17)
 
+    def test_after_the_error_the_checkpoint_is_still_there(self, tmp_path):
+        pairs = [(np.ones(2, "float32"), np.float32(1.0)) for _ in range(10)]
+
+        def build():
+            return hub.Learner(nn.Linear(2, 1), pairs, batch_size=2, progress=False, checkpoints=tmp_path)
+
+        build().fit(2, 0.1)
+        again = build()
+        for _ in range(2):
+            with pytest.raises(ValueError, match="2 epochs, this one has 4"):
+                again.fit(4, 0.1)
+        assert [row["epoch"] for row in again.fit(2, 0.1)] == [1, 2]
+        assert len(again.recorder.losses) == 10
+
     def test_an_unknown_choice_is_refused(self):
         with pytest.raises(ValueError, match="extend"):
             hub.Checkpoints("x", on_length_change="extent")
@@ -231,6 +245,26 @@ def test_the_best_and_the_newest_can_be_loaded(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert learner.validate()["loss"] == pytest.approx(min(losses), abs=1e-6) or hasattr(hub, "EMA")
+
+
+def test_every_update_that_is_due_is_saved_in_later_fits_too(tmp_path):
+    pairs = [(np.ones(2, "float32"), np.float32(1.0)) for _ in range(30)]
+    learner = hub.Learner(
+        nn.Linear(2, 1), pairs, batch_size=2, progress=False, checkpoints=hub.Checkpoints(tmp_path, every=5, keep=9)
+    )
+    learner.fit(1, 0.1)
+    learner.fit(1, 0.1)
+    found = sorted(int(folder.name.removeprefix("step_")) for folder in tmp_path.glob("step_*"))
+    assert found == [5, 10, 15, 20, 25, 30]
+
+
+def test_an_unknown_value_to_monitor_is_refused_before_the_first_update(tmp_path):
+    pairs = [(np.ones(2, "float32"), np.float32(1.0)) for _ in range(4)]
+    checkpoints = hub.Checkpoints(tmp_path, monitor="valid_los")
+    learner = hub.Learner(nn.Linear(2, 1), pairs, pairs, progress=False, checkpoints=checkpoints)
+    with pytest.raises(ValueError, match="valid_loss"):
+        learner.fit(1, 0.1)
+    assert learner.recorder.losses == []
 
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(tmp_path):

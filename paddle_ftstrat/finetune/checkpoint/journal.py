@@ -112,6 +112,8 @@ class Journal:
             ValueError: the checkpoint is one of another training; the differences are listed.
         """
         number = len(self._fits)
+        if self.settings is not None and self.settings.monitor is not None:
+            _errors.check_keys("value to monitor", [self.settings.monitor], learner.value_names())
         self._find()
         seed = parallel.gather_facts(rng.draw_seed(), self._who)[0]
         fresh = Start(
@@ -123,9 +125,10 @@ class Journal:
             self._fits.append({"about": dict(about), "results": [len(learner.recorder.values), None], "done": False})
             return fresh
         self._check(learner, about, before[number])
-        self._fits.append({**before[number], "about": dict(about)})
+        entry = {**before[number], "about": dict(about)}
         same_length = before[number]["about"][fingerprint.LENGTH] == about[fingerprint.LENGTH]
-        if before[number]["done"] and same_length:
+        if entry["done"] and same_length:
+            self._fits.append(entry)
             return self._pass_over(learner, fresh, last=number + 1 == len(before))
         if number + 1 < len(before):
             raise ValueError(
@@ -133,7 +136,9 @@ class Journal:
                 f"{before[number]['about'][fingerprint.LENGTH]} epochs, and later ones have built on it: it cannot "
                 f"become one of {about[fingerprint.LENGTH]}"
             )
-        return self._go_on(learner, about, updates)
+        start = self._go_on(learner, about, updates)
+        self._fits.append({**entry, "done": False})
+        return start
 
     def restore(self, learner: Learner, run: Binding) -> None:
         """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
@@ -174,7 +179,7 @@ class Journal:
         every = None if self.settings is None else self.settings.every
         if state.batch_number % learner.accumulate and state.batch_number != state.batches:
             return
-        due = every and state.step and state.step % every == 0 and state.step != self._saved_at
+        due = every and state.step and state.step % every == 0 and len(learner.recorder.losses) != self._saved_at
         if due or self._asked_for:
             self._save(learner, run, state.position)
 
@@ -266,15 +271,14 @@ class Journal:
         return replace(fresh, finished=True)
 
     def _go_on(self, learner: Learner, about: Mapping[str, Any], updates: int) -> Start:
-        found, self._found = self._found, None
-        facts = found.facts
+        found, facts = self._found, self._found.facts
         position = contents.position_of(found, learner)
         span = Span(**facts["span"])
         n_epoch, was = about[fingerprint.LENGTH], facts["fits"][-1]["about"][fingerprint.LENGTH]
         if n_epoch != was:
             span = self._changed_span(span, position, n_epoch, was, updates, found.path)
-            self._fits[-1].update(done=False)
-        self._resuming = found
+        # Only now: after an error the checkpoint is still the one to go on from.
+        self._resuming, self._found = found, None
         return Start(position, span, facts["seed"])
 
     def _changed_span(self, span: Span, position: Position, n_epoch: int, was: int, updates: int, path: Path) -> Span:
@@ -298,8 +302,6 @@ class Journal:
         """Note whether the epoch that has just ended is the best so far."""
         values = learner.recorder.values[-1]
         name = self.settings.monitor or ("valid_loss" if "valid_loss" in values else "train_loss")
-        if name not in values:
-            raise ValueError("monitor: " + _errors.unknown("value", name, values))
         score = values[name] if "loss" in name or "error" in name else -values[name]
         if self._best is None or score < self._best:
             self._best, self._best_at = score, len(learner.recorder.losses)
@@ -307,7 +309,7 @@ class Journal:
     def _save(self, learner: Learner, run: Binding, position: Position) -> None:
         state, updates = learner.state, len(learner.recorder.losses)
         hosts = parallel.gather_facts({"now": rng.host_state(), "epoch": state.epoch_host}, self._who)
-        self._saved_at, self._asked_for = state.step, False
+        self._saved_at, self._asked_for = updates, False
         if not self._who.first:
             return
         parts, facts = contents.collect(learner, run)
