@@ -34,17 +34,24 @@ def killed_and_resumed(tmp_path, kills, seed=0, every=2, pace=0.02):
     # 60 updates: each process is killed a few updates after it has got going.
     points = sorted(draw.sample(range(1, 60), min(kills, 59)) + draw.choices(range(1, 60), k=max(0, kills - 59)))
     progress, inside = Path(f"{result}.progress"), 0
-    for point in points:
+    for number, point in enumerate(points):
         progress.unlink(missing_ok=True)
         process = start(folder, result, every, pace)
         while process.poll() is None and int(progress.read_text() or 0 if progress.exists() else 0) < point:
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.03))
+        while number % 3 == 0 and process.poll() is None and not _is_saving(folder):
+            # Every third waits for a checkpoint that is being written.
+            time.sleep(0.0002)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        inside += any(path.name.startswith(".") for path in folder.iterdir()) if folder.exists() else 0
+        inside += _is_saving(folder)
     finish(start(folder, result, every, pace=0))
     return dict(np.load(result)), inside
+
+
+def _is_saving(folder):
+    return folder.exists() and any(path.name.startswith(".") for path in folder.iterdir())
 
 
 def unbroken(tmp_path, every=2):
