@@ -22,7 +22,7 @@ class RegressionTask(BaseTask):
         config: the RunConfig.
         metrics_choices: `spearman` (the default) or `pearson` correlation, `mse`, `mae`, `r2`, functions or Metrics;
             the first chooses the best model, of `mse` and `mae` the lowest.
-        loss, verbose, tune, head, head_factor, batch_norm, label_list, cbs, **bind_options: see `BaseTask`.
+        loss, verbose, label_list, cbs, **options: see `BaseTask`.
 
     Raises:
         ValueError, TypeError: see `BaseTask`; at the first batch, outputs and labels of different numbers of entries.
