@@ -143,6 +143,11 @@ class ProgressCallback(Callback):
             self._bar = None
 
 
+def mode_of(monitor: str) -> str:
+    """Whether a value of the epoch results is better when lower ("min": losses and errors) or higher ("max")."""
+    return "min" if "loss" in monitor or "error" in monitor else "max"
+
+
 class TrackerCallback(Callback):
     """Watches one value of the epoch results and knows whether it got better.
 
@@ -159,7 +164,7 @@ class TrackerCallback(Callback):
         if mode not in (None, "min", "max"):
             raise ValueError(_errors.unknown("mode", mode, ["min", "max"]))
         self.monitor = monitor
-        self.mode = mode or ("min" if "loss" in monitor or "error" in monitor else "max")
+        self.mode = mode or mode_of(monitor)
         self.min_delta = _errors.check_number("min_delta", min_delta, minimum=0)
         self._resumed: Mapping[str, Any] | None = None
         self.restart()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,9 +69,6 @@ def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
     names = {name: key for key in saved.parts["trace"] if (name := key.removeprefix("hps::")) != key}
     learner.recorder.hps = {name: saved.parts["trace"][key].numpy().tolist() for name, key in names.items()}
     learner.precision.set_state_dict(saved.facts["precision"])
-    sampler = data.own_sampler(learner.train)
-    if sampler is not None:
-        sampler.seed = saved.facts["data"]["seed"]
     states = _joined(saved.facts["callbacks"], saved.parts["callbacks"])
     there = _stateful(learner)
     lines = fingerprint.differences({"callbacks": sorted(states)}, {"callbacks": sorted(there)})
@@ -83,9 +81,6 @@ def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
 def restore_finished(learner: Learner, saved: Checkpoint) -> None:
     """Give a Learner what a finished fit left: weights, records, and the optimizer that its later fits go on with."""
     _restore_learner(learner, saved)
-    sampler = data.own_sampler(learner.train)
-    if sampler is not None:
-        sampler.seed = saved.facts["data"]["seed"]
     if saved.facts["own"]:
         run = learner.own.run()
         bound = saved.facts["run"]
@@ -112,7 +107,7 @@ def position_of(saved: Checkpoint, learner: Learner) -> Position:
     if sampler is None or not position.batch:
         return position
     samples = min(position.batch * together, sampler.length)
-    return Position(position.epoch, -(-samples // (sampler.batch_size * sampler.ranks.world)), *_rest(position))
+    return replace(position, batch=-(-samples // (sampler.batch_size * sampler.ranks.world)))
 
 
 def of_rank(saved: Checkpoint, who: Ranks) -> dict[str, Any]:
@@ -140,10 +135,6 @@ def warn_of_environment(saved: Checkpoint, learner: Learner) -> None:
         )
 
 
-def _rest(position: Position) -> tuple[int, int | None]:
-    return position.step, position.losses
-
-
 def _restore_binding(run: Binding, saved: Checkpoint, curve_step: int) -> None:
     optimizer = tensor_file.unflatten("", saved.parts["optimizer"])
     state = {**saved.facts["run"], "optimizer": optimizer, "anchors": saved.parts["anchors"]}
@@ -158,6 +149,9 @@ def _restore_learner(learner: Learner, saved: Checkpoint) -> None:
     for name in _TRACE:
         setattr(recorder, name, saved.parts["trace"][name].numpy().tolist())
     recorder.values, recorder.ends, recorder.average = facts["values"], facts["ends"], facts["average"]
+    sampler = data.own_sampler(learner.train)
+    if sampler is not None:
+        sampler.seed = saved.facts["data"]["seed"]
 
 
 def _stateful(learner: Learner) -> dict[str, Any]:

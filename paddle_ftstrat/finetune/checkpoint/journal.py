@@ -11,6 +11,7 @@ import paddle
 from tqdm.auto import tqdm
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.finetune.callbacks import mode_of
 from paddle_ftstrat.finetune.checkpoint import contents, fingerprint
 from paddle_ftstrat.finetune.checkpoint.store import Checkpoint, Store
 from paddle_ftstrat.finetune.training import data, parallel, rng
@@ -302,7 +303,7 @@ class Journal:
         """Note whether the epoch that has just ended is the best so far."""
         values = learner.recorder.values[-1]
         name = self.settings.monitor or ("valid_loss" if "valid_loss" in values else "train_loss")
-        score = values[name] if "loss" in name or "error" in name else -values[name]
+        score = values[name] if mode_of(name) == "min" else -values[name]
         if self._best is None or score < self._best:
             self._best, self._best_at = score, len(learner.recorder.losses)
 
