@@ -55,6 +55,7 @@ def bind(
     weights = select.named_weights(model)
     if not weights:
         raise ValueError("the model has no parameters to train")
+    threads.take_widest_code()
     units = depth.find_units(model, sample_input, layers)
     depths = resolve_depths(plan, model, units)
     anchored = resolve_pretrained(plan, model, pretrained)

@@ -1,15 +1,17 @@
-"""CPU threads: how many this process may use, and Paddle's kernels on that many for a while."""
+"""CPU threads: how many this process may use, Paddle's kernels on that many for a while, and their widest code."""
 
 from __future__ import annotations
 
 import functools
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat._compat import mkl
 from paddle_ftstrat._compat import threads as paddles
 
 _VARIABLE = "OMP_NUM_THREADS"
@@ -29,7 +31,8 @@ _ASIDE = _Aside()
 def cpu_threads(n: int | None = None) -> Iterator[int]:
     """Let Paddle's CPU kernels use `n` threads inside; importing Paddle leaves them with one.
 
-    Afterwards, also after an error, the setting is what it was. The setting belongs to the thread that enters.
+    Afterwards, also after an error, the setting is what it was. The setting belongs to the thread that enters. The
+    first time in a process, matrix products are switched to the widest code of the processor (`take_widest_code`).
 
     Args:
         n: number of threads, ≥ 1; None: all cores that the process may use (`threads.allowed`), unless OMP_NUM_THREADS
@@ -53,6 +56,7 @@ def cpu_threads(n: int | None = None) -> Iterator[int]:
         2
     """
     count = wanted(n)
+    take_widest_code()
     before, asked = paddles.get_threads(), _ASIDE.asked
     paddles.set_threads(count)
     _ASIDE.asked = count
@@ -81,6 +85,37 @@ def one_thread() -> Iterator[None]:
     finally:
         paddles.set_threads(before)
         _ASIDE.threads = outer
+
+
+def take_widest_code() -> None:
+    """Let Paddle's matrix products use AVX2 or AVX-512 on processors that are not Intel's; for the whole process.
+
+    MKL, which carries them out, gives such processors code for SSE. It can be told better until its first use in a
+    process, so what trains calls this before it runs a model. Nothing is changed where MKL_DEBUG_CPU_TYPE,
+    MKL_ENABLE_INSTRUCTIONS or MKL_CBWR is set in the environment, nor without MKL.
+
+    Example:
+        >>> from paddle_ftstrat import threads
+        >>> threads.take_widest_code()
+    """
+    code = mkl.take_widest()
+    if code.late:
+        _tell_late(code)
+
+
+@functools.cache
+def _tell_late(code: mkl.Code) -> None:
+    warnings.warn(
+        f"Paddle's matrix products run on SSE code here and could use {code.name}, several times faster: they were used "
+        "before the first bind(), Learner or cpu_threads(), which switch them over. Let one of these come first, or "
+        f"start the process with {mkl.VARIABLE}={code.wanted}.",
+        stacklevel=4,
+    )
+
+
+def code_in_force() -> int | None:
+    """MKL's number of the code that `take_widest_code` found or left in force; None where MKL decides alone."""
+    return mkl.take_widest().in_force
 
 
 def current() -> int:

@@ -9,10 +9,15 @@ import paddle
 import pytest
 from hypothesis import settings
 
+from paddle_ftstrat import threads
+
 # A slow machine is no failure; and where a change is judged, the same examples have to be tried each time.
 settings.register_profile("patient", deadline=None)
 settings.register_profile("judged", deadline=None, derandomize=True)
 settings.load_profile("judged" if os.environ.get("CI") else "patient")
+
+# As training does it, and before any test uses a matrix product: later, it would be too late for this process.
+threads.take_widest_code()
 
 GOLDEN = Path(__file__).parent / "golden"
 

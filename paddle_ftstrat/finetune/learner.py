@@ -8,7 +8,7 @@ from typing import Any
 
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors, transfer
+from paddle_ftstrat import _compat, _errors, threads, transfer
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune import lr_find, saving
 from paddle_ftstrat.finetune import metrics as evaluation
@@ -112,6 +112,7 @@ class Learner:
         if not isinstance(model, nn.Layer):
             raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
         # Under DataParallel layers could not be thawed; gradients are reduced without it.
+        threads.take_widest_code()
         self.model = _compat.unwrap(model)
         self.ranks = parallel.ranks(data_parallel)
         self.batch_size = _errors.check_whole("batch_size", batch_size, minimum=1)

@@ -121,6 +121,7 @@ def environment(learner: Learner) -> dict[str, Any]:
         "paddle": paddle.__version__,
         "processes": learner.ranks.world,
         "threads": threads.wanted(learner.num_threads),
+        "MKL code": threads.code_in_force(),
     }
 
 
