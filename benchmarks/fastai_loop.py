@@ -10,10 +10,40 @@ import time
 
 import fastai
 import torch
+from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import nn
-from torchvision.models import resnet18
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions beside a way past them (He et al. 2015)."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.way = nn.Sequential(*convolution(inputs, outputs, 3, stride), nn.ReLU(), *convolution(outputs, outputs, 3))
+        same = inputs == outputs and stride == 1
+        self.past = nn.Identity() if same else nn.Sequential(*convolution(inputs, outputs, 1, stride))
+
+    def forward(self, x):
+        """[batch, inputs, height, width] → [batch, outputs, height / stride, width / stride]."""
+        return torch.relu(self.way(x) + self.past(x))
+
+
+def convolution(inputs, outputs, size, stride=1):
+    """A convolution without bias and its normalisation."""
+    return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs)
+
+
+def resnet18(num_classes):
+    """ResNet-18 as Paddle and torchvision have it; written out, since fastai runs without torchvision."""
+    widths = [64, 64, 128, 256, 512]
+    stages = [
+        nn.Sequential(Block(inputs, outputs, 1 + (inputs != outputs)), Block(outputs, outputs, 1))
+        for inputs, outputs in zip(widths, widths[1:])
+    ]
+    stem = [*convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    return nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
 
 
 def main(batches, rounds):
@@ -35,10 +65,11 @@ def main(batches, rounds):
     learner = Learner(
         DataLoaders(loader, loader), resnet18(num_classes=4), loss_func=loss, opt_func=fastai.optimizer.Adam
     )
+    learner.remove_cb(ProgressCallback)
 
     def of_learner():
         # Training only, as the loop by hand.
-        with learner.no_bar(), learner.no_logging():
+        with learner.no_logging():
             learner.fit(1, 1e-4, cbs=NoValidation())
 
     times = {"by_hand": [], "learner": []}
