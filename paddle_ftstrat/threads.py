@@ -106,9 +106,9 @@ def take_widest_code() -> None:
 @functools.cache
 def _tell_late(code: mkl.Code) -> None:
     warnings.warn(
-        f"Paddle's matrix products run on SSE code here and could use {code.name}, several times faster: they were used "
-        "before the first bind(), Learner or cpu_threads(), which switch them over. Let one of these come first, or "
-        f"start the process with {mkl.VARIABLE}={code.wanted}.",
+        f"Paddle's matrix products run on SSE code here and could use {code.name}, several times faster: they were "
+        "used before the first bind(), Learner or cpu_threads(), which switch them over. Let one of these come first, "
+        f"or start the process with {mkl.VARIABLE}={code.wanted}.",
         stacklevel=4,
     )
 

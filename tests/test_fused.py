@@ -593,6 +593,44 @@ def test_memory_that_is_shared_is_found(written, read):
         assert layout.touches(begin, begin + size, starts[order], ends[order]) == meets
 
 
+KINDS = ["plain", "frozen", "without gradient"]
+GRADIENTS = {
+    "plain": lambda: paddle.ones([3, 2]),
+    "transposed": lambda: paddle.ones([2, 3]).t(),
+    "of another shape": lambda: paddle.ones([3, 1]),
+    "double": lambda: paddle.ones([3, 2], "float64"),
+}
+
+
+@given(st.lists(st.sampled_from(KINDS), max_size=12), st.integers(1, 5))
+def test_blocks_of_parameters_are_seen_as_one_by_one(kinds, block):
+    params = []
+    for kind in kinds:
+        param = nn.Linear(3, 2, bias_attr=False).weight
+        param.optimize_attr = {"learning_rate": len(params) + 0.5}
+        if kind != "without gradient":
+            param.grad = paddle.ones([3, 2])
+        param.stop_gradient = kind == "frozen"
+        params.append(param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pointers, "BLOCK", block)
+        seen = pointers.glance(params)
+    training = [i for i, kind in enumerate(kinds) if kind == "plain"]
+    assert pointers.same(seen.params, [params[i] for i in training])
+    assert seen.rates == [i + 0.5 for i in training]
+    assert seen.places == [params[i].data_ptr() for i in training]
+    assert [grad.data_ptr() for grad in seen.grads] == [params[i].grad.data_ptr() for i in training]
+
+
+@given(st.lists(st.sampled_from(sorted(GRADIENTS)), max_size=12), st.integers(1, 5))
+def test_blocks_of_gradients_are_checked_as_one_by_one(kinds, block):
+    grads = [GRADIENTS[kind]() for kind in kinds]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pointers, "BLOCK", block)
+        starts = pointers.gradient_addresses(grads, [[3, 2]] * len(grads))
+    assert starts == [grad.data_ptr() if kind == "plain" else None for kind, grad in zip(kinds, grads)]
+
+
 def test_paddle_imported_first_takes_no_process_down():
     """On 2.6 that may break the process's zlib, which numba unpacks with."""
     script = """

@@ -131,7 +131,7 @@ def test_the_users_choice_stays(tmp_path, variable):
     ],
 )
 def test_products_and_gradients_are_right(tmp_path, flags):
-    """Sizes around the kernels' tiles, both dtypes, all transposes, batches, a convolution: against float64 of numpy."""
+    """Sizes around the kernels' tiles, both dtypes, transposes, batches, a convolution: against float64 of numpy."""
     code = """
         import itertools
         threads.take_widest_code()

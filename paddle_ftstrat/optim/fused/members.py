@@ -108,7 +108,7 @@ class Members:
     def _read_state(self) -> bool:
         """Find the state where the optimizer has other tensors than before; whether that was so."""
         kinds = (*self._rule.moments, *self._rule.powers)
-        stored = [list(updates.stored_state(self._optimizer, kind).values()) for kind in kinds]
+        stored = [updates.stored_state(self._optimizer, kind).values() for kind in kinds]
         if len(self._state) == len(kinds) and all(map(pointers.same, stored, self._stored)):
             return False
         self._find_state(kinds)
