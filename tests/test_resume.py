@@ -10,6 +10,7 @@ from killing import different, killed_and_resumed, unbroken
 from paddle import nn
 
 import paddle_ftstrat as hub
+from paddle_ftstrat import threads
 from paddle_ftstrat.finetune.callbacks import Callback
 
 
@@ -153,10 +154,18 @@ class TestDifferences:
         with pytest.raises(ValueError, match=r'4 epochs, this one has 6: .*"extend" \| "restart" \| "keep"'):
             self.again(tmp_path, epochs=6)()
 
-    def test_other_threads_are_a_warning(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("module", "attribute", "other", "told"),
+        [
+            (paddle, "__version__", "0.0.0", "paddle: '.*' in the checkpoint, '0.0.0' now"),
+            (threads, "wanted", lambda n: 3, "threads: .* in the checkpoint, 3 now"),
+            (threads, "code_in_force", lambda: 4, "MKL code: .* in the checkpoint, 4 now"),
+        ],
+    )
+    def test_what_rounds_otherwise_is_a_warning(self, tmp_path, monkeypatch, module, attribute, other, told):
         again = self.again(tmp_path)
-        monkeypatch.setattr(paddle, "__version__", "0.0.0")
-        with pytest.warns(UserWarning, match="paddle: '.*' in the checkpoint, '0.0.0' now"):
+        monkeypatch.setattr(module, attribute, other)
+        with pytest.warns(UserWarning, match=told):
             again()
 
 

@@ -64,7 +64,7 @@ def _take_widest() -> Code:
     try:
         return Code(detect(), wanted, name)
     finally:
-        del os.environ[VARIABLE]
+        os.environ.pop(VARIABLE, None)  # another thread may have been here at the same time
 
 
 def widest(cpuinfo: Path) -> tuple[int | None, str]:
