@@ -22,6 +22,7 @@ import paddle
 from common import interleaved, report
 from paddle import nn
 
+from paddle_ftstrat import threads
 from paddle_ftstrat.finetune.features import FrozenFeatures
 from paddle_ftstrat.param_attr.depth import find_units
 from paddle_ftstrat.param_attr.freezing import freeze
@@ -154,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small model and few rounds: a smoke test")
     size = QUICK if parser.parse_args().quick else FULL
+    threads.take_widest_code()
     epochs = Epochs(size)
     units = find_units(epochs.model, epochs.batch(np.arange(2)))
     with tempfile.TemporaryDirectory() as folder:

@@ -27,6 +27,7 @@ from paddle import nn
 from paddle.vision.models import resnet18
 
 import paddle_ftstrat as hub
+from paddle_ftstrat import threads
 from paddle_ftstrat.param_attr.depth import find_units
 from paddle_ftstrat.param_attr.freezing import freeze
 from paddle_ftstrat.param_attr.select import named_weights
@@ -224,6 +225,7 @@ def main() -> int:
     parser.add_argument("--peak", nargs=3, metavar=("WHAT", "MODEL", "INDEX"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = QUICK if options.quick else FULL
+    threads.take_widest_code()
     if options.peak:
         what, kind, index = options.peak[0], options.peak[1], int(options.peak[2])
         if what == "phase":

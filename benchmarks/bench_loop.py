@@ -2,10 +2,11 @@
 
     PYTHONPATH=. python benchmarks/bench_loop.py [--quick] [--fastai PYTHON]
 
-Four cases, each in a process of its own, in turn: Paddle's AdamW as it comes; the same under OMP_NUM_THREADS=all; the
-full strategy (clip, L2SP, discriminative, decay, Adam) under `hub.cpu_threads()`; and the same strategy on one thread,
-which shows what the threads alone give. `--fastai` names a Python that has fastai, to put the overhead of its Learner
-over a loop by hand beside that of ours. `processors_busy_elsewhere` tells whether the machine was quiet.
+Five cases, each in a process of its own, in turn: Paddle's AdamW as it comes; the same under OMP_NUM_THREADS=all; the
+full strategy (clip, L2SP, discriminative, decay, Adam) under `hub.cpu_threads()`; the same strategy on one thread, and
+with MKL left as it comes, which show what the threads and MKL's wider code (not on Intel's processors) alone give.
+`--fastai` names a Python that has fastai, to put the overhead of its Learner over a loop by hand beside that of ours.
+`processors_busy_elsewhere` tells whether the machine was quiet.
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ def whole_steps(kind: str, size: Size, quick: bool) -> dict[str, Any]:
         "paddle_all_threads": {"OMP_NUM_THREADS": str(threads.allowed())},
         "ours": {},
         "ours_one_thread": {},
+        # A choice of the user's, which the library leaves alone; it asks for no other code than MKL takes by itself.
+        "ours_mkl_as_it_comes": {"MKL_ENABLE_INSTRUCTIONS": "AVX512"},
     }
     arguments = [kind, *(["--quick"] if quick else [])]
     workers = [Worker(__file__, name, arguments, environment) for name, environment in environments.items()]

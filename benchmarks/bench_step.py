@@ -2,7 +2,7 @@
 
 And what the update by itself costs, by each of the ways of `updates.py`, on one core and on all.
 
-python benchmarks/bench_step.py [--quick] [--torch PYTHON]      --torch: a Python that has torch
+python benchmarks/bench_step.py [--quick]
 """
 
 from __future__ import annotations
@@ -139,28 +139,29 @@ def bind_cost(width: int) -> dict[str, float]:
     }
 
 
-def update_costs(sizes: dict[str, tuple[int, list[int], int]], torch: str | None) -> dict[str, dict[str, float]]:
+def update_costs(sizes: dict[str, tuple[int, list[int], int]]) -> dict[str, dict[str, float]]:
     """Milliseconds of one update by each of the ways, and what the fused one gains, by size and number of cores."""
     rows = {}
     script = str(Path(__file__).with_name("updates.py"))
     for size, (count, shape, rounds) in sizes.items():
         for cores in sorted({1, len(os.sched_getaffinity(0))}):
-            arguments = [json.dumps(argument) for argument in (count, shape, rounds, cores)]
-            row = {}
-            for command in (
-                [sys.executable, script, *arguments],
-                *([[torch, script, *arguments, "--torch"]] if torch else []),
-            ):
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=_clean())
-                row.update(json.loads(done.stdout.splitlines()[-1]))
-            row["composed_over_fused"] = row["composed"] / row["fused"]
-            row["composed_over_numpy"] = row["composed"] / row["numpy"]
-            row["adamw_over_fused"] = row["adamw"] / row["fused"]
-            row["fused_over_triad"] = row["fused"] / row["triad"]
-            if "torch" in row:
-                row["fused_over_torch"] = row["fused"] / row["torch"]
-            rows[f"{size}, {cores} {'core' if cores == 1 else 'cores'}"] = row
+            command = [sys.executable, script, *(json.dumps(argument) for argument in (count, shape, rounds, cores))]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=_clean())
+            row = json.loads(done.stdout.splitlines()[-1])
+            rows[f"{size}, {cores} {'core' if cores == 1 else 'cores'}"] = {**row, **_ratios(row)}
     return rows
+
+
+def _ratios(row: dict[str, float]) -> dict[str, float]:
+    """What the fused update gains over each of the others, and how often the triad would fit into its time."""
+    ratios = {}
+    for suffix in ("", "_in_a_row") if "fused_in_a_row" in row else ("",):
+        fused = row[f"fused{suffix}"]
+        ratios[f"composed_over_fused{suffix}"] = row[f"composed{suffix}"] / fused
+        ratios[f"adamw_over_fused{suffix}"] = row[f"adamw{suffix}"] / fused
+        ratios[f"composed_over_numpy{suffix}"] = row[f"composed{suffix}"] / row[f"numpy{suffix}"]
+    ratios["fused_over_triad"] = row["fused"] / row["triad"]
+    return ratios
 
 
 def _clean() -> dict[str, str]:
@@ -172,9 +173,7 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds and a small model: a smoke test")
-    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, for its fused AdamW beside ours")
-    options = parser.parse_args()
-    quick = options.quick
+    quick = parser.parse_args().quick
     rounds = 9 if quick else 101
     report(
         "quick_step" if quick else "step",
@@ -182,7 +181,7 @@ def main() -> None:
             "step_plain_adam": step_cost(rounds, full=False),
             "step_clip_l2sp_decay": step_cost(rounds, full=True),
             "bind": bind_cost(100 if quick else 1048),
-            "updates_ms": update_costs(QUICK_UPDATES if quick else UPDATES, options.torch),
+            "updates_ms": update_costs(QUICK_UPDATES if quick else UPDATES),
         },
     )
 

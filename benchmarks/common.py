@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import paddle
 
+from paddle_ftstrat import threads
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -48,9 +50,20 @@ def environment() -> dict[str, Any]:
         "paddle": paddle.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
+        "processor": _processor(),
         "cpus": os.cpu_count(),
+        "mkl_code": threads.code_in_force(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
     }
+
+
+def _processor() -> str:
+    """What the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def report(name: str, results: dict[str, Any]) -> Path:

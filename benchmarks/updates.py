@@ -1,27 +1,43 @@
 """One update by each of the ways, in a process of its own with so many cores; prints milliseconds as JSON.
 
-    python updates.py TENSORS SHAPE ROUNDS CORES [--torch]
+    python updates.py TENSORS SHAPE ROUNDS CORES
+    python updates.py --worker WAY TENSORS SHAPE CORES      "fused" or "torch", in turns that workers.py asks for
 
 clip by global norm + L2SP + LR multipliers + Adam composed of Paddle's operations, ours unfused, fused, and fused
-without numba; Paddle's AdamW alone; a triad a = b + c·s over as many values, which is what the memory allows.
-With `--torch`, for a Python that has torch and no Paddle: torch's fused AdamW with its clip by global norm.
+without numba; Paddle's AdamW alone; a triad a = b + c·s over as many values, which is what the memory allows. Each way
+in turn with the others, so that its weights have left the processor's caches as after a forward and backward; where
+they are few, also three to ten updates in a row (`…_in_a_row`), as an optimizer by itself is usually timed.
+"torch", for a Python that has torch and no Paddle: torch's fused AdamW with its clip by global norm, without L2SP.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-LR, L2SP, CLIP = 1e-4, 1e-3, 1.0
+LR, L2SP, CLIP, STEPS = 1e-4, 1e-3, 1.0, 5
+# With more values than this nothing stays in the caches from one update to the next.
+FEW, FEW_TENSORS = 2**21, 2_000
 
 
-def with_torch(count: int, shape: list[int], rounds: int, cores: int) -> dict[str, float]:
-    """Milliseconds of torch's update."""
+def serve_one(way: str, count: int, shape: list[int], cores: int) -> None:
+    """Make `steps` updates by one way whenever asked to (see `workers`)."""
+    import workers
+
+    if way == "torch":
+        workers.serve(_torch(count, shape, cores), STEPS)
+        return
+    import paddle_ftstrat as hub
+
+    with hub.cpu_threads(cores):
+        workers.serve(_ours(_weights(count, shape), fused=True), STEPS)
+
+
+def _torch(count: int, shape: list[int], cores: int) -> Callable[[], None]:
     import torch
 
     torch.set_num_threads(cores)
@@ -29,13 +45,12 @@ def with_torch(count: int, shape: list[int], rounds: int, cores: int) -> dict[st
     for param in params:
         param.grad = torch.full(shape, 1e-3)
     optimizer = torch.optim.AdamW(params, LR, fused=True)
-    times = []
-    for _ in range(rounds + 2):
-        began = time.perf_counter()
+
+    def update() -> None:
         torch.nn.utils.clip_grad_norm_(params, CLIP)
         optimizer.step()
-        times.append(time.perf_counter() - began)
-    return {"torch": 1e3 * statistics.median(times[2:])}
+
+    return update
 
 
 def with_paddle(count: int, shape: list[int], rounds: int, cores: int) -> dict[str, float]:
@@ -52,9 +67,13 @@ def with_paddle(count: int, shape: list[int], rounds: int, cores: int) -> dict[s
         "numpy": lambda model: _ours(model, fused=True, without_numba=True),
     }
     runs = {way: make(_weights(count, shape)) for way, make in ways.items()}
-    runs["triad"] = _triad(count * shape[0] * (shape[1] if len(shape) > 1 else 1), cores)
+    values = count * math.prod(shape)
+    runs["triad"] = _triad(values, cores)
     with hub.cpu_threads(cores):
         times = interleaved(runs, rounds)
+        if values < FEW:
+            in_a_row = interleaved(runs, 9, repeat=10 if count < FEW_TENSORS else 3)
+            times.update({f"{name}_in_a_row": seconds for name, seconds in in_a_row.items()})
     return {name: 1e3 * seconds for name, seconds in times.items()}
 
 
@@ -112,7 +131,9 @@ def _triad(values: int, cores: int) -> Callable[[], None]:
 
     @numba.njit(nogil=True, error_model="numpy")
     def part(a: Any, b: Any, c: Any, first: int, last: int) -> None:
-        for k in range(first, last):
+        # Indices from 0 on, or numba asks of each whether it is negative, and nothing is done eight at a time.
+        a, b, c = a[first:last], b[first:last], c[first:last]
+        for k in range(len(a)):
             a[k] = b[k] + np.float32(0.5) * c[k]
 
     threads = pool.threads_for(values, cores)
@@ -123,10 +144,16 @@ def _triad(values: int, cores: int) -> Callable[[], None]:
 
 def main() -> None:
     """Measure and print."""
-    count, shape, rounds, cores = (json.loads(text) for text in sys.argv[1:5])
+    if sys.argv[1] == "--worker":
+        way, arguments = sys.argv[2], sys.argv[3:]
+    else:
+        way, arguments = None, sys.argv[1:]
+    *sizes, cores = map(json.loads, arguments)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    measure = with_torch if "--torch" in sys.argv else with_paddle
-    print(json.dumps(measure(count, shape, rounds, cores)))
+    if way is not None:
+        serve_one(way, *sizes, cores)
+    else:
+        print(json.dumps(with_paddle(*sizes, cores)))
 
 
 if __name__ == "__main__":

@@ -46,10 +46,17 @@ class OtherLoad:
 class Worker:
     """A process that runs `script --worker NAME ARGUMENTS…` and measures once per line that it is sent."""
 
-    def __init__(self, script: str, name: str, arguments: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        script: str,
+        name: str,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        python: str = sys.executable,
+    ) -> None:
         inherited = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         self._process = subprocess.Popen(
-            [sys.executable, script, "--worker", name, *arguments],
+            [python, script, "--worker", name, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
