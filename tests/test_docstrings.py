@@ -1,6 +1,8 @@
 """Public names are documented: a first line, every argument, an example."""
 
+import ast
 import inspect
+import textwrap
 
 import pytest
 
@@ -49,3 +51,43 @@ def test_names_every_argument(name):
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_shows_an_example(name):
     assert ">>>" in (inspect.getdoc(PUBLIC[name]) or ""), f"{name} has no example"
+
+
+def functions_of(thing):
+    """(label, function, the docstring that has to tell what it raises) of a function, or of a class's own methods."""
+    if inspect.isfunction(thing):
+        return [("", thing, inspect.getdoc(thing))]
+    found = []
+    for label, member in vars(thing).items():
+        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        built = label in ("__init__", "__post_init__", "__call__")
+        if not inspect.isfunction(function) or (label.startswith("_") and not built):
+            continue
+        # A dataclass's own __init__ comes from no file.
+        if "paddle_ftstrat" in function.__code__.co_filename:
+            found.append((f".{label}", function, inspect.getdoc(thing) if built else inspect.getdoc(function)))
+    return found
+
+
+def raised_by(function):
+    """What a function itself raises, and ("ValueError", "TypeError") where it has `_errors` check a value."""
+    found, waiting = set(), list(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0].body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.Lambda, ast.ClassDef)):
+            continue
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            found.add((ast.unparse(node.exc.func),))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_errors.check_"):
+            found.add(("ValueError", "TypeError"))
+        waiting.extend(ast.iter_child_nodes(node))
+    # What an unfinished class raises is for those who write one.
+    return found - {("NotImplementedError",)}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_tells_what_it_raises(name):
+    for label, function, text in functions_of(PUBLIC[name]):
+        told = (text or "").partition("Raises:")[2]
+        missing = [kinds for kinds in raised_by(function) if not any(kind in told for kind in kinds)]
+        assert not missing, f"{name}{label} raises {missing} without saying so"

@@ -222,6 +222,9 @@ class EarlyStoppingCallback(TrackerCallback):
         min_delta: by how much a value has to be better to count.
         patience: number of epochs without improvement that are put up with, ≥ 0.
 
+    Raises:
+        ValueError, TypeError: `patience` is not a whole number ≥ 0, an unknown mode, or a `min_delta` below 0.
+
     Example:
         >>> EarlyStoppingCallback("acc", patience=2).mode
         'max'

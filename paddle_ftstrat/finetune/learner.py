@@ -175,6 +175,7 @@ class Learner:
 
         Raises:
             ValueError: bad numbers, or a strategy together with `lr` or `wd`.
+            TypeError: `strategy` is none, or `bind_options` without one.
             FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
 
         Source: fastai `Learner.fit`.

@@ -169,7 +169,11 @@ class Optimizer(CustomOptimizer):
             group["lr"] = value
 
     def set_lr_scheduler(self, scheduler: Any) -> None:
-        """Refused: here a scheduler takes the optimizer, not the other way round."""
+        """Refused: here a scheduler takes the optimizer, not the other way round.
+
+        Raises:
+            TypeError: always.
+        """
         raise TypeError("parameter groups have an lr each: use a scheduler of paddle_ftstrat.optim.lr_scheduler")
 
     def state_dict(self) -> dict[str, Any]:

@@ -61,7 +61,11 @@ class SGD(Optimizer):
         super().__init__(params, {**options, "nesterov": nesterov, "maximize": maximize})
 
     def check_groups(self, added: Iterable[ParamGroup]) -> None:
-        """Refuse Nesterov without momentum or with dampening."""
+        """Refuse Nesterov without momentum or with dampening.
+
+        Raises:
+            ValueError: a group has such options.
+        """
         for group in added:
             if group["nesterov"] and (not group["momentum"] or group["dampening"]):
                 raise ValueError(

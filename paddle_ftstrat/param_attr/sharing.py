@@ -79,6 +79,7 @@ def shared_parameters(known: Mapping[str, Any] | None = None) -> Iterator[Shared
     Raises:
         ValueError: two layers want the same name with another shape, dtype or attribute (the message names both), or a
             layer outside the `with` already has the name.
+        TypeError: `known` is no mapping, or holds something that is no Parameter.
 
     Example:
         >>> import paddle

@@ -44,6 +44,7 @@ class Checkpoints:
 
     Raises:
         ValueError: a number out of range, an unknown choice.
+        TypeError: a number that is none, or `background` neither True nor False.
 
     Example:
         >>> Checkpoints("ckpt_reviews", every=100).keep
