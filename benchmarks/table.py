@@ -259,11 +259,11 @@ def draw(version: str, path: Path) -> None:
     for place, (row, value) in enumerate(reversed(shown)):
         margin = _margin(row)(value)
         axes.barh(place, margin - 1, left=1, color="tab:green" if margin >= 1 else "tab:red")
-        axes.text(margin, place, f" {value:.3g}{row.unit} ({row.limit()})", va="center", fontsize=8)
+        axes.text(max(margin, 1), place, f" {value:.3g}{row.unit} ({row.limit()})", va="center", fontsize=8)
     axes.set_yticks(range(len(shown)), [row.en for row, _ in reversed(shown)], fontsize=8)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    axes.margins(x=0.25)
+    axes.margins(x=0.25, y=0.01)
     axes.set_xlabel("times better than what must hold (log)")
     axes.set_title(f"paddlepaddle {version}")
     figure.savefig(path, dpi=120)
