@@ -69,19 +69,20 @@ def gradient_addresses(grads: Sequence[Any], shapes: Sequence[list[int]]) -> lis
     """
     found: list[int | None] = []
     for first in range(0, len(grads), BLOCK):
-        part = grads[first : first + BLOCK]
-        plain = map(_Tensor.is_contiguous, part)
-        float32 = map(eq, map(_Tensor.element_size, part), repeat(4))
-        fitting = map(eq, map(_shape, part), shapes[first : first + BLOCK])
-        if all(plain) and all(float32) and all(fitting):
+        part, wanted = grads[first : first + BLOCK], shapes[first : first + BLOCK]
+        if _plain(part, wanted):
             found.extend(map(_Tensor.data_ptr, part))
         else:
-            found.extend(map(_address_if_plain, part, shapes[first : first + BLOCK]))
+            found.extend(grad.data_ptr() if _plain([grad], [shape]) else None for grad, shape in zip(part, wanted))
     return found
 
 
-def _address_if_plain(grad: Any, shape: list[int]) -> int | None:
-    return grad.data_ptr() if grad.is_contiguous() and grad.element_size() == 4 and grad.shape == shape else None
+def _plain(grads: Sequence[Any], shapes: Sequence[list[int]]) -> bool:
+    return (
+        all(map(_Tensor.is_contiguous, grads))
+        and all(map(eq, map(_Tensor.element_size, grads), repeat(4)))
+        and all(map(eq, map(_shape, grads), shapes))
+    )
 
 
 def hold_memory(tensors: Iterable[Any]) -> list[Any]:
