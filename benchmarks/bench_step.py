@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from common import interleaved, report, resident
+from common import interleaved, on_cores, report, resident
 from paddle import nn
 
 import paddle_ftstrat as hub
@@ -143,12 +143,11 @@ def update_costs(sizes: dict[str, tuple[int, list[int], int]]) -> dict[str, dict
     """Milliseconds of one update by each of the ways, and what the fused one gains, by size and number of cores."""
     rows = {}
     script = str(Path(__file__).with_name("updates.py"))
-    for size, (count, shape, rounds) in sizes.items():
-        for cores in sorted({1, len(os.sched_getaffinity(0))}):
-            command = [sys.executable, script, *(json.dumps(argument) for argument in (count, shape, rounds, cores))]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=_clean())
-            row = json.loads(done.stdout.splitlines()[-1])
-            rows[f"{size}, {cores} {'core' if cores == 1 else 'cores'}"] = {**row, **_ratios(row)}
+    for label, (count, shape, rounds), cores in on_cores(sizes):
+        command = [sys.executable, script, *(json.dumps(argument) for argument in (count, shape, rounds, cores))]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=_clean())
+        row = json.loads(done.stdout.splitlines()[-1])
+        rows[label] = {**row, **_ratios(row)}
     return rows
 
 

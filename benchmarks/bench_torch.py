@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from common import report
+from common import on_cores, report
 from workers import Worker, alternate
 
 SIZES = {"0.6M in 192": (192, [56, 55]), "9.5M in 192": (192, [223, 222]), "85M in 192": (192, [664, 666])}
@@ -41,12 +40,10 @@ def main() -> None:
     if options.torch is None:
         print("not measured: no --torch PYTHON was given")
         return
+    rounds = 3 if options.quick else 15
     rows = {
-        f"{size}, {cores} {'core' if cores == 1 else 'cores'}": beside(
-            options.torch, count, shape, cores, 3 if options.quick else 15
-        )
-        for size, (count, shape) in (QUICK_SIZES if options.quick else SIZES).items()
-        for cores in sorted({1, len(os.sched_getaffinity(0))})
+        label: beside(options.torch, count, shape, cores, rounds)
+        for label, (count, shape), cores in on_cores(QUICK_SIZES if options.quick else SIZES)
     }
     report("quick_torch" if options.quick else "torch", rows)
 

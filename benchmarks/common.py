@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 
 from paddle_ftstrat import threads
+from paddle_ftstrat._compat import mkl
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -50,20 +51,18 @@ def environment() -> dict[str, Any]:
         "paddle": paddle.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": mkl.processor(mkl.CPUINFO).get("model name", platform.processor()),
         "cpus": os.cpu_count(),
         "mkl_code": threads.code_in_force(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
     }
 
 
-def _processor() -> str:
-    """What the processor calls itself."""
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+def on_cores(sizes: Mapping[str, Any]) -> Iterator[tuple[str, Any, int]]:
+    """Each size on one core and on all: (label, the size's value, number of cores)."""
+    for name, size in sizes.items():
+        for cores in sorted({1, len(os.sched_getaffinity(0))}):
+            yield f"{name}, {cores} {'core' if cores == 1 else 'cores'}", size, cores
 
 
 def report(name: str, results: dict[str, Any]) -> Path:

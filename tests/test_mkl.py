@@ -107,9 +107,9 @@ def test_the_first_product_settles_it(tmp_path):
     code = """
         paddle.matmul(paddle.ones([4, 4]), paddle.ones([4, 4]))
         threads.take_widest_code()
-        print(mkl.take_widest().late, threads.code_in_force())
+        print(mkl.take_widest().late)
     """
-    assert in_a_process(tmp_path, code)[0] == "True"
+    assert in_a_process(tmp_path, code) == ["True"]
 
 
 @switchable
@@ -153,8 +153,6 @@ def test_products_and_gradients_are_right(tmp_path, flags):
         windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), (2, 3))
         close = np.allclose(out.numpy(), np.einsum("bchwij,ocij->bohw", windows, filters), atol=1e-4)
         out.sum().backward()
-        one = np.zeros([9, 9])
-        one[4, 4] = 1
         inside = np.allclose(images32.grad.numpy()[:, :, 4, 4], filters.sum((0, 2, 3)), atol=1e-4)
         grid = paddle.linspace(-6, 6, 1001)
         gelu = paddle.nn.functional.gelu(grid).numpy()

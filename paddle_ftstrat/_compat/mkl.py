@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,24 +69,21 @@ def _take_widest() -> Code:
 
 def widest(cpuinfo: Path) -> tuple[int | None, str]:
     """Number and name of the code that a processor which is not Intel's can run; (None, "") for Intel's, or unknown."""
-    try:
-        with cpuinfo.open(encoding="utf-8", errors="replace") as lines:
-            facts = dict(_facts(lines))
-    except OSError:
-        return None, ""
+    facts = processor(cpuinfo)
     if facts.get("vendor_id", "GenuineIntel") == "GenuineIntel":
         return None, ""
     flags = set(facts.get("flags", "").split())
     return next(((number, name) for number, name, needed in _CODES if needed <= flags), (None, ""))
 
 
-def _facts(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """`name : value` of the first processor."""
-    for line in lines:
-        if not line.strip():
-            return
-        name, _, value = line.partition(":")
-        yield name.strip(), value.strip()
+def processor(cpuinfo: Path) -> dict[str, str]:
+    """What Linux says of the first processor; nothing where it cannot be asked."""
+    try:
+        first, _, _ = cpuinfo.read_text("utf-8", "replace").partition("\n\n")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _detection() -> Callable[[], int] | None:
