@@ -1,12 +1,16 @@
-"""The plan: what a strategy wants, as plain data. Front ends write plans, `binding.bind` carries them out."""
+"""The plan: what a strategy wants, as plain data. Strategies write plans, `binding.bind` carries them out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from paddle_ftstrat import _errors
+from paddle_ftstrat.schedules.schedule import Schedule
+
 CLIP_KINDS = ("GlobalNorm", "Norm", "Value")
+HYPERS = ("lr", "mom", "sqr_mom", "wd", "eps")
 
 
 @dataclass(frozen=True)
@@ -21,33 +25,148 @@ class Clip:
 class Discriminative:
     """LR factors by depth: ×1 at the top, ×1/factor for each block (or layer of `params_layer`) below.
 
-    `blocks` counts contiguous blocks; `params_layer` (parameter name → layer number) beats it where given.
+    `blocks` counts contiguous blocks, None for one per layer; `params_layer` (parameter name → layer number) beats it
+    where given. No factor falls below `minimum`.
     """
 
     factor: float
-    blocks: int = 0
+    blocks: int | None = None
+    params_layer: Mapping[str, int] | None = None
+    minimum: float = 0.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """LRs by depth as fastai writes them: `slice(lo, hi)`, `slice(hi)` or one per layer group (see `spread`)."""
+
+    lr: Any
+
+
+@dataclass(frozen=True)
+class Top:
+    """What trains: the top `count` of `of` blocks of layers, or by number the layers ≥ max − count + 1.
+
+    `of` None counts single layers; `params_layer` (parameter name → layer number) counts its numbers instead.
+    """
+
+    count: int
+    of: int | None = None
     params_layer: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
-class GradualUnfreeze:
-    """Thawing from the top, a share per epoch over `blocks` epochs, or by the layer numbers of `params_layer`."""
+class Plateau:
+    """The end of a phase: when a monitored value has not improved for `patience` evaluations.
 
-    blocks: int = 0
-    params_layer: Mapping[str, int] | None = None
+    Args:
+        monitor: a value of the evaluation, as the Learner's results or `run.evaluated({...})` name it.
+        patience: evaluations without an improvement that end the phase, ≥ 1.
+        max_epochs: the longest that the phase lasts; None: the length that the phase gives.
+        min_delta: what an improvement is at least.
+        mode: "min" or "max"; None: losses and errors are better when lower, all else when higher.
+
+    Raises:
+        ValueError: a number out of range, or another mode.
+        TypeError: something that is not a number.
+
+    Example:
+        >>> Plateau("valid_loss", patience=2, max_epochs=10).patience
+        2
+    """
+
+    monitor: str = "valid_loss"
+    patience: int = 1
+    max_epochs: int | None = None
+    min_delta: float = 0.0
+    mode: str | None = None
+
+    def __post_init__(self) -> None:
+        _errors.check_whole("Plateau.patience", self.patience, minimum=1)
+        _errors.check_number("Plateau.min_delta", self.min_delta, minimum=0)
+        if self.max_epochs is not None:
+            _errors.check_whole("Plateau.max_epochs", self.max_epochs, minimum=1)
+        if self.mode not in (None, "min", "max"):
+            raise ValueError("Plateau." + _errors.unknown("mode", self.mode, ["min", "max"]))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the training: what trains, for how long, with which schedule, and how it ends.
+
+    Args:
+        train: "all"; "head", the top layer; a number k, the top k layers; or selectors (globs, layers, patterns).
+        epochs, updates, share: its length, one of them: epochs, updates, or a share of the training's updates. Without
+            any of them the phase takes what the others leave.
+        learning_rate: the peak of its own schedule; None: the strategy's.
+        scheduler: its own schedule of the LR, as `CombinedStrategy(scheduler=)` takes it, counted from the phase's first
+            update; None: the strategy's schedule goes on, or with a `learning_rate` a constant one.
+        until: what ends the phase early.
+        restore: "best" puts the weights of its best evaluation back when it ends; needs `until`.
+        reset_optimizer: begin with a new state of the optimizer.
+        name: what tables call it.
+
+    Raises:
+        ValueError: two lengths, a length out of range, or `restore` without `until`.
+        TypeError: something of the wrong type.
+
+    Example:
+        >>> Phase(train="head", epochs=2, learning_rate=1e-3).train
+        'head'
+
+    Source: the phases of finetuning-scheduler; PaddleHub's gradual unfreezing and fastai's `fine_tune` are such.
+    """
+
+    train: Any = "all"
+    epochs: int | None = None
+    updates: int | None = None
+    share: float | None = None
+    learning_rate: float | None = None
+    scheduler: Mapping[str, Any] | None = None
+    until: Plateau | None = None
+    restore: str | None = None
+    reset_optimizer: bool = False
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        longest = self.until.max_epochs if isinstance(self.until, Plateau) else None
+        lengths = {"epochs": self.epochs, "updates": self.updates, "share": self.share, "until.max_epochs": longest}
+        given = {key: value for key, value in lengths.items() if value is not None}
+        if len(given) > 1:
+            raise ValueError(f"a phase has one length, but {' and '.join(given)} are given")
+        if self.until is not None and not isinstance(self.until, Plateau):
+            raise TypeError(f"until must be a Plateau, not {self.until!r}")
+        if longest is not None:
+            object.__setattr__(self, "epochs", longest)
+        for key in ("epochs", "updates"):
+            if getattr(self, key) is not None:
+                _errors.check_whole(f"phase.{key}", getattr(self, key), minimum=1)
+        if self.share is not None:
+            _errors.check_number("phase.share", self.share, above=0, maximum=1)
+        if self.learning_rate is not None:
+            _errors.check_number("phase.learning_rate", self.learning_rate, above=0)
+        if self.restore not in (None, "best"):
+            raise ValueError("phase." + _errors.unknown("restore", self.restore, ["best"]))
+        if self.restore and self.until is None:
+            raise ValueError('restore="best" needs until=Plateau(...), whose monitored value says what is best')
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the phase has a schedule of its own."""
+        return self.scheduler is not None or self.learning_rate is not None
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that decides an update, independent of any model.
 
-    `curve` maps the update index t to the LR before multipliers; `max_train_steps` is T, or None where the curve has
-    no length. `optimizer` is a name of the optimizer table or an Optimizer class, `optimizer_options` its keyword
-    arguments. `weight_decay` None means "not asked for", which leaves an optimizer with a decay of its own alone;
-    0.0 switches that off.
+    `schedules` map hyper-parameters (`HYPERS`; "lr" always) to functions of the update index t over the whole
+    training, those of phases joined in; `max_train_steps` is T, or None where no schedule has a length. `optimizer` is
+    a name of the optimizer table or an Optimizer class, `optimizer_options` its keyword arguments. `weight_decay` None
+    means "not asked for", which leaves an optimizer with a decay of its own alone; 0.0 switches that off. `depth` gives
+    layers a share of the LR. `phases` come one after the other; `starts` are their first updates, where they are known.
     """
 
-    curve: Callable[[Any], Any]
+    schedules: Mapping[str, Schedule]
     max_train_steps: int | None = None
     optimizer: str | type = "adam"
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
@@ -55,5 +174,55 @@ class Plan:
     l2sp: float = 0.0
     weight_decay: float | None = None
     clip: Clip | None = None
-    discriminative: Discriminative | None = None
-    gradual_unfreeze: GradualUnfreeze | None = None
+    depth: Discriminative | Spread | None = None
+    phases: tuple[Phase, ...] = (Phase(),)
+    starts: tuple[int, ...] | None = (0,)
+
+    @property
+    def lr(self) -> Schedule:
+        """The LR of the top layers before multipliers."""
+        return self.schedules["lr"].group(-1)
+
+    @property
+    def thaws(self) -> bool:
+        """Whether what trains changes in the course of the training."""
+        return len(self.phases) > 1
+
+    @property
+    def first_epochs(self) -> tuple[int, ...] | None:
+        """The epoch, from 1, that each phase begins with; None where lengths before it are not told in epochs."""
+        if any(phase.epochs is None for phase in self.phases[:-1]):
+            return None
+        return tuple(1 + sum(phase.epochs or 0 for phase in self.phases[:i]) for i in range(len(self.phases)))
+
+
+def starts_of(phases: tuple[Phase, ...], max_train_steps: int | None, steps_per_epoch: int | None) -> Any:
+    """The first update of each phase, None where it cannot be known yet.
+
+    Raises:
+        ValueError: several phases without a length, or phases longer than the training.
+
+    Example:
+        >>> starts_of((Phase(epochs=1), Phase(share=0.5), Phase()), 100, 10)
+        (0, 10, 60)
+    """
+    if len(phases) == 1:
+        return (0,)
+    lengths: list[int | None] = []
+    for phase in phases:
+        length = phase.updates
+        if phase.epochs is not None:
+            length = None if steps_per_epoch is None else phase.epochs * steps_per_epoch
+        elif phase.share is not None:
+            length = None if max_train_steps is None else int(max_train_steps * phase.share)
+        lengths.append(length)
+    open_ended = [i for i, phase in enumerate(phases) if phase.epochs == phase.updates == phase.share]
+    if len(open_ended) > 1:
+        raise ValueError(f"phases {open_ended} have no length: only one can take what the others leave")
+    if open_ended and open_ended[0] < len(phases) - 1:
+        if max_train_steps is None or any(n is None for i, n in enumerate(lengths) if i != open_ended[0]):
+            return None
+        lengths[open_ended[0]] = max_train_steps - sum(n for n in lengths if n is not None)
+    if any(length is None for length in lengths[:-1]):
+        return None
+    return tuple(sum(lengths[:i]) for i in range(len(phases)))

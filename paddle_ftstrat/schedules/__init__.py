@@ -14,12 +14,12 @@ from paddle_ftstrat.schedules.annealing import (
     sched_lin,
     sched_no,
 )
-from paddle_ftstrat.schedules.curves import CURVES, Curve, register
+from paddle_ftstrat.schedules.schedule import SCHEDULES, Schedule, join, register
 from paddle_ftstrat.schedules.param_scheduler import ParamScheduler
 
 __all__ = [
-    "CURVES",
-    "Curve",
+    "SCHEDULES",
+    "Schedule",
     "ParamScheduler",
     "SchedCos",
     "SchedExp",

@@ -1,8 +1,9 @@
 """fastai's annealers: functions of the position in [0, 1], from a start value to an end value, joined by fractions.
 
-Values are floats, or lists / arrays with one value per layer group. Positions are floats or arrays; an array of shape
-S gives values of shape S + the shape of the start value. Everything here is stateless and pickles, joined schedules
-too (a user's annealer as long as its function is at module level).
+Values are floats, or lists / arrays with one value per layer group. Each is a `Schedule` with end 1, so positions are
+clamped to [0, 1], an array of positions of shape S gives values of shape S + the shape of the start value, and
+`over(steps)` lays it over a fit. Everything here is stateless and pickles, joined schedules too (a user's annealer as
+long as its function is at module level).
 """
 
 from __future__ import annotations
@@ -16,11 +17,55 @@ from typing import Any
 import numpy as np
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.schedules.annealer import Annealer, Formula, Schedule
-from paddle_ftstrat.schedules.joined import Combined
+from paddle_ftstrat.schedules.schedule import EachOne, Function, Schedule, join
+
+Formula = Callable[[Any, Any, Any], Any]
+SUM_TOLERANCE = 1e-9
 
 
-def annealer(function: Formula) -> Callable[[Any, Any], Annealer]:
+class _Between:
+    """pos → formula(start, end, pos), with fixed ends.
+
+    `vectorized` says that the formula also takes arrays of positions; `make` is the function (start, end) → schedule
+    whose decorator hides the formula, for pickling.
+    """
+
+    def __init__(self, formula: Formula, start: Any, end: Any, name: str, vectorized: bool = True, make: Any = None):
+        self.start, self.end = _ends(start, end)
+        self._formula, self._name, self._vectorized, self._make = formula, name, vectorized, make
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.start)
+
+    def __call__(self, pos: Any) -> Any:
+        if not isinstance(pos, np.ndarray):
+            return self._formula(self.start, self.end, float(pos))
+        if self._vectorized:
+            # A trailing axis makes positions and groups broadcast.
+            return self._formula(self.start, self.end, pos[:, None] if self.shape else pos)
+        values = [self._formula(self.start, self.end, one) for one in pos.tolist()]
+        return np.array(values, dtype=np.float64).reshape(pos.shape + self.shape)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._make is not None:
+            return _function_of, (self._make, self.start, self.end)
+        return _Between, (self._formula, self.start, self.end, self._name, self._vectorized)
+
+    def __repr__(self) -> str:
+        start, end = (f"{value:g}" if type(value) is float else f"{value.tolist()}" for value in (self.start, self.end))
+        return f"{self._name}({start}, {end})"
+
+
+def _function_of(make: Callable[[Any, Any], Schedule], start: Any, end: Any) -> Function:
+    return make(start, end).pieces[0].function
+
+
+def _annealing(formula: Formula, start: Any, end: Any, name: str, stretch: str, **options: Any) -> Schedule:
+    return Schedule([(0, _Between(formula, start, end, name, **options), stretch)], end=1)
+
+
+def annealer(function: Formula) -> Callable[[Any, Any], Schedule]:
     """Decorator: f(start, end, pos) becomes a function (start, end) → schedule of pos.
 
     Args:
@@ -37,8 +82,9 @@ def annealer(function: Formula) -> Callable[[Any, Any], Annealer]:
     """
 
     @functools.wraps(function)
-    def make(start: Any, end: Any) -> Annealer:
-        return Annealer(function, start, end, make=make)
+    def make(start: Any, end: Any) -> Schedule:
+        name = getattr(function, "__name__", type(function).__name__)
+        return _annealing(function, start, end, name, name, vectorized=False, make=make)
 
     return make
 
@@ -119,7 +165,7 @@ def sched_exp(start: Any, end: Any, pos: Any) -> Any:
     return SchedExp(start, end)(pos)
 
 
-def SchedNo(start: Any, end: Any) -> Annealer:
+def SchedNo(start: Any, end: Any) -> Schedule:
     """The schedule pos → start.
 
     Args:
@@ -135,10 +181,10 @@ def SchedNo(start: Any, end: Any) -> Annealer:
 
     Source: fastai `SchedNo`.
     """
-    return Annealer(_no, start, end, vectorized=True, name="SchedNo")
+    return _annealing(_no, start, end, "SchedNo", "constant")
 
 
-def SchedLin(start: Any, end: Any) -> Annealer:
+def SchedLin(start: Any, end: Any) -> Schedule:
     """The schedule pos → start + pos·(end − start).
 
     Args:
@@ -154,10 +200,10 @@ def SchedLin(start: Any, end: Any) -> Annealer:
 
     Source: fastai `SchedLin`.
     """
-    return Annealer(_lin, start, end, vectorized=True, name="SchedLin")
+    return _annealing(_lin, start, end, "SchedLin", "line")
 
 
-def SchedCos(start: Any, end: Any) -> Annealer:
+def SchedCos(start: Any, end: Any) -> Schedule:
     """The schedule pos → start + (1 + cos(π·(1 − pos)))·(end − start)/2.
 
     Args:
@@ -173,10 +219,10 @@ def SchedCos(start: Any, end: Any) -> Annealer:
 
     Source: fastai `SchedCos`, after SGDR (arXiv:1608.03983, eq. 5).
     """
-    return Annealer(_cos, start, end, vectorized=True, name="SchedCos")
+    return _annealing(_cos, start, end, "SchedCos", "cosine")
 
 
-def SchedExp(start: Any, end: Any) -> Annealer:
+def SchedExp(start: Any, end: Any) -> Schedule:
     """The schedule pos → start·(end/start)^pos.
 
     Args:
@@ -192,8 +238,9 @@ def SchedExp(start: Any, end: Any) -> Annealer:
 
     Source: fastai `SchedExp`.
     """
-    schedule = Annealer(_exp, start, end, vectorized=True, name="SchedExp")
-    if not np.all(np.sign(schedule.start) * np.sign(schedule.end) > 0):
+    schedule = _annealing(_exp, start, end, "SchedExp", "exponential")
+    ends = schedule.pieces[0].function
+    if not np.all(np.sign(ends.start) * np.sign(ends.end) > 0):
         raise ValueError(
             f"SchedExp start = {start!r} and end = {end!r} must have the same sign and not be 0: "
             "the curve is start·(end/start)^pos"
@@ -201,7 +248,7 @@ def SchedExp(start: Any, end: Any) -> Annealer:
     return schedule
 
 
-def SchedPoly(start: Any, end: Any, power: float) -> Annealer:
+def SchedPoly(start: Any, end: Any, power: float) -> Schedule:
     """The schedule pos → start + (end − start)·pos^power.
 
     Args:
@@ -219,14 +266,13 @@ def SchedPoly(start: Any, end: Any, power: float) -> Annealer:
     Source: fastai `SchedPoly`.
     """
     power = _errors.check_number("SchedPoly power", power, above=0)
-    return Annealer(partial(_poly, power), start, end, vectorized=True, name=f"SchedPoly[{power:g}]")
+    return _annealing(partial(_poly, power), start, end, f"SchedPoly[{power:g}]", "polynomial")
 
 
-def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Combined:
+def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Schedule:
     """One schedule from several: schedule i runs from its 0 to its 1 over the share pcts[i] of [0, 1].
 
-    At a joint the later schedule answers, at 1 the last one. Positions outside [0, 1] are clamped, and rounded to
-    float32 as fastai does.
+    At a joint the later schedule answers, at 1 the last one. Positions outside [0, 1] are clamped.
 
     Args:
         pcts: the shares, ≥ 0, with sum 1 (within 1e-9); a schedule with share 0 is left out.
@@ -243,10 +289,36 @@ def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Combine
 
     Source: fastai `combine_scheds`, which refuses the fractions of this example because their float sum is not 1.0.
     """
-    return Combined(pcts, scheds)
+    pcts, scheds = tuple(pcts), tuple(scheds)
+    if len(pcts) != len(scheds) or not pcts:
+        raise ValueError(
+            f"combine_scheds got {len(pcts)} fractions and {len(scheds)} schedules: "
+            "give as many of one as of the other, and at least one"
+        )
+    pcts = tuple(_errors.check_number(f"combine_scheds pcts[{i}]", pct, minimum=0) for i, pct in enumerate(pcts))
+    total = math.fsum(pcts)
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise ValueError(f"combine_scheds pcts = {list(pcts)} sum to {total:.12g}; they must sum to 1")
+    for index, schedule in enumerate(scheds):
+        if not callable(schedule):
+            raise TypeError(f"combine_scheds scheds[{index}] must be a function of the position, not {schedule!r}")
+    shapes = {getattr(schedule, "shape", ()) for schedule in scheds} - {()}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"combine_scheds got schedules with {_errors.listing(sorted(shape[0] for shape in shapes))} values per "
+            "position: give each one value per layer group, or a single number"
+        )
+    joined = join([(pct, as_schedule(schedule)) for pct, schedule in zip(pcts, scheds)])
+    # The shares are floats: their sum, the end, is 1 but for the last digit.
+    return Schedule(joined.pieces, end=1)
 
 
-def combined_cos(pct: float, start: Any, middle: Any, end: Any) -> Combined:
+def as_schedule(function: Function) -> Schedule:
+    """A function of the position, which may take only single numbers, as a schedule over [0, 1]."""
+    return function if isinstance(function, Schedule) else Schedule([(0, EachOne(function))], end=1)
+
+
+def combined_cos(pct: float, start: Any, middle: Any, end: Any) -> Schedule:
     """Cosine from `start` to `middle` over the share `pct`, then cosine from `middle` to `end`.
 
     Args:
@@ -288,3 +360,26 @@ def _exp(start: Any, end: Any, pos: Any) -> Any:
 
 def _poly(power: float, start: Any, end: Any, pos: Any) -> Any:
     return start + (end - start) * pos**power
+
+
+def _ends(start: Any, end: Any) -> tuple[Any, Any]:
+    """Both ends as floats, or as arrays of one length that nobody else can write to."""
+    start, end = _value("start", start), _value("end", end)
+    if type(start) is float and type(end) is float:
+        return start, end
+    if np.shape(start) != np.shape(end) and () not in (np.shape(start), np.shape(end)):
+        raise ValueError(
+            f"start has {len(start)} values and end has {len(end)}: "
+            "give each one value per layer group, or a single number"
+        )
+    start, end = (array.copy() for array in np.broadcast_arrays(start, end))
+    start.flags.writeable = end.flags.writeable = False
+    return start, end
+
+
+def _value(name: str, value: Any) -> Any:
+    if np.ndim(value) == 0:
+        return _errors.check_number(name, value)
+    if np.ndim(value) > 1 or not len(value):
+        raise ValueError(f"{name} must be a number or a flat list with one number per layer group, not {value!r}")
+    return np.array([_errors.check_number(f"{name}[{index}]", item) for index, item in enumerate(value)])
