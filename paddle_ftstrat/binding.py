@@ -62,7 +62,6 @@ def bind(
     rows = resolve(plan, weights, depths, anchored, resolve_no_decay(model, no_decay))
     scheduler = CurveLR(plan.curve)
     optimizer, decay, hypers = build.build_optimizer(plan, model, rows, scheduler, fused)
-    _warn_of_few_layers(plan, len(units))
     return Binding(plan, model, rows, optimizer, scheduler, decay, hypers, steps_per_epoch)
 
 
@@ -145,15 +144,19 @@ class Binding:
 
         Raises:
             RuntimeError: the binding is not in force any more.
+            FloatingPointError: a gradient is not finite; weights and optimizer state are as before.
         """
         self._check_in_force()
         done = True
-        with threads.one_thread():
-            if scaler is None:
-                self.optimizer.step()
-            else:
-                done = masters.scaled_step(scaler, self.optimizer, [row.param for row in self._rows])
-        self.optimizer.clear_grad(set_to_zero=False)
+        try:
+            with threads.one_thread():
+                if scaler is None:
+                    self.optimizer.step()
+                else:
+                    done = masters.scaled_step(scaler, self.optimizer, [row.param for row in self._rows])
+        finally:
+            # Gradients that were refused must not be part of the next ones.
+            self.optimizer.clear_grad(set_to_zero=False)
         if not done:
             return False
         self.lr_scheduler.step()
@@ -350,11 +353,3 @@ class Binding:
                 stacklevel=3,
             )
         self._remind_at = None
-
-
-def _warn_of_few_layers(plan: Plan, count: int) -> None:
-    for key, spec in (("discriminative", plan.discriminative), ("gradual_unfreeze", plan.gradual_unfreeze)):
-        if spec is not None and not spec.params_layer and spec.blocks > count:
-            warnings.warn(
-                f"{key}: {spec.blocks} blocks, but the model has {count} layers; each layer is a block", stacklevel=4
-            )

@@ -169,7 +169,7 @@ def _discriminative(
         top = max(given.values())
         levels = {name: given.get(name, top) for name in names}
     else:
-        numbers = depth.split(len(units), spec.blocks)
+        numbers = _block_numbers("discriminative", spec.blocks, len(units))
         levels = {name: numbers[index] for index, unit in enumerate(units) for name in unit.parameters}
         top = numbers[-1]
     return levels, {name: spec.factor ** -(top - level) for name, level in levels.items()}
@@ -183,8 +183,14 @@ def _first_epochs(spec: GradualUnfreeze | None, model: Any, units: Sequence[dept
         given = named_layers("gradual_unfreeze", spec.params_layer, model)
         top = max(given.values())
         return {name: top - given.get(name, top) + 1 for name in names}
-    numbers = depth.split(len(units), spec.blocks)
+    numbers = _block_numbers("gradual_unfreeze", spec.blocks, len(units))
     return {name: numbers[-1] - numbers[index] + 1 for index, unit in enumerate(units) for name in unit.parameters}
+
+
+def _block_numbers(key: str, blocks: int, layers: int) -> list[int]:
+    if blocks > layers:
+        warnings.warn(f"{key}: {blocks} blocks, but the model has {layers} layers; each layer is a block", stacklevel=6)
+    return depth.split(layers, blocks)
 
 
 def _selected(model: Any, selectors: Any, what: str) -> set[str]:

@@ -54,6 +54,11 @@ def is_sparse_embedding(layer: nn.Layer) -> bool:
     return isinstance(layer, nn.Embedding) and bool(getattr(layer, "_sparse", False))
 
 
+def values_of(grad: Any) -> Any:
+    """The values of a gradient as a dense tensor: of a sparse one, those of its rows, in the order they came in."""
+    return grad._get_tensor_from_selected_rows() if grad.is_selected_rows() else grad
+
+
 def after_update(optimizer: Any, act: Callable[[list[tuple[Any, Any]]], None]) -> None:
     """Have `act([(parameter, gradient), …])` called at the end of each real update of this optimizer.
 
