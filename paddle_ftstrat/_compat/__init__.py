@@ -28,6 +28,11 @@ def unwrap(model: nn.Layer) -> nn.Layer:
     return model
 
 
+def is_wrapped(model: nn.Layer) -> bool:
+    """Whether the model or a layer in it is wrapped in `paddle.DataParallel`."""
+    return any(isinstance(layer, paddle.DataParallel) for layer in model.sublayers(include_self=True))
+
+
 def is_norm(layer: nn.Layer) -> bool:
     """Whether a layer normalises: Paddle's classes, or one of another library called …Norm."""
     return isinstance(layer, _NORMS) or type(layer).__name__.endswith("Norm")
