@@ -8,7 +8,8 @@ from typing import Any
 from paddle import nn
 
 from paddle_ftstrat import _compat
-from paddle_ftstrat.optim import clip, decay, fused, masters, table
+from paddle_ftstrat._compat import updates
+from paddle_ftstrat.optim import clip, decay, finite, fused, masters, table
 from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.plan import Plan
@@ -46,13 +47,17 @@ def build_optimizer(
     if plan.clip is not None or given_clip is not None:
         arguments["grad_clip"] = clip.grad_clip(plan.clip) or given_clip
     optimizer = row.cls(**arguments)
+    names = {r.param.name: r.name for r in rows}
+    check = finite.FiniteGradients(names, lr_scheduler)
+    # Inside what turns half precision into float32, where all sums have the range.
+    updates.before_update(optimizer, check)
     masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
     decoupled = None
     if not in_force.by_optimizer:
         decayed = {r.param.name for r in rows if r.decayed}
         decoupled = decay.Decoupled(optimizer, lr_scheduler, decayed, in_force.coefficient)
     hypers = HyperParameters(optimizer, decoupled)
-    fused.attach(optimizer, {r.param.name: r.name for r in rows}, decoupled, hypers, fused_update)
+    fused.attach(optimizer, names, decoupled, hypers, check, fused_update)
     return optimizer, in_force, hypers
 
 
