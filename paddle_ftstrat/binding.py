@@ -18,7 +18,7 @@ from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
 from paddle_ftstrat.param_attr import depth, description, select, settings
-from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.plan import Phase, Plan, Progress
 from paddle_ftstrat.resolve import (
     Resolved,
     refuse_wrapped,
@@ -27,7 +27,9 @@ from paddle_ftstrat.resolve import (
     resolve_no_decay,
     resolve_pretrained,
 )
-from paddle_ftstrat.schedules.adapter import CurveLR
+from paddle_ftstrat.schedules.adapter import ScheduleLR
+
+_FOLLOWED = ("schedules", "max_train_steps", "depth", "phases", "starts")
 
 
 def bind(
@@ -70,12 +72,14 @@ def bind(
         raise ValueError("the model has no parameters to train")
     threads.take_widest_code()
     units = depth.find_units(model, sample_input, layers)
-    depths = resolve_depths(plan, model, units)
+    depths = resolve_depths(plan, model, units, steps_per_epoch)
     anchored = resolve_pretrained(plan, model, pretrained)
     rows = resolve(plan, weights, depths, anchored, resolve_no_decay(model, no_decay))
-    scheduler = CurveLR(plan.curve)
+    scheduler = ScheduleLR(plan.lr)
     optimizer, decay, hypers = build.build_optimizer(plan, model, rows, scheduler, fused)
-    return Binding(plan, model, rows, optimizer, scheduler, decay, hypers, steps_per_epoch)
+    for name in plan.schedules.keys() - {"lr"}:
+        hypers.get(name)
+    return Binding(plan, model, units, rows, optimizer, scheduler, decay, hypers, steps_per_epoch)
 
 
 class Binding:
@@ -102,9 +106,10 @@ class Binding:
         self,
         plan: Plan,
         model: nn.Layer,
+        units: Sequence[depth.Unit],
         rows: Sequence[Resolved],
         optimizer: Any,
-        lr_scheduler: CurveLR,
+        lr_scheduler: ScheduleLR,
         decay: Decay,
         hypers: HyperParameters,
         steps_per_epoch: int | None,
@@ -114,18 +119,25 @@ class Binding:
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.steps_per_epoch = steps_per_epoch
-        self.epoch = 0
+        self._units = units
         self._rows = list(rows)
         self._decay = decay
         self._hypers = hypers
-        self._held: frozenset[str] = frozenset()
         self._watched = self._rows[0].param
         self._owner = description.Owner()
+        lr_scheduler.heard = self._coming
+        self._begin()
+
+    def _begin(self) -> None:
+        """Stand at the plan's first update."""
+        self.epoch = 0
+        self.progress = Progress()
+        if self.plan.thaws:
+            refuse_wrapped(self.model)
+        self._reminded = not self.plan.thaws or self.plan.first_epochs is None
         self._publish()
-        if (last := max(row.depth.first_epoch for row in rows)) > 1:
-            refuse_wrapped(model)
-            report.remind_of_epochs(self, last)
-        self._apply(1)
+        self._apply()
+        self._coming(stepped=False)
 
     @property
     def blocks(self) -> list[list[str]]:
@@ -143,9 +155,60 @@ class Binding:
             ValueError: epoch < 1.
         """
         self._check_in_force()
-        self.epoch = self.epoch + 1 if epoch is None else _errors.check_whole("epoch", epoch, minimum=1)
+        epoch = self.epoch + 1 if epoch is None else _errors.check_whole("epoch", epoch, minimum=1)
+        if epoch < self.epoch:
+            self.progress = Progress()
+        self.epoch = epoch
+        phases, progress = self.plan.phases, self.progress
+        if self.plan.first_epochs is not None:
+            while progress.phase + 1 < len(phases) and epoch - progress.began >= phases[progress.phase].epochs:
+                self._next_phase(progress.began + phases[progress.phase].epochs)
         masters.catch_up(row.param for row in self._rows)
-        self._apply(self.epoch)
+        self._apply()
+
+    def evaluated(self, values: Mapping[str, float]) -> bool:
+        """Tell the results of an evaluation, by which a phase with `until=Plateau(...)` may end.
+
+        Args:
+            values: name → value, among them the one that the phase monitors.
+
+        Returns:
+            Whether the phase has ended with it. The next one begins with the coming update; after the last,
+            `progress.finished` is True.
+
+        Raises:
+            ValueError: the monitored value is not there.
+        """
+        self._check_in_force()
+        phase, progress = self.plan.phases[self.progress.phase], self.progress
+        if phase.until is None or progress.finished:
+            return False
+        state = self.model.state_dict() if phase.restore else None
+        if not progress.judge(phase.until, values, state):
+            return False
+        if progress.phase + 1 == len(self.plan.phases):
+            self._restore_best(phase)
+            self.progress.finished = True
+            return True
+        self._next_phase(self.epoch + 1)
+        if self.plan.starts is not None:
+            start, t = self.plan.starts[self.progress.phase], self.lr_scheduler.last_epoch
+            self.progress.skipped += max(start - t, 0)
+            self.lr_scheduler.step(max(start, t))
+        self._apply()
+        return True
+
+    def _next_phase(self, epoch: int) -> None:
+        """Leave the phase for the one that begins with an epoch."""
+        self._restore_best(self.plan.phases[self.progress.phase])
+        self.progress = self.progress.following(epoch)
+        if self.plan.phases[self.progress.phase].reset_optimizer:
+            for row in self._rows:
+                _compat.drop_accumulators(self.optimizer, row.param)
+
+    def _restore_best(self, phase: Phase) -> None:
+        if phase.restore and self.progress.best_weights:
+            self.model.set_state_dict(self.progress.best_weights)
 
     def step(self, scaler: Any = None) -> bool:
         """One update: `optimizer.step()`, `optimizer.clear_grad()`, `lr_scheduler.step()`.
@@ -177,49 +240,30 @@ class Binding:
         self.lr_scheduler.step()
         return True
 
-    def reschedule(self, curve: Any, max_train_steps: int | None, steps_per_epoch: int | None = None) -> None:
-        """Follow another curve from its update 0 on, with the same optimizer and its state; epochs count anew.
+    def follow(self, plan: Plan, steps_per_epoch: int | None = None) -> None:
+        """Follow another plan's schedules, depth factors and phases from its first update on.
+
+        The optimizer goes on with its state, and so do regularisation, decay and clipping.
 
         Args:
-            curve: function update index → LR.
-            max_train_steps: its length, None for a curve without one.
+            plan: the plan.
             steps_per_epoch: updates per epoch; None: as before.
-        """
-        self._check_in_force()
-        self.plan = replace(self.plan, curve=curve, max_train_steps=max_train_steps)
-        self.steps_per_epoch = steps_per_epoch or self.steps_per_epoch
-        self.lr_scheduler.set_curve(curve)
-        self.epoch = 0
-
-    def set_block_factors(self, factors: Sequence[float]) -> None:
-        """Let each block's LR be the curve times a factor (and a parameter's own multiplier), bottom block first.
 
         Raises:
-            ValueError: not one factor ≥ 0 per block.
+            ValueError: the plan does not fit the model or the optimizer; nothing is changed.
         """
         self._check_in_force()
-        checked = [_errors.check_number(f"factors[{i}]", factor, minimum=0) for i, factor in enumerate(factors)]
-        if len(checked) != len(self.blocks):
-            raise ValueError(f"{len(checked)} factors were given, but there are {len(self.blocks)} blocks")
-        self._rows = [row.with_factor(checked[row.depth.block]) for row in self._rows]
-        self._publish()
-        self._apply(max(self.epoch, 1))
-
-    def hold(self, names: Collection[str]) -> None:
-        """Freeze these parameters and no others, beside what the plan freezes; `hold([])` lets all go again.
-
-        Raises:
-            ValueError: there is no such parameter.
-        """
-        self._check_in_force()
-        _errors.check_keys("parameter", names, self._weights())
-        self._held = frozenset(names)
-        self._apply(max(self.epoch, 1))
-
-    @property
-    def held(self) -> frozenset[str]:
-        """Names of the parameters that `hold` keeps frozen."""
-        return self._held
+        steps_per_epoch = steps_per_epoch or self.steps_per_epoch
+        depths = resolve_depths(plan, self.model, self._units, steps_per_epoch)
+        for name in plan.schedules.keys() - {"lr"}:
+            self._hypers.get(name)
+        self._rows = [row.at(depths[row.name]) for row in self._rows]
+        self.plan = replace(self.plan, **{key: getattr(plan, key) for key in _FOLLOWED})
+        self.steps_per_epoch = steps_per_epoch
+        self.lr_scheduler.heard = None
+        self.lr_scheduler.set_schedule(plan.lr)
+        self.lr_scheduler.heard = self._coming
+        self._begin()
 
     @property
     def in_force(self) -> bool:
@@ -271,7 +315,8 @@ class Binding:
             "max_train_steps": self.plan.max_train_steps,
             "anchors": anchors,
             "block_factors": self.block_factors,
-            "held": sorted(self.held),
+            "phase": self.progress.state_dict(),
+            "best_weights": self.progress.best_weights,
             "hypers": {name: self.hyper(name) for name in hyper.NAMES if self.has_hyper(name)},
         }
 
@@ -299,8 +344,14 @@ class Binding:
         self.epoch = int(state_dict["epoch"])
         for name, value in state_dict.get("hypers", {}).items():
             self.set_hyper(name, value)
-        self.set_block_factors(state_dict.get("block_factors", self.block_factors))
-        self.hold(state_dict.get("held", self.held))
+        if "phase" in state_dict:
+            self.progress = Progress(**state_dict["phase"], best_weights=dict(state_dict.get("best_weights", {})))
+        elif self.epoch:
+            # A state of version 0.1 knows the epoch only.
+            epoch, self.epoch = self.epoch, 0
+            self.begin_epoch(epoch)
+        self._set_factors(state_dict.get("block_factors", self.block_factors))
+        self._apply()
 
     def describe(self) -> description.Description:
         """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
@@ -336,8 +387,40 @@ class Binding:
     def __repr__(self) -> str:
         return report.one_line(self)
 
-    def _apply(self, epoch: int) -> None:
-        puts = [row.in_epoch(epoch, self._held) for row in self._rows]
+    def _coming(self, stepped: bool) -> None:
+        """Put in force what the plan's schedules say of the coming update; go on to its phase."""
+        t, schedules = self.lr_scheduler.last_epoch, self.plan.schedules
+        if stepped and self.plan.first_epochs is None and self.plan.starts is not None:
+            while self.progress.phase + 1 < len(self.plan.phases) and t >= self.plan.starts[self.progress.phase + 1]:
+                self._next_phase(self.epoch)
+                self._apply()
+        for name in schedules:
+            if name != "lr":
+                self.set_hyper(name, schedules[name](t))
+        if schedules["lr"].shape:
+            self._spread(schedules["lr"](t))
+        if stepped and not self._reminded:
+            self._reminded = report.remind_of_epochs(self)
+
+    def _spread(self, lrs: Any) -> None:
+        """Blocks whose LR is another share of the top one's than before get a new factor."""
+        if len(lrs) != len(self.blocks):
+            raise ValueError(f"lr has {len(lrs)} values, but there are {len(self.blocks)} blocks")
+        if lrs[-1] == 0:
+            return
+        factors = np.asarray(lrs) / lrs[-1]
+        if not np.allclose(factors, self.block_factors, rtol=1e-12, atol=0):
+            self._set_factors(factors.tolist())
+
+    def _set_factors(self, factors: Sequence[float]) -> None:
+        if len(factors) != len(self.blocks):
+            raise ValueError(f"{len(factors)} factors were given, but there are {len(self.blocks)} blocks")
+        self._rows = [row.at(replace(row.depth, factor=factors[row.depth.block])) for row in self._rows]
+        self._publish()
+        self._apply()
+
+    def _apply(self) -> None:
+        puts = [row.in_phase(self.progress.phase) for row in self._rows]
         trains = [put.trainable and settings.own(row.param).trainable for row, put in zip(self._rows, puts)]
         changed = trains != [not row.param.stop_gradient for row in self._rows]
         if changed:

@@ -51,7 +51,7 @@ class StrategyCallback(LRScheduler):
         """Refuse a model that was prepared with another optimizer; go to the first epoch of the fit."""
         if self.model._optimizer is not self.run.optimizer:
             raise ValueError("prepare the model with the binding's optimizer: model.prepare(run.optimizer, ...)")
-        if paddle.distributed.get_world_size() > 1 and self.run.plan.gradual_unfreeze is not None:
+        if paddle.distributed.get_world_size() > 1 and self.run.plan.thaws:
             raise ValueError(
                 "gradual_unfreeze in several processes: paddle.Model wraps the model in paddle.DataParallel, which "
                 "does not notice layers that thaw later; use a task or a Learner there, or a strategy without it"

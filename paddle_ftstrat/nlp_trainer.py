@@ -63,7 +63,7 @@ def _callback_class() -> type:
 def _check(run: Any, args: Any, given: dict[str, Any]) -> None:
     if given["optimizer"] is not run.optimizer or given["lr_scheduler"] is not run.lr_scheduler:
         raise ValueError("give the Trainer the binding's: Trainer(optimizers=(run.optimizer, run.lr_scheduler), ...)")
-    if args.world_size > 1 and run.plan.gradual_unfreeze is not None:
+    if args.world_size > 1 and run.plan.thaws:
         raise ValueError(
             "gradual_unfreeze in several processes: the Trainer wraps the model in paddle.DataParallel, which does not "
             "notice layers that thaw later; use a task or a Learner there, or a strategy without gradual_unfreeze"

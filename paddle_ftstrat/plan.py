@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from paddle_ftstrat import _errors
 from paddle_ftstrat.schedules.schedule import Schedule
 
+# Words in the names of scores that are better when lower.
+_LOWER = ("loss", "error", "mse", "mae", "mape", "perplexity")
 CLIP_KINDS = ("GlobalNorm", "Norm", "Value")
 HYPERS = ("lr", "mom", "sqr_mom", "wd", "eps")
 
@@ -194,6 +198,95 @@ class Plan:
         if any(phase.epochs is None for phase in self.phases[:-1]):
             return None
         return tuple(1 + sum(phase.epochs or 0 for phase in self.phases[:i]) for i in range(len(self.phases)))
+
+
+@dataclass
+class Progress:
+    """How far a plan is carried out, beside the index of the update.
+
+    `phase` counts from 0 and began with the epoch `began`; `skipped` updates of phases that ended early were left out.
+    `best` is the best value that the phase's `until` has seen, `waited` the evaluations since; `best_weights` are those
+    of the best evaluation where the phase restores them. `finished` says that the last phase has ended early.
+    """
+
+    phase: int = 0
+    began: int = 1
+    skipped: int = 0
+    best: float | None = None
+    waited: int = 0
+    finished: bool = False
+    best_weights: dict[str, Any] = field(default_factory=dict)
+
+    def following(self, epoch: int) -> Progress:
+        """The beginning of the next phase, in an epoch."""
+        return Progress(self.phase + 1, epoch, self.skipped)
+
+    def judge(self, until: Plateau, values: Mapping[str, float], state: Mapping[str, Any] | None) -> bool:
+        """Note an evaluation, with the model's state where it is to be kept; whether it ends the phase."""
+        _errors.check_keys("monitored value", [until.monitor], values)
+        score = float(values[until.monitor]) * (1 if (until.mode or mode_of(until.monitor)) == "min" else -1)
+        if self.best is None or score < self.best - until.min_delta:
+            self.best, self.waited = score, 0
+            if state is not None:
+                self.best_weights = {name: value.clone() for name, value in state.items()}
+            return False
+        self.waited += 1
+        return self.waited >= until.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the weights, as JSON can hold it."""
+        return {key: value for key, value in vars(self).items() if key != "best_weights"}
+
+
+def mode_of(name: str) -> str:
+    """Whether a score is better when lower ("min": its name has loss, error, mse, mae, … in it) or higher ("max").
+
+    Example:
+        >>> [mode_of(name) for name in ("valid_loss", "rmse", "mae", "r2", "acc")]
+        ['min', 'min', 'min', 'max', 'max']
+    """
+    return "min" if any(word in name.lower() for word in _LOWER) else "max"
+
+
+def spread(lr: Any, groups: int) -> list[float]:
+    """One learning rate per layer group, bottom group first.
+
+    Args:
+        lr: a number (the same for all); `slice(hi)`: hi for the top group and hi/10 below; `slice(lo, hi)`:
+            lo·(hi/lo)^(i/(groups−1)) for group i; or a list with one number per group.
+        groups: how many layer groups there are.
+
+    Raises:
+        ValueError: a learning rate below 0 (in a slice: not above 0), a slice with a step or without an end, or a
+            list of another length.
+        TypeError: anything else.
+
+    Example:
+        >>> spread(slice(1e-5, 1e-3), 3)
+        [1e-05, 0.0001, 0.001]
+        >>> spread(slice(0.5), 3)
+        [0.05, 0.05, 0.5]
+
+    Source: fastai `Optimizer.set_hyper` and `even_mults`.
+    """
+    groups = _errors.check_whole("groups", groups, minimum=1)
+    if isinstance(lr, slice):
+        return _spread_slice(lr, groups)
+    if np.ndim(lr) == 0:
+        return [_errors.check_number("lr", lr, minimum=0)] * groups
+    if len(lr) != groups:
+        raise ValueError(f"lr = {lr!r} has {len(lr)} values, but there are {groups} layer groups")
+    return [_errors.check_number(f"lr[{index}]", value, minimum=0) for index, value in enumerate(lr)]
+
+
+def _spread_slice(lr: slice, groups: int) -> list[float]:
+    if lr.stop is None or lr.step is not None:
+        raise ValueError(f"lr = {lr!r} must be slice(hi) or slice(lo, hi)")
+    high = _errors.check_number("lr.stop", lr.stop, above=0)
+    if lr.start is None:
+        return [high / 10] * (groups - 1) + [high]
+    low = _errors.check_number("lr.start", lr.start, above=0)
+    return [low * (high / low) ** (index / (groups - 1)) for index in range(groups - 1)] + [high]
 
 
 def starts_of(phases: tuple[Phase, ...], max_train_steps: int | None, steps_per_epoch: int | None) -> Any:

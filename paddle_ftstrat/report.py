@@ -78,7 +78,7 @@ def plot(run: Any, rows: Sequence[Resolved], path: Any, steps: int | None) -> An
     """
     if steps is None:
         raise ValueError("a plan without max_train_steps has no length to draw: give plot(steps=...)")
-    lrs = np.asarray(run.plan.curve(np.arange(steps, dtype=np.float64)))
+    lrs = np.asarray(run.plan.lr(np.arange(steps, dtype=np.float64)))
     title = f"{type(run.optimizer).__name__}: learning rate of {len(run.blocks)} blocks"
     return picture.draw_plan(lines(rows, lrs, run.steps_per_epoch), title, run.steps_per_epoch, path)
 
@@ -95,30 +95,28 @@ def one_line(run: Any) -> str:
     return f"{type(run).__name__}({', '.join(parts)})"
 
 
-def remind_of_epochs(run: Any, last: int) -> None:
-    """Warn once, in whatever loop it is that steps the LR, when the second epoch has come and none was begun.
+def remind_of_epochs(run: Any) -> bool:
+    """Warn, in whatever loop it is that steps the LR, when the second epoch has come and none was begun.
 
     Args:
-        run: a binding that thaws layers.
-        last: the epoch in which the last of them thaw.
+        run: a binding that thaws layers epoch by epoch.
+
+    Returns:
+        Whether nothing is left to remind of.
     """
-    # Where the length of an epoch is not known, at least `last` of them have to fit into the training.
-    first = run.steps_per_epoch or (run.plan.max_train_steps or 0) // last
-
-    def hear() -> None:
-        forgotten = run.epoch == 0 and run.in_force
-        if forgotten and run.lr_scheduler.last_epoch <= first:
-            return
-        run.lr_scheduler.heard = None
-        if forgotten:
-            warnings.warn(
-                "the plan thaws layers epoch by epoch, but begin_epoch() was not called, so only the top layers "
-                "train: call it at the start of every epoch, or give paddle.Model.fit run.callback(), PaddleNLP's "
-                "Trainer run.trainer_callback()",
-                stacklevel=3,
-            )
-
-    run.lr_scheduler.heard = hear
+    # Where the length of an epoch is not known, at least as many as there are phases have to fit into the training.
+    first = run.steps_per_epoch or (run.plan.max_train_steps or 0) // run.plan.first_epochs[-1]
+    forgotten = run.epoch == 0 and run.in_force
+    if forgotten and run.lr_scheduler.last_epoch <= first:
+        return False
+    if forgotten:
+        warnings.warn(
+            "the plan thaws layers epoch by epoch, but begin_epoch() was not called, so only the top layers "
+            "train: call it at the start of every epoch, or give paddle.Model.fit run.callback(), PaddleNLP's "
+            "Trainer run.trainer_callback()",
+            stacklevel=5,
+        )
+    return True
 
 
 def _spans(numbers: Sequence[int]) -> str:

@@ -13,16 +13,21 @@ from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay, anchor_of
 from paddle_ftstrat.param_attr import depth, select, settings
 from paddle_ftstrat.param_attr.settings import ParamSettings
-from paddle_ftstrat.plan import Discriminative, GradualUnfreeze, Plan
+from paddle_ftstrat.plan import Discriminative, Plan, Spread, Top, spread
 from paddle_ftstrat.transfer.report import LoadReport, loaded_names
+from paddle_ftstrat.transfer.tune import find_head
 
 
 @dataclass(frozen=True)
 class Depth:
-    """Where a parameter stands: its block (0 is the bottom), its LR factor, the epoch (from 1) it trains from."""
+    """Where a parameter stands: its block (0 is the bottom), its LR factor, and whether it trains in each phase.
+
+    `first_epoch` is the epoch (from 1) that it trains from, 0 for never.
+    """
 
     block: int
     factor: float
+    trains: tuple[bool, ...]
     first_epoch: int
 
 
@@ -41,14 +46,14 @@ class Resolved:
     regularizer_from: str
     decayed: bool
 
-    def with_factor(self, factor: float) -> Resolved:
-        """The same with another factor in the LR."""
-        put = replace(self.settings, learning_rate=self.own.learning_rate * factor)
-        return replace(self, depth=replace(self.depth, factor=factor), settings=put)
+    def at(self, where: Depth) -> Resolved:
+        """The same at another depth, with its factor in the LR."""
+        put = replace(self.settings, learning_rate=self.own.learning_rate * where.factor)
+        return replace(self, depth=where, settings=put)
 
-    def in_epoch(self, epoch: int, held: Collection[str] = ()) -> ParamSettings:
-        """What is wanted in an epoch, counted from 1: frozen before `first_epoch`, and where the name is held."""
-        return replace(self.settings, trainable=epoch >= self.depth.first_epoch and self.name not in held)
+    def in_phase(self, phase: int) -> ParamSettings:
+        """What the plan wants in a phase, counted from 0."""
+        return replace(self.settings, trainable=self.depth.trains[phase])
 
 
 def resolve(
@@ -98,16 +103,32 @@ def resolve(
     return rows
 
 
-def resolve_depths(plan: Plan, model: Any, units: Sequence[depth.Unit]) -> dict[str, Depth]:
-    """Block, LR factor and first training epoch of each parameter, from the plan's two ways to say it."""
-    levels, factors = _discriminative(plan.discriminative, model, units)
-    epochs = _first_epochs(plan.gradual_unfreeze, model, units)
-    if plan.discriminative is None and plan.gradual_unfreeze is None:
-        keys = {name: (number,) for number, unit in enumerate(units) for name in unit.parameters}
-    else:
-        keys = {name: (levels[name], -epochs[name]) for unit in units for name in unit.parameters}
+def resolve_depths(
+    plan: Plan, model: Any, units: Sequence[depth.Unit], steps_per_epoch: int | None = None
+) -> dict[str, Depth]:
+    """Block, LR factor and trainable phases of each parameter.
+
+    A block is a layer, unless discriminative LRs or phases join several: then parameters of one factor that train in
+    the same phases are one.
+    """
+    levels, factors = _factors(plan.depth, model, units)
+    phases = [_trained(phase.train, index, model, units) for index, phase in enumerate(plan.phases)]
+    if not any(phases):
+        raise ValueError("no phase trains anything")
+    trains = {name: tuple(name in names for names in phases) for name in levels}
+    if plan.depth is None and plan.thaws:
+        levels = dict.fromkeys(levels, 0)
+    # What thaws later stands lower.
+    keys = {
+        name: (levels[name], -in_phases.index(True) if any(in_phases) else -len(phases), in_phases)
+        for name, in_phases in trains.items()
+    }
     numbers = {key: number for number, key in enumerate(sorted(set(keys.values())))}
-    return {name: Depth(numbers[key], factors[name], epochs[name]) for name, key in keys.items()}
+    epochs = _first_epochs(plan, steps_per_epoch)
+    return {
+        name: Depth(numbers[keys[name]], factors[name], trains[name], _first_epoch(trains[name], epochs))
+        for name in levels
+    }
 
 
 def refuse_wrapped(model: Any) -> None:
@@ -175,37 +196,67 @@ def named_layers(what: str, params_layer: Mapping[str, int], model: Any) -> dict
     return {structured[key]: number for key, number in params_layer.items()}
 
 
-def _discriminative(
-    spec: Discriminative | None, model: Any, units: Sequence[depth.Unit]
+def _factors(
+    spec: Discriminative | Spread | None, model: Any, units: Sequence[depth.Unit]
 ) -> tuple[dict[str, int], dict[str, float]]:
-    names = [name for unit in units for name in unit.parameters]
+    """Level (0 is the bottom) and LR factor of each parameter."""
+    levels = {name: number for number, unit in enumerate(units) for name in unit.parameters}
     if spec is None:
-        return dict.fromkeys(names, 0), dict.fromkeys(names, 1.0)
+        return levels, dict.fromkeys(levels, 1.0)
+    if isinstance(spec, Spread):
+        lrs = spread(spec.lr, len(units))
+        return levels, {name: lrs[level] / lrs[-1] if lrs[-1] else 1.0 for name, level in levels.items()}
     if spec.params_layer:
         given = named_layers("discriminative", spec.params_layer, model)
-        top = max(given.values())
-        levels = {name: given.get(name, top) for name in names}
-    else:
+        levels = {name: given.get(name, max(given.values())) for name in levels}
+    elif spec.blocks is not None:
         numbers = _block_numbers("discriminative", spec.blocks, len(units))
-        levels = {name: numbers[index] for index, unit in enumerate(units) for name in unit.parameters}
-        top = numbers[-1]
-    return levels, {name: spec.factor ** -(top - level) for name, level in levels.items()}
+        levels = {name: numbers[level] for name, level in levels.items()}
+    top = max(levels.values())
+    return levels, {name: max(spec.factor ** -(top - level), spec.minimum) for name, level in levels.items()}
 
 
-def _first_epochs(spec: GradualUnfreeze | None, model: Any, units: Sequence[depth.Unit]) -> dict[str, int]:
-    names = [name for unit in units for name in unit.parameters]
-    if spec is None:
-        return dict.fromkeys(names, 1)
-    if spec.params_layer:
-        given = named_layers("gradual_unfreeze", spec.params_layer, model)
+def _trained(train: Any, index: int, model: Any, units: Sequence[depth.Unit]) -> set[str]:
+    """Names of what a phase trains."""
+    names = {name for unit in units for name in unit.parameters}
+    if isinstance(train, str) and train == "all":
+        return names
+    if isinstance(train, str) and train == "head":
+        return set(find_head(model))
+    if isinstance(train, int) and not isinstance(train, bool):
+        if not 0 < train <= len(units):
+            raise ValueError(f"phase {index + 1}: train={train}, but the model has {len(units)} layers: 1 to that many")
+        train = Top(train)
+    if not isinstance(train, Top):
+        return _selected(model, train, f"phase {index + 1}: train")
+    if train.params_layer:
+        given = named_layers("gradual_unfreeze", train.params_layer, model)
         top = max(given.values())
-        return {name: top - given.get(name, top) + 1 for name in names}
-    numbers = _block_numbers("gradual_unfreeze", spec.blocks, len(units))
-    return {name: numbers[-1] - numbers[index] + 1 for index, unit in enumerate(units) for name in unit.parameters}
+        return {name for name in names if given.get(name, top) > top - train.count}
+    count = train.count
+    if train.of is not None:
+        first = index == 0 and train.count < train.of
+        blocks = min(train.of, len(units))
+        numbers = _block_numbers("gradual_unfreeze", train.of, len(units), told=first)
+        count = sum(number >= blocks - train.count for number in numbers)
+    return {name for unit in units[max(len(units) - count, 0) :] for name in unit.parameters}
 
 
-def _block_numbers(key: str, blocks: int, layers: int) -> list[int]:
-    if blocks > layers:
+def _first_epochs(plan: Plan, steps_per_epoch: int | None) -> Sequence[int]:
+    """The epoch, from 1, in which each phase begins, as well as that is known."""
+    if plan.first_epochs is not None:
+        return plan.first_epochs
+    if plan.starts is None or steps_per_epoch is None:
+        return [1] * len(plan.phases)
+    return [1 + start // steps_per_epoch for start in plan.starts]
+
+
+def _first_epoch(trains: Sequence[bool], epochs: Sequence[int]) -> int:
+    return epochs[trains.index(True)] if True in trains else 0
+
+
+def _block_numbers(key: str, blocks: int, layers: int, told: bool = True) -> list[int]:
+    if told and blocks > layers:
         warnings.warn(f"{key}: {blocks} blocks, but the model has {layers} layers; each layer is a block", stacklevel=6)
     return depth.split(layers, blocks)
 

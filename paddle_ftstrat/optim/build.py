@@ -71,7 +71,7 @@ def _check_multipliers(row: table.OptimizerRow, plan: Plan, rows: Sequence[Any])
             "use another optimizer, or no discriminative LR and no ParamAttr(learning_rate=)"
         )
     steps = plan.max_train_steps or 2
-    if any(plan.curve(t) != plan.curve(0) for t in {1, steps // 2, steps - 1}):
+    if any(plan.lr(t) != plan.lr(0) for t in {1, steps // 2, steps - 1}):
         raise ValueError(f"optimizer {row.name!r} ignores the LR after its first step: it cannot follow a schedule")
 
 

@@ -1,4 +1,4 @@
-"""The one bridge from a curve to Paddle's `LRScheduler`."""
+"""The one bridge from a schedule to Paddle's `LRScheduler`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from paddle.optimizer.lr import LRScheduler
 
-from paddle_ftstrat.schedules.curves import Curve
+from paddle_ftstrat.schedules.schedule import Schedule
 
 BLOCK = 1024
 
 
-class CurveLR(LRScheduler):
-    """A Paddle LR scheduler that evaluates a curve: lr = curve(last_epoch).
+class ScheduleLR(LRScheduler):
+    """A Paddle LR scheduler that evaluates a schedule: lr = schedule(last_epoch).
 
     `last_epoch` (the index of the coming update) is its only state, so setting it, in any order, gives the value of
-    that update; a `Curve` holds its last value past its end.
+    that update; a `Schedule` holds its last value past its end.
 
     Args:
-        curve: function update index → LR, a `Curve` or any callable.
+        schedule: function update index → LR, a `Schedule` or any callable.
         last_epoch: the index before the first update to come; -1 starts at update 0.
         verbose: print the LR whenever it is stepped, as Paddle's schedulers do.
 
@@ -28,11 +28,11 @@ class CurveLR(LRScheduler):
         heard: called after each step by one update, which every loop makes; None: nothing is.
 
     Raises:
-        TypeError: `curve` is not callable.
+        TypeError: `schedule` is not callable.
 
     Example:
         >>> from paddle_ftstrat.schedules.curves import linear_decay
-        >>> scheduler = CurveLR(linear_decay(1.0, 4))
+        >>> scheduler = ScheduleLR(linear_decay(1.0, 4))
         >>> lrs = []
         >>> for _ in range(6):
         ...     lrs.append(scheduler())
@@ -41,14 +41,14 @@ class CurveLR(LRScheduler):
         [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
 
-    def __init__(self, curve: Callable[[Any], Any], last_epoch: int = -1, verbose: bool = False) -> None:
-        if not callable(curve):
-            raise TypeError(f"curve must be a function of the update index, not {curve!r}")
-        self.curve = curve
+    def __init__(self, schedule: Callable[[Any], Any], last_epoch: int = -1, verbose: bool = False) -> None:
+        if not callable(schedule):
+            raise TypeError(f"schedule must be a function of the update index, not {schedule!r}")
+        self.schedule = schedule
         self._ahead: tuple[int, list[float]] = (0, [])
-        self.heard: Callable[[], None] | None = None
+        self.heard: Callable[[bool], None] | None = None
         # The base class keeps base_lr only for schedulers that scale it; a curve already has its own scale.
-        super().__init__(learning_rate=float(curve(0)), last_epoch=last_epoch, verbose=verbose)
+        super().__init__(learning_rate=float(schedule(0)), last_epoch=last_epoch, verbose=verbose)
 
     def step(self, epoch: int | None = None) -> None:
         """Move on by one update, or to update `epoch`."""
@@ -58,27 +58,27 @@ class CurveLR(LRScheduler):
         self.last_lr = values[t - first] if 0 <= t - first < len(values) else self._look_ahead(t)
         if self.verbose:
             print(f"update {t}: {type(self).__name__} sets the learning rate to {self.last_lr}")
-        if epoch is None and self.heard is not None:
-            self.heard()
+        if self.heard is not None:
+            self.heard(epoch is None)
 
     def _look_ahead(self, t: int) -> float:
         # As one array, a thousand values cost about as much as fifty single ones, and training asks for them in order.
         # Blocks begin at multiples of their length, so that the order of questions cannot change an answer.
-        if not isinstance(self.curve, Curve):
-            return float(self.curve(t))
+        if not isinstance(self.schedule, Schedule):
+            return float(self.schedule(t))
         first = t - t % BLOCK
-        values = self.curve(np.arange(first, first + BLOCK)).tolist()
+        values = self.schedule(np.arange(first, first + BLOCK)).tolist()
         self._ahead = (first, values)
         return values[t - first]
 
     def get_lr(self) -> float:
         """The LR of the coming update, as a Python float."""
-        return float(self.curve(self.last_epoch))
+        return float(self.schedule(self.last_epoch))
 
-    def set_curve(self, curve: Callable[[Any], Any], last_epoch: int = 0) -> None:
-        """Follow another curve from update `last_epoch` on."""
-        if not callable(curve):
-            raise TypeError(f"curve must be a function of the update index, not {curve!r}")
-        self.curve = curve
+    def set_schedule(self, schedule: Callable[[Any], Any], last_epoch: int = 0) -> None:
+        """Follow another schedule from update `last_epoch` on."""
+        if not callable(schedule):
+            raise TypeError(f"schedule must be a function of the update index, not {schedule!r}")
+        self.schedule = schedule
         self._ahead = (0, [])
         self.step(last_epoch)

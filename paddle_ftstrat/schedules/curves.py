@@ -1,4 +1,4 @@
-"""PaddleHub's learning-rate schedules: functions of η, T and their own options that build a `Schedule`."""
+"""PaddleHub's and fastai's schedules of the LR: functions of η, T and their own options that build a `Schedule`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.schedules.schedule import Piece, Schedule, check_steps, register
+from paddle_ftstrat.schedules.annealing import SchedCos, SchedNo, combined_cos
+from paddle_ftstrat.schedules.schedule import Piece, Schedule, check_steps, join, register
 
 
 def _constant(value: float, t: Any) -> Any:
@@ -163,6 +164,90 @@ def slanted_triangle(
     if cut < max_train_steps:
         pieces.append(Piece(cut, partial(_line, cut, float(learning_rate), max_train_steps, low), "fall"))
     return Schedule(pieces, end=max_train_steps)
+
+
+@register("one_cycle")
+def one_cycle(
+    learning_rate: float, max_train_steps: int, div: float = 25.0, div_final: float = 1e5, pct_start: float = 0.25
+) -> Schedule:
+    """The 1cycle policy's LR: cosine from η/div up to η over the share pct_start of T, then down to η/div_final.
+
+    Args:
+        learning_rate: η, the highest value.
+        max_train_steps: T, in updates.
+        div: η / first value.
+        div_final: η / value at t = T.
+        pct_start: in [0, 1], the share of updates that rise.
+
+    Raises:
+        ValueError: div or div_final not above 0, pct_start outside [0, 1], or T ≤ 0.
+        TypeError: something that is not a number.
+
+    Example:
+        >>> [round(one_cycle(0.01, 8)(t), 6) for t in (0, 1, 2, 8)]
+        [0.0004, 0.0052, 0.01, 0.0]
+
+    Source: Smith & Topin, "Super-convergence" (arXiv:1708.07120); fastai `fit_one_cycle`.
+    """
+    check_steps(max_train_steps)
+    div = _errors.check_number("div", div, above=0)
+    div_final = _errors.check_number("div_final", div_final, above=0)
+    pct_start = _errors.check_number("pct_start", pct_start, minimum=0, maximum=1)
+    return combined_cos(pct_start, learning_rate / div, learning_rate, learning_rate / div_final).over(max_train_steps)
+
+
+@register("flat_cos")
+def flat_cos(learning_rate: float, max_train_steps: int, div_final: float = 1e5, pct_start: float = 0.75) -> Schedule:
+    """η over the share pct_start of T, then a cosine down to η/div_final.
+
+    Args:
+        learning_rate: η.
+        max_train_steps: T, in updates.
+        div_final: η / value at t = T.
+        pct_start: in [0, 1], the share of updates that are flat.
+
+    Raises:
+        ValueError: div_final not above 0, pct_start outside [0, 1], or T ≤ 0.
+        TypeError: something that is not a number.
+
+    Example:
+        >>> [round(flat_cos(0.01, 8)(t), 6) for t in (0, 6, 7, 8)]
+        [0.01, 0.01, 0.005, 0.0]
+
+    Source: fastai `fit_flat_cos`.
+    """
+    steps = check_steps(max_train_steps)
+    div_final = _errors.check_number("div_final", div_final, above=0)
+    flat = _errors.check_number("pct_start", pct_start, minimum=0, maximum=1) * steps
+    fall = SchedCos(learning_rate, learning_rate / div_final)
+    return join([(flat, SchedNo(learning_rate, learning_rate)), (steps - flat, fall)])
+
+
+@register("sgdr")
+def sgdr(learning_rate: float, max_train_steps: int, n_cycles: int = 1, cycle_mult: int = 2) -> Schedule:
+    """Warm restarts: cosines from η to 0, each `cycle_mult` times as long as the one before, over T together.
+
+    Args:
+        learning_rate: η, at each restart.
+        max_train_steps: T, in updates; a cycle begins with a whole one.
+        n_cycles: how many cycles.
+        cycle_mult: how many times longer each next one is; 1 for equal cycles.
+
+    Raises:
+        ValueError: an argument below 1.
+        TypeError: an argument that is not a whole number.
+
+    Example:
+        >>> [round(sgdr(0.1, 16, n_cycles=2, cycle_mult=3)(t), 6) for t in (0, 2, 4, 10, 16)]
+        [0.1, 0.05, 0.1, 0.05, 0.0]
+
+    Source: Loshchilov & Hutter, SGDR (arXiv:1608.03983); fastai `fit_sgdr`.
+    """
+    steps = check_steps(max_train_steps)
+    lengths = [cycle_mult**index for index in range(_errors.check_whole("n_cycles", n_cycles, minimum=1))]
+    _errors.check_whole("cycle_mult", cycle_mult, minimum=1)
+    bounds = [steps * sum(lengths[:index]) // sum(lengths) for index in range(n_cycles + 1)]
+    return join([(end - start, SchedCos(learning_rate, 0)) for start, end in zip(bounds, bounds[1:])])
 
 
 def warmup_steps(max_train_steps: int, proportion: float) -> int:

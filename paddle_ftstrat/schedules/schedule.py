@@ -114,6 +114,12 @@ class Schedule:
         """
         return join([(length, self)])
 
+    def at(self, offset: float) -> Schedule:
+        """This schedule, begun at t = offset."""
+        pieces = [Piece(p.start + offset, _placed(p.function, offset, 1), p.name) for p in self.pieces]
+        pieces[0] = pieces[0]._replace(start=0)
+        return Schedule(pieces, None if self.end is None else self.end + offset)
+
     def group(self, index: int) -> Schedule:
         """The values of one layer group alone; the schedule itself where all groups share a value."""
         if not self.shape:
@@ -212,6 +218,10 @@ class EachOne:
     """A function that takes only single numbers, which an array of them is asked for one by one."""
 
     function: Function
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.function(0.0))
 
     def __call__(self, t: Any) -> Any:
         if isinstance(t, np.ndarray):

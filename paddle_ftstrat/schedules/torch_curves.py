@@ -1,6 +1,6 @@
-"""The curves behind OneFlow's and torch's LR schedulers, with η = learning_rate and t = the index of the update.
+"""The schedules behind OneFlow's and torch's LR schedulers, with η = learning_rate and t = the index of the update.
 
-They know nothing of the length of training, so they are not in the registry of `curves`, whose curves are made for one.
+As schedules of a strategy they know the length T of the training, which is the default of their own lengths.
 """
 
 from __future__ import annotations
@@ -13,20 +13,24 @@ from typing import Any
 import numpy as np
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.schedules.curves import Curve
+from paddle_ftstrat.schedules.schedule import Schedule, register
 
 
-def cosine_annealing(learning_rate: float, T_max: int, eta_min: float = 0.0) -> Curve:
-    """A cosine wave between η and e, without end: e + (η − e)·(1 + cos(π·t/T))/2.
+@register("cosine_annealing")
+def cosine_annealing(
+    learning_rate: float, max_train_steps: int | None = None, T_max: int | None = None, eta_min: float = 0.0
+) -> Schedule:
+    """A cosine wave between η and e, without end: e + (η − e)·(1 + cos(π·t/h))/2.
 
     Args:
         learning_rate: η, the value at t = 0.
-        T_max: T ≥ 1, updates from the top to the bottom; after them the value rises again.
+        max_train_steps: T, in updates; None where no training is known.
+        T_max: h ≥ 1, updates from the top to the bottom, after which the value rises again; None: T.
         eta_min: e ≥ 0, the lowest value.
 
     Raises:
-        ValueError: T < 1 or e < 0.
-        TypeError: T is not a whole number.
+        ValueError: h < 1 or e < 0.
+        TypeError: h is not a whole number.
 
     Example:
         >>> [round(cosine_annealing(1.0, T_max=4)(t), 3) for t in (0, 1, 2, 4, 6, 8)]
@@ -34,17 +38,21 @@ def cosine_annealing(learning_rate: float, T_max: int, eta_min: float = 0.0) -> 
 
     Source: OneFlow `CosineAnnealingLR`; SGDR (arXiv:1608.03983), without restarts.
     """
-    T_max = _errors.check_whole("T_max", T_max, minimum=1)
+    T_max = _errors.check_whole("T_max", max_train_steps if T_max is None else T_max, minimum=1)
     eta_min = _errors.check_number("eta_min", eta_min, minimum=0)
-    return Curve([(0, partial(_cosine, eta_min, float(learning_rate) - eta_min, T_max))])
+    return Schedule([(0, partial(_cosine, eta_min, float(learning_rate) - eta_min, T_max), "cosine")], max_train_steps)
 
 
-def cosine_decay(learning_rate: float, decay_steps: int, alpha: float = 0.0) -> Curve:
+@register("cosine_decay")
+def cosine_decay(
+    learning_rate: float, max_train_steps: int | None = None, decay_steps: int | None = None, alpha: float = 0.0
+) -> Schedule:
     """Half a cosine from η to α·η, where it stays: η·((1 − α)·(1 + cos(π·t/D))/2 + α) for t ≤ D.
 
     Args:
         learning_rate: η.
-        decay_steps: D ≥ 1, in updates.
+        max_train_steps: T, in updates; None where no training is known.
+        decay_steps: D ≥ 1, in updates; None: T.
         alpha: α ≥ 0, last value / first value.
 
     Raises:
@@ -57,17 +65,19 @@ def cosine_decay(learning_rate: float, decay_steps: int, alpha: float = 0.0) -> 
 
     Source: OneFlow `CosineDecayLR`.
     """
-    decay_steps = _errors.check_whole("decay_steps", decay_steps, minimum=1)
+    decay_steps = _errors.check_whole("decay_steps", max_train_steps if decay_steps is None else decay_steps, minimum=1)
     low = learning_rate * _errors.check_number("alpha", alpha, minimum=0)
-    return Curve([(0, partial(_cosine, low, learning_rate - low, decay_steps))], end=decay_steps)
+    return Schedule([(0, partial(_cosine, low, learning_rate - low, decay_steps), "cosine")], end=decay_steps)
 
 
-def exponential(learning_rate: float, gamma: float) -> Curve:
+@register("exponential_decay")
+def exponential(learning_rate: float, max_train_steps: int | None = None, gamma: float = 0.999) -> Schedule:
     """The same factor at every update: η·γ^t.
 
     Args:
         learning_rate: η.
-        gamma: γ > 0; above 1 the value grows.
+        max_train_steps: T, in updates; None where no training is known.
+        gamma: γ > 0, per update; above 1 the value grows.
 
     Raises:
         ValueError: γ ≤ 0.
@@ -79,15 +89,19 @@ def exponential(learning_rate: float, gamma: float) -> Curve:
     Source: OneFlow `ExponentialLR`.
     """
     gamma = _errors.check_number("gamma", gamma, above=0)
-    return Curve([(0, partial(_stairs, float(learning_rate), gamma, None))])
+    return Schedule([(0, partial(_stairs, float(learning_rate), gamma, None), "exponential")], max_train_steps)
 
 
-def step(learning_rate: float, step_size: int, gamma: float = 0.1) -> Curve:
+@register("step_decay")
+def step(
+    learning_rate: float, max_train_steps: int | None = None, step_size: int | None = None, gamma: float = 0.1
+) -> Schedule:
     """The factor γ every s updates: η·γ^⌊t/s⌋.
 
     Args:
         learning_rate: η.
-        step_size: s ≥ 1, in updates.
+        max_train_steps: T, in updates; None where no training is known.
+        step_size: s ≥ 1, in updates; None: a third of T, rounded up.
         gamma: γ > 0.
 
     Raises:
@@ -100,16 +114,22 @@ def step(learning_rate: float, step_size: int, gamma: float = 0.1) -> Curve:
 
     Source: OneFlow `StepLR`.
     """
+    if step_size is None and max_train_steps is not None:
+        step_size = -(-max_train_steps // 3)
     step_size = _errors.check_whole("step_size", step_size, minimum=1)
     gamma = _errors.check_number("gamma", gamma, above=0)
-    return Curve([(0, partial(_stairs, float(learning_rate), gamma, step_size))])
+    return Schedule([(0, partial(_stairs, float(learning_rate), gamma, step_size), "steps")], max_train_steps)
 
 
-def multi_step(learning_rate: float, milestones: Sequence[int], gamma: float = 0.1) -> Curve:
+@register("multi_step_decay")
+def multi_step(
+    learning_rate: float, max_train_steps: int | None = None, milestones: Sequence[int] = (), gamma: float = 0.1
+) -> Schedule:
     """The factor γ at each milestone: η·γ^(number of milestones ≤ t).
 
     Args:
         learning_rate: η.
+        max_train_steps: T, in updates; None where no training is known.
         milestones: update indices, ascending.
         gamma: γ > 0.
 
@@ -130,23 +150,27 @@ def multi_step(learning_rate: float, milestones: Sequence[int], gamma: float = 0
         raise ValueError(f"milestones = {starts} must ascend")
     gamma = _errors.check_number("gamma", gamma, above=0)
     values = [float(learning_rate * gamma**index) for index in range(len(starts) + 1)]
-    return Curve([(start, partial(_flat, value)) for start, value in zip([0, *starts], values)])
+    pieces = [(start, partial(_flat, value), "constant") for start, value in zip([0, *starts], values)]
+    return Schedule(pieces, max_train_steps)
 
 
+@register("polynomial_decay")
 def polynomial(
     learning_rate: float,
-    steps: int,
+    max_train_steps: int | None = None,
+    steps: int | None = None,
     end_learning_rate: float = 1e-4,
     power: float = 1.0,
     cycle: bool = False,
-) -> Curve:
+) -> Schedule:
     """A power of the rest of the way: (η − e)·(1 − t/D)^p + e for t ≤ D, then e.
 
     With `cycle` it starts again after each s updates, on a longer way: D = s·⌈t/s⌉, and t = 0 has the value of t = 1.
 
     Args:
         learning_rate: η.
-        steps: s ≥ 1, in updates; D = s without `cycle`.
+        max_train_steps: T, in updates; None where no training is known.
+        steps: s ≥ 1, in updates; D = s without `cycle`; None: T.
         end_learning_rate: e ≥ 0.
         power: p > 0.
         cycle: start again instead of staying at e.
@@ -163,14 +187,15 @@ def polynomial(
 
     Source: OneFlow `PolynomialLR`.
     """
-    steps = _errors.check_whole("steps", steps, minimum=1)
+    steps = _errors.check_whole("steps", max_train_steps if steps is None else steps, minimum=1)
     end = _errors.check_number("end_learning_rate", end_learning_rate, minimum=0)
     power = _errors.check_number("power", power, above=0)
     rest = float(learning_rate) - end
     if not cycle:
-        return Curve([(0, partial(_power, end, rest, steps, power))], end=steps)
+        return Schedule([(0, partial(_power, end, rest, steps, power), "polynomial")], end=steps)
     restarting = partial(_restarting_power, end, rest, steps, power)
-    return Curve([(0, partial(_flat, restarting(1))), (1, restarting)])
+    pieces = [(0, partial(_flat, restarting(1)), "polynomial"), (1, restarting, "polynomial")]
+    return Schedule(pieces, max_train_steps)
 
 
 def _flat(value: float, t: Any) -> Any:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from paddle import nn
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.binding import Binding, bind
-from paddle_ftstrat.finetune.serialize import Serializable
-from paddle_ftstrat.finetune.strategy_dicts import (
-    CLIP,
-    REGULARIZATION,
-    SCHEDULER,
-    as_entries,
-    boolean,
-    items_of,
-    merged,
-)
 from paddle_ftstrat.optim import table
-from paddle_ftstrat.plan import Clip, Discriminative, GradualUnfreeze, Plan
+from paddle_ftstrat.plan import Clip, Discriminative, Phase, Plan, Spread, starts_of
 from paddle_ftstrat.schedules import curves
+from paddle_ftstrat.schedules.schedule import Schedule, check_steps
+from paddle_ftstrat.strategies import keys
+from paddle_ftstrat.strategies.keys import CLIP, REGULARIZATION, SCHEDULER, items_of
+from paddle_ftstrat.strategies.serialize import Serializable
 
 
 class DefaultStrategy(Serializable):
@@ -51,12 +46,12 @@ class DefaultStrategy(Serializable):
         self.optimizer_options = kwargs
         table.check_options(table.find(optimizer_name), kwargs)
 
-    def plan(self, max_train_steps: int | None = None) -> Plan:
-        """The plan of this strategy for a training of `max_train_steps` updates."""
+    def plan(self, max_train_steps: int | None = None, steps_per_epoch: int | None = None) -> Plan:
+        """The plan of this strategy for a training of `max_train_steps` updates, `steps_per_epoch` in each epoch."""
         if max_train_steps is not None:
-            curves.check_steps(max_train_steps)
+            check_steps(max_train_steps)
         return Plan(
-            curve=curves.constant(self.learning_rate),
+            {"lr": curves.constant(self.learning_rate)},
             max_train_steps=max_train_steps,
             optimizer=self.optimizer_name,
             optimizer_options=self.optimizer_options,
@@ -102,7 +97,7 @@ class DefaultStrategy(Serializable):
         """
         steps = _training_length(max_train_steps, num_epoch, steps_per_epoch)
         return bind(
-            self.plan(steps),
+            self.plan(steps, steps_per_epoch),
             model,
             steps_per_epoch=steps_per_epoch,
             sample_input=sample_input,
@@ -196,15 +191,7 @@ class CombinedStrategy(DefaultStrategy):
         Raises:
             ValueError, TypeError: as for the class.
         """
-        _errors.check_keys("scheduler", [name], SCHEDULER)
-        if isinstance(SCHEDULER[name], dict):
-            self._scheduler[name] = merged(name, self._scheduler[name], as_entries(name, value, values))
-        elif values:
-            raise TypeError(f"scheduler {name!r} takes one value, not the entries {sorted(values)}")
-        elif name == "warmup":
-            self._scheduler[name] = _errors.check_number("scheduler.warmup", value, minimum=0, maximum=1)
-        else:
-            self._scheduler[name] = boolean(f"scheduler.{name}", value)
+        self._scheduler[name] = keys.entry(name, self._scheduler.get(name), value, values)
         return self
 
     def add_regularization(self, name: str = "L2", value: float = 1e-3) -> CombinedStrategy:
@@ -236,62 +223,64 @@ class CombinedStrategy(DefaultStrategy):
         self._clip[name] = _errors.check_number(f"clip.{name}", value, minimum=0)
         return self
 
-    def plan(self, max_train_steps: int | None = None) -> Plan:
+    def plan(self, max_train_steps: int | None = None, steps_per_epoch: int | None = None) -> Plan:
         """The plan for a training of `max_train_steps` updates; warns of keys that others override.
 
         Raises:
-            ValueError: a schedule needs `max_train_steps`.
+            ValueError: a schedule or a phase needs `max_train_steps`, or the phases are longer than that.
         """
-        plan = super().plan(max_train_steps)
-        return Plan(
-            curve=self._curve(max_train_steps),
-            max_train_steps=plan.max_train_steps,
-            optimizer=plan.optimizer,
-            optimizer_options=plan.optimizer_options,
+        phases = self._phases()
+        starts = starts_of(phases, max_train_steps, steps_per_epoch)
+        schedules = self._schedules(max_train_steps, steps_per_epoch)
+        return replace(
+            super().plan(max_train_steps),
+            schedules=self._with_phases(schedules, phases, starts, max_train_steps),
             l2=self._regularization["L2"],
             l2sp=self._regularization["L2SP"],
             weight_decay=self._regularization["weight_decay"] if self._weight_decay_given else None,
             clip=self._chosen_clip(),
-            discriminative=self._discriminative(),
-            gradual_unfreeze=self._gradual_unfreeze(),
+            depth=self._depth(),
+            phases=phases,
+            starts=starts,
         )
 
-    def _curve(self, max_train_steps: int | None) -> curves.Curve:
-        asked = self._asked_curves()
-        if not asked:
-            return curves.constant(self.learning_rate)
-        if max_train_steps is None:
+    def _with_phases(
+        self, schedules: dict[str, Schedule], phases: Sequence[Phase], starts: Sequence[int] | None, steps: int | None
+    ) -> dict[str, Schedule]:
+        """The strategy's schedules with those that phases have of their own joined in."""
+        if steps is not None and starts is not None and starts[-1] >= steps and phases[-1].has_schedule:
+            raise ValueError(f"the phases before the last take {starts[-1]} updates, but the training has {steps}")
+        if not any(phase.has_schedule for phase in phases):
+            return schedules
+        if starts is None or steps is None:
             raise ValueError(
-                f"scheduler {asked} needs the length of the training: give bind() max_train_steps, "
-                "or num_epoch and steps_per_epoch"
+                "phases with schedules of their own need the length of the training: give bind() steps_per_epoch and "
+                "num_epoch or max_train_steps"
             )
-        chosen, ignored = _strongest(asked)
-        if ignored:
-            warnings.warn(f"scheduler {chosen!r} takes over: {', '.join(ignored)} ignored", stacklevel=4)
-        return self._build_curve(chosen, max_train_steps)
+        whole = schedules["lr"]
+        for phase, start, end in zip(phases, starts, [*starts[1:], steps]):
+            if phase.has_schedule:
+                whole = whole.then(start, self._own_schedule(phase, end - start).at(start))
+                whole = whole.then(end, schedules["lr"]) if end < steps else whole
+        return {**schedules, "lr": Schedule(whole.pieces, end=steps)}
 
-    def _asked_curves(self) -> list[str]:
-        given = self._scheduler
-        on = {
-            "slanted_triangle": given["slanted_triangle"]["cut_fraction"] > 0,
-            "noam_decay": given["noam_decay"],
-            "linear_decay": given["linear_decay"]["start_point"] < 1,
-            "warmup": given["warmup"] > 0,
-        }
-        return [name for name, wanted in on.items() if wanted]
+    def _own_schedule(self, phase: Phase, steps: int) -> Schedule:
+        """The schedule that a phase has of its own, over its updates."""
+        scheduler: dict[str, Any] = dict(SCHEDULER)
+        for key, value in items_of("phase.scheduler", phase.scheduler):
+            if key in ("discriminative", "layer_decay", "gradual_unfreeze"):
+                raise ValueError(f"phase.scheduler has {key!r}: give it to the strategy, it holds for all phases")
+            scheduler[key] = keys.entry(key, scheduler.get(key), value, {})
+        return keys.lr_schedule(scheduler, phase.learning_rate or self.learning_rate, steps)
 
-    def _build_curve(self, name: str, steps: int) -> curves.Curve:
-        given, warmup = self._scheduler, self._scheduler["warmup"]
-        if name == "noam_decay" and curves.warmup_steps(steps, warmup) == 0:
-            warnings.warn("noam_decay needs a warmup of at least one update: the LR stays constant", stacklevel=5)
-            return curves.constant(self.learning_rate)
-        options = {
-            "slanted_triangle": given["slanted_triangle"],
-            "noam_decay": {"warmup_proportion": warmup},
-            "linear_decay": {**given["linear_decay"], "warmup_proportion": warmup},
-            "warmup": {"proportion": warmup},
-        }
-        return curves.CURVES[name](self.learning_rate, steps, **options[name])
+    def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
+        return {"lr": keys.lr_schedule(self._scheduler, self.learning_rate, max_train_steps)}
+
+    def _depth(self) -> Discriminative | Spread | None:
+        return keys.depth_of(self._scheduler)
+
+    def _phases(self) -> tuple[Phase, ...]:
+        return keys.unfreezing(self._scheduler)
 
     def _chosen_clip(self) -> Clip | None:
         asked = [kind for kind in CLIP if self._clip[kind] > 0]
@@ -299,35 +288,8 @@ class CombinedStrategy(DefaultStrategy):
             warnings.warn(f"clip {asked[0]!r} takes over: {', '.join(asked[1:])} ignored", stacklevel=4)
         return Clip(asked[0], self._clip[asked[0]]) if asked else None
 
-    def _discriminative(self) -> Discriminative | None:
-        given = self._scheduler["discriminative"]
-        if not given["blocks"] and not given["params_layer"]:
-            return None
-        return Discriminative(given["factor"], *_by_depth("discriminative", given))
-
-    def _gradual_unfreeze(self) -> GradualUnfreeze | None:
-        given = self._scheduler["gradual_unfreeze"]
-        if not given["blocks"] and not given["params_layer"]:
-            return None
-        return GradualUnfreeze(*_by_depth("gradual_unfreeze", given))
-
     def _more(self) -> list[str]:
-        given, more = self._scheduler, []
-        for name in reversed(self._asked_curves()):
-            linear, slanted = given["linear_decay"], given["slanted_triangle"]
-            more.append(
-                {
-                    "warmup": f"warmup {given['warmup']:g}",
-                    "linear_decay": f"linear_decay from {linear['start_point']:g} to {linear['end_learning_rate']:g}",
-                    "noam_decay": "noam_decay",
-                    "slanted_triangle": f"slanted_triangle {slanted['cut_fraction']:g}, ratio {slanted['ratio']:g}",
-                }[name]
-            )
-        for name in ("discriminative", "gradual_unfreeze"):
-            entry = given[name]
-            if entry["blocks"] or entry["params_layer"]:
-                how = "params_layer" if entry["params_layer"] else f"{entry['blocks']} blocks"
-                more.append(f"{name} {how}" + (f", factor {entry['factor']:g}" if "factor" in entry else ""))
+        more = keys.summary(self._scheduler)
         more += [f"{name} {value:g}" for name, value in self._regularization.items() if value]
         more += [f"clip {name} {value:g}" for name, value in self._clip.items() if value]
         return more
@@ -339,21 +301,8 @@ def _training_length(steps: int | None, epochs: int | None, per_epoch: int | Non
     if per_epoch is not None:
         _errors.check_whole("steps_per_epoch", per_epoch, minimum=1)
     if steps is not None:
-        return curves.check_steps(steps)
+        return check_steps(steps)
     return epochs * per_epoch if epochs is not None and per_epoch is not None else None
-
-
-def _strongest(asked: Sequence[str]) -> tuple[str, list[str]]:
-    """The curve that wins among those asked for, and what it leaves unused. A warmup joins noam and linear decay."""
-    chosen = asked[0]
-    joins = {"slanted_triangle": (), "noam_decay": ("warmup",), "linear_decay": ("warmup",), "warmup": ()}[chosen]
-    return chosen, [name for name in asked[1:] if name not in joins]
-
-
-def _by_depth(what: str, given: Mapping[str, Any]) -> tuple[int, Mapping[str, int] | None]:
-    if given["blocks"] and given["params_layer"]:
-        warnings.warn(f"{what}: params_layer takes over: blocks={given['blocks']} ignored", stacklevel=5)
-    return (0, given["params_layer"]) if given["params_layer"] else (given["blocks"], None)
 
 
 def _optimizer_text(optimizer: str | type) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.finetune.combined import CombinedStrategy, DefaultStrategy
+from paddle_ftstrat.strategies.combined import CombinedStrategy, DefaultStrategy
 
 __all__ = [
     "AdamWeightDecayStrategy",

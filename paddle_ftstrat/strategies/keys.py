@@ -1,13 +1,22 @@
-"""The dicts of CombinedStrategy: their keys, defaults and checks."""
+"""The dicts of a strategy: their keys, defaults and checks, and the schedule and depth factors that they mean.
+
+A key that is left out of an entry has PaddleHub's default. Every registered schedule is a key of the scheduler dict.
+"""
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.plan import Discriminative, Phase, Top
+from paddle_ftstrat.schedules import curves
+from paddle_ftstrat.schedules.schedule import SCHEDULES, Schedule, join
 
-SCHEDULER = {
+# PaddleHub's keys with its defaults, which are off.
+SCHEDULER: dict[str, Any] = {
     "warmup": 0.0,
     "linear_decay": {"start_point": 1.0, "end_learning_rate": 0.0},
     "noam_decay": False,
@@ -17,8 +26,12 @@ SCHEDULER = {
 }
 REGULARIZATION = {"L2": 0.0, "L2SP": 0.0, "weight_decay": 0.0}
 CLIP = {"GlobalNorm": 0.0, "Norm": 0.0, "Value": 0.0}
-# `{"linear_decay": {}}` asks for the decay, and then from the start; the default above means "off".
-_ASKED_FOR = {"linear_decay": {"start_point": 0.0}, "slanted_triangle": {"cut_fraction": 0.1}}
+_LAYER_DECAY = {"decay": 1.0, "minimum": 0.0}
+
+
+def known_keys() -> list[str]:
+    """The keys of the scheduler dict: PaddleHub's, `layer_decay`, and the names of all registered schedules."""
+    return list(dict.fromkeys([*SCHEDULER, "layer_decay", *SCHEDULES]))
 
 
 def items_of(what: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
@@ -30,26 +43,184 @@ def items_of(what: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]
     return list(given.items())
 
 
-def as_entries(name: str, value: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a dict-valued key, which may come as a dict, as keywords, or as the number of blocks."""
+def entry(name: str, current: Any, value: Any, values: Mapping[str, Any]) -> Any:
+    """What a key of the scheduler dict holds once `value`, or the entries `values`, are put over `current`.
+
+    Raises:
+        ValueError: an unknown key at any depth, or a value out of range.
+        TypeError: a value of the wrong type.
+    """
+    _errors.check_keys("scheduler", [name], known_keys())
+    if name in ("warmup", "noam_decay"):
+        if values:
+            raise TypeError(f"scheduler {name!r} takes one value, not the entries {sorted(values)}")
+        return _fraction("scheduler.warmup", value) if name == "warmup" else boolean(f"scheduler.{name}", value)
+    defaults = _defaults(name)
+    entries = _as_entries(name, value, values, defaults)
+    _errors.check_keys(f"key of scheduler.{name}", entries, defaults)
+    checked = {key: _CHECKS.get(key, _as_given)(f"scheduler.{name}.{key}", one) for key, one in entries.items()}
+    if name == "gradual_unfreeze" and "blocks" in entries:
+        _errors.check_whole("scheduler.gradual_unfreeze.blocks", entries["blocks"])
+    if name == "discriminative" and "blocks" not in entries and current == SCHEDULER[name]:
+        # Asked for without a number of blocks: every layer is one.
+        checked["blocks"] = 0 if checked.get("params_layer") else None
+    if name not in SCHEDULER and name in SCHEDULES:
+        # Its own function judges the options, before the first step.
+        build(name, {**(current or {}), **checked}, 1.0, 1000)
+    return {**(defaults if current is None else current), **checked}
+
+
+def lr_schedule(given: Mapping[str, Any], learning_rate: float, max_train_steps: int | None) -> Schedule:
+    """The schedule of the LR that a scheduler dict means; warns of keys that others override.
+
+    Raises:
+        ValueError: it needs the length of the training, or two schedules are asked for.
+    """
+    asked = asked_schedules(given)
+    if not asked:
+        return curves.constant(learning_rate)
+    if max_train_steps is None:
+        raise ValueError(
+            f"scheduler {asked} needs the length of the training: give bind() max_train_steps, "
+            "or num_epoch and steps_per_epoch"
+        )
+    registered = [name for name in asked if name not in SCHEDULER]
+    if len(registered) > 1 or (registered and set(asked) - {*registered, "warmup"}):
+        raise ValueError(f"scheduler {asked}: give one of them")
+    if registered:
+        return _with_warmup(given["warmup"], registered[0], given[registered[0]], learning_rate, max_train_steps)
+    chosen, *others = asked
+    ignored = [name for name in others if name != "warmup" or chosen == "slanted_triangle"]
+    if ignored:
+        warnings.warn(f"scheduler {chosen!r} takes over: {', '.join(ignored)} ignored", stacklevel=5)
+    return _hub_schedule(chosen, given, learning_rate, max_train_steps)
+
+
+def asked_schedules(given: Mapping[str, Any]) -> list[str]:
+    """Names of the schedules that are switched on, the strongest first."""
+    on = {
+        "slanted_triangle": given["slanted_triangle"]["cut_fraction"] > 0,
+        "noam_decay": given["noam_decay"],
+        "linear_decay": given["linear_decay"]["start_point"] < 1,
+        "warmup": given["warmup"] > 0,
+    }
+    return [name for name in given if name in SCHEDULES and name not in SCHEDULER] + [name for name in on if on[name]]
+
+
+def build(name: str, options: Mapping[str, Any], learning_rate: float, steps: int) -> Schedule:
+    """A registered schedule over so many updates.
+
+    Raises:
+        TypeError: the registered function gives something else.
+    """
+    schedule = SCHEDULES[name](learning_rate, steps, **options)
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"the registered function of schedule {name!r} must return a Schedule, not {schedule!r}")
+    return schedule
+
+
+def depth_of(given: Mapping[str, Any]) -> Discriminative | None:
+    """The LR factors by depth that a scheduler dict means.
+
+    Raises:
+        ValueError: discriminative and layer_decay are both given.
+    """
+    spec, decay = given["discriminative"], given.get("layer_decay")
+    off = spec["blocks"] == 0 and not spec["params_layer"]
+    if decay is not None and not off:
+        raise ValueError("scheduler: discriminative and layer_decay both give the LR by depth: give one of them")
+    if decay is not None:
+        return Discriminative(1 / decay["decay"], None, minimum=decay["minimum"])
+    return None if off else Discriminative(spec["factor"], *_by_depth("discriminative", spec))
+
+
+def unfreezing(given: Mapping[str, Any]) -> tuple[Phase, ...]:
+    """The phases of gradual unfreezing, one per epoch, the last to the end; one with everything where it is off."""
+    spec = given["gradual_unfreeze"]
+    if not spec["blocks"] and not spec["params_layer"]:
+        return (Phase(),)
+    blocks, params_layer = _by_depth("gradual_unfreeze", spec)
+    count = blocks if params_layer is None else 1 + max(params_layer.values()) - min(params_layer.values())
+    tops = [Phase(Top(e, blocks or None, params_layer), epochs=1) for e in range(1, count)]
+    return (*tops, Phase(Top(count, blocks or None, params_layer)))
+
+
+def summary(given: Mapping[str, Any]) -> list[str]:
+    """A scheduler dict in words, what is off left out."""
+    more = []
+    for name in reversed(asked_schedules(given)):
+        value = given[name]
+        if name == "linear_decay":
+            more.append(f"{name} from {value['start_point']:g} to {value['end_learning_rate']:g}")
+        elif name == "slanted_triangle":
+            more.append(f"{name} {value['cut_fraction']:g}, ratio {value['ratio']:g}")
+        elif isinstance(value, Mapping):
+            more.append(" ".join([name, *(f"{key} {one}" for key, one in value.items())]))
+        else:
+            more.append(name if value is True else f"{name} {value:g}")
+    for name in ("discriminative", "gradual_unfreeze"):
+        spec = given[name]
+        if spec["blocks"] != 0 or spec["params_layer"]:
+            blocks = "every layer" if spec["blocks"] is None else f"{spec['blocks']} blocks"
+            how = "params_layer" if spec["params_layer"] else blocks
+            more.append(f"{name} {how}" + (f", factor {spec['factor']:g}" if "factor" in spec else ""))
+    if given.get("layer_decay") is not None:
+        more.append(f"layer_decay {given['layer_decay']['decay']:g}")
+    return more
+
+
+def _hub_schedule(name: str, given: Mapping[str, Any], learning_rate: float, steps: int) -> Schedule:
+    warmup = given["warmup"]
+    if name == "noam_decay" and curves.warmup_steps(steps, warmup) == 0:
+        warnings.warn("noam_decay needs a warmup of at least one update: the LR stays constant", stacklevel=6)
+        return curves.constant(learning_rate)
+    options = {
+        "slanted_triangle": given["slanted_triangle"],
+        "noam_decay": {"warmup_proportion": warmup},
+        "linear_decay": {**given["linear_decay"], "warmup_proportion": warmup},
+        "warmup": {"proportion": warmup},
+    }
+    return build(name, options[name], learning_rate, steps)
+
+
+def _with_warmup(warmup: float, name: str, options: Mapping[str, Any], learning_rate: float, steps: int) -> Schedule:
+    """A linear warmup, then the schedule over the updates that are left."""
+    rise = min(curves.warmup_steps(steps, warmup), steps - 1)
+    main = build(name, options, learning_rate, steps - rise)
+    if not rise:
+        return main
+    return join([(rise, curves.warmup(learning_rate, rise, 1.0)), (steps - rise, main)])
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """The options of a dict-valued key with their defaults."""
+    if name == "layer_decay":
+        return _LAYER_DECAY
+    if name in SCHEDULER:
+        return SCHEDULER[name]
+    parameters = list(inspect.signature(SCHEDULES[name]).parameters.values())[2:]
+    return {one.name: None if one.default is one.empty else one.default for one in parameters}
+
+
+def _as_entries(name: str, value: Any, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a dict-valued key, which may come as a dict, as keywords, or as one number."""
     if isinstance(value, Mapping):
         return {**value, **values}
-    if value is None:
+    if value is None or (value is True and name not in SCHEDULER and name != "layer_decay"):
         return dict(values)
-    if "blocks" in SCHEDULER[name] and not isinstance(value, bool) and hasattr(value, "__index__"):
-        return {"blocks": value, **values}
-    expected = f"a dict with {_errors.listing(SCHEDULER[name])}"
-    expected += " or a number of blocks" if "blocks" in SCHEDULER[name] else ""
+    short = {"discriminative": "blocks", "gradual_unfreeze": "blocks", "layer_decay": "decay"}.get(name)
+    whole = short == "blocks"
+    if short and not isinstance(value, bool) and hasattr(value, "__index__" if whole else "__float__"):
+        return {short: value, **values}
+    expected = f"a dict with {_errors.listing(defaults)}"
+    expected += {"blocks": " or a number of blocks", "decay": " or a number"}.get(short or "", "")
     raise TypeError(f"scheduler.{name} must be {expected}, not {value!r}")
 
 
-def merged(name: str, current: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
-    """`current` with new entries checked and put in; asking for a decay that is off switches it on."""
-    _errors.check_keys(f"key of scheduler.{name}", entries, SCHEDULER[name])
-    off = {key: current[key] == SCHEDULER[name][key] for key in current}
-    asked = {key: value for key, value in _ASKED_FOR.get(name, {}).items() if off[key]}
-    checked = {key: _CHECKS[key](f"scheduler.{name}.{key}", value) for key, value in entries.items()}
-    return {**current, **asked, **checked}
+def _by_depth(what: str, given: Mapping[str, Any]) -> tuple[int | None, Mapping[str, int] | None]:
+    if given["blocks"] and given["params_layer"]:
+        warnings.warn(f"{what}: params_layer takes over: blocks={given['blocks']} ignored", stacklevel=6)
+    return (0, given["params_layer"]) if given["params_layer"] else (given["blocks"], None)
 
 
 def _params_layer(what: str, value: Any) -> dict[str, int] | None:
@@ -69,12 +240,22 @@ def boolean(what: str, value: Any) -> bool:
     return value
 
 
+def _fraction(what: str, value: Any) -> float:
+    return _errors.check_number(what, value, minimum=0, maximum=1)
+
+
+def _as_given(what: str, value: Any) -> Any:
+    return value
+
+
 _CHECKS = {
-    "start_point": lambda what, value: _errors.check_number(what, value, minimum=0, maximum=1),
+    "start_point": _fraction,
     "end_learning_rate": lambda what, value: _errors.check_number(what, value, minimum=0),
-    "cut_fraction": lambda what, value: _errors.check_number(what, value, minimum=0, maximum=1),
+    "cut_fraction": _fraction,
     "ratio": lambda what, value: _errors.check_number(what, value, minimum=1),
     "factor": lambda what, value: _errors.check_number(what, value, above=0),
-    "blocks": _errors.check_whole,
+    "blocks": lambda what, value: None if value is None else _errors.check_whole(what, value),
     "params_layer": _params_layer,
+    "decay": lambda what, value: _errors.check_number(what, value, above=0, maximum=1),
+    "minimum": _fraction,
 }

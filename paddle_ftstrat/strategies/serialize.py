@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_ftstrat import _errors, _files
-from paddle_ftstrat.finetune import plain_text
+from paddle_ftstrat.strategies import plain_text
 from paddle_ftstrat.optim import table
 
 SECTIONS = ("scheduler", "regularization", "clip")

@@ -1,0 +1,18 @@
+"""PaddleHub's module path of the strategies: `hub.finetune.strategy.ULMFiTStrategy` and the others."""
+
+from paddle_ftstrat.strategies.combined import CombinedStrategy, DefaultStrategy
+from paddle_ftstrat.strategies.hub import (
+    AdamWeightDecayStrategy,
+    DefaultFinetuneStrategy,
+    L2SPFinetuneStrategy,
+    ULMFiTStrategy,
+)
+
+__all__ = [
+    "AdamWeightDecayStrategy",
+    "CombinedStrategy",
+    "DefaultFinetuneStrategy",
+    "DefaultStrategy",
+    "L2SPFinetuneStrategy",
+    "ULMFiTStrategy",
+]

@@ -1,0 +1,1 @@
+"""Strategies: named, validated, serialisable options that compile to a plan."""
