@@ -11,15 +11,6 @@ from paddle_ftstrat.finetune.config import RunConfig
 from paddle_ftstrat.finetune.ema import EMA
 from paddle_ftstrat.finetune.learner import Learner
 from paddle_ftstrat.finetune.lr_find import LRFinder, minimum, slide, steep, valley
-from paddle_ftstrat.finetune.serialize import strategy_from_dict, strategy_from_yaml
-from paddle_ftstrat.finetune.strategy import (
-    AdamWeightDecayStrategy,
-    CombinedStrategy,
-    DefaultFinetuneStrategy,
-    DefaultStrategy,
-    L2SPFinetuneStrategy,
-    ULMFiTStrategy,
-)
 from paddle_ftstrat.finetune.task import (
     ClassifierTask,
     ImageClassifierTask,
@@ -30,6 +21,7 @@ from paddle_ftstrat.finetune.task import (
 )
 from paddle_ftstrat.finetune.tracking import VisualDLCallback
 from paddle_ftstrat.finetune.training.precision import make as mixed_precision
+from paddle_ftstrat.plan import Phase, Plateau
 from paddle_ftstrat.schedules import (
     ParamScheduler,
     SchedCos,
@@ -44,6 +36,22 @@ from paddle_ftstrat.schedules import (
     sched_exp,
     sched_lin,
     sched_no,
+)
+from paddle_ftstrat.strategies import (
+    AdamWeightDecayStrategy,
+    CombinedStrategy,
+    DefaultFinetuneStrategy,
+    DefaultStrategy,
+    FineTuneStrategy,
+    FlatCosStrategy,
+    L2SPFinetuneStrategy,
+    LPFTStrategy,
+    OneCycleStrategy,
+    PhasedStrategy,
+    SGDRStrategy,
+    ULMFiTStrategy,
+    strategy_from_dict,
+    strategy_from_yaml,
 )
 from paddle_ftstrat.threads import cpu_threads
 from paddle_ftstrat.transfer import LoadReport, export_inference, load_pretrained, save_pretrained, tune
@@ -61,15 +69,23 @@ __all__ = [
     "DefaultFinetuneStrategy",
     "DefaultStrategy",
     "EarlyStoppingCallback",
+    "FineTuneStrategy",
+    "FlatCosStrategy",
     "ImageClassifierTask",
     "L2SPFinetuneStrategy",
+    "LPFTStrategy",
     "LRFinder",
     "Learner",
     "LoadReport",
     "MultiLabelClassifierTask",
+    "OneCycleStrategy",
     "ParamScheduler",
+    "Phase",
+    "PhasedStrategy",
+    "Plateau",
     "RegressionTask",
     "RunConfig",
+    "SGDRStrategy",
     "SaveModelCallback",
     "SchedCos",
     "SchedExp",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -159,10 +159,13 @@ class Binding:
         if epoch < self.epoch:
             self.progress = Progress()
         self.epoch = epoch
-        phases, progress = self.plan.phases, self.progress
+        phases = self.plan.phases
         if self.plan.first_epochs is not None:
-            while progress.phase + 1 < len(phases) and epoch - progress.began >= phases[progress.phase].epochs:
-                self._next_phase(progress.began + phases[progress.phase].epochs)
+            while self.progress.phase + 1 < len(phases):
+                ends = self.progress.began + phases[self.progress.phase].epochs
+                if epoch < ends:
+                    break
+                self._next_phase(ends)
         masters.catch_up(row.param for row in self._rows)
         self._apply()
 
@@ -264,6 +267,16 @@ class Binding:
         self.lr_scheduler.set_schedule(plan.lr)
         self.lr_scheduler.heard = self._coming
         self._begin()
+
+    @property
+    def trains(self) -> dict[str, tuple[bool, ...]]:
+        """Whether each parameter trains in each phase, by structured name; never what the user froze."""
+        return {row.name: tuple(row.own.trainable and one for one in row.depth.trains) for row in self._rows}
+
+    @property
+    def dropped_epochs(self) -> int:
+        """Whole epochs of the planned training that phases which ended early have left out."""
+        return self.progress.skipped // self.steps_per_epoch if self.steps_per_epoch else 0
 
     @property
     def in_force(self) -> bool:

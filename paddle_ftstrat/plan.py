@@ -14,7 +14,6 @@ from paddle_ftstrat.schedules.schedule import Schedule
 # Words in the names of scores that are better when lower.
 _LOWER = ("loss", "error", "mse", "mae", "mape", "perplexity")
 CLIP_KINDS = ("GlobalNorm", "Norm", "Value")
-HYPERS = ("lr", "mom", "sqr_mom", "wd", "eps")
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ class Phase:
         epochs, updates, share: its length, one of them: epochs, updates, or a share of the training's updates. Without
             any of them the phase takes what the others leave.
         learning_rate: the peak of its own schedule; None: the strategy's.
-        scheduler: its own schedule of the LR, as `CombinedStrategy(scheduler=)` takes it, counted from the phase's first
-            update; None: the strategy's schedule goes on, or with a `learning_rate` a constant one.
+        scheduler: its own schedule of the LR, as for `CombinedStrategy`, counted from the phase's first update; None:
+            the strategy's schedule goes on, or with a `learning_rate` a constant one.
         until: what ends the phase early.
         restore: "best" puts the weights of its best evaluation back when it ends; needs `until`.
         reset_optimizer: begin with a new state of the optimizer.

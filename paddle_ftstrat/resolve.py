@@ -113,8 +113,6 @@ def resolve_depths(
     """
     levels, factors = _factors(plan.depth, model, units)
     phases = [_trained(phase.train, index, model, units) for index, phase in enumerate(plan.phases)]
-    if not any(phases):
-        raise ValueError("no phase trains anything")
     trains = {name: tuple(name in names for names in phases) for name in levels}
     if plan.depth is None and plan.thaws:
         levels = dict.fromkeys(levels, 0)

@@ -7,14 +7,14 @@ import pytest
 
 import paddle_ftstrat as hub
 from paddle_ftstrat.optim import table
-from paddle_ftstrat.schedules import CURVES
+from paddle_ftstrat.schedules import SCHEDULES
 from paddle_ftstrat.tools import cli
 
 
 def test_everything_there_is(capsys):
     assert cli.main(["list"]) == 0
     shown = capsys.readouterr().out
-    for name in (*hub.finetune.strategy.__all__, *CURVES, *table.ROWS):
+    for name in (*hub.finetune.strategy.__all__, *SCHEDULES, *table.ROWS):
         assert name in shown
     assert "beta1=0.9" in shown
     assert "takes a closure" in " ".join(shown.split())

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paddle_ftstrat import schedules
+from paddle_ftstrat.schedules import SCHEDULES as CURVES
+from paddle_ftstrat.schedules import Schedule as Curve
 from paddle_ftstrat.schedules import curves
-from paddle_ftstrat.schedules.adapter import CurveLR
-from paddle_ftstrat.schedules.curves import CURVES, Curve
+from paddle_ftstrat.schedules.adapter import ScheduleLR
 
 OPTIONS = {
     "constant": {},
@@ -98,7 +100,7 @@ def test_then_joins_at_the_start(start):
         (lambda: curves.slanted_triangle(0.1, 10, ratio=0.5), "ratio = 0.5 .* ≥ 1"),
         (lambda: Curve([(1, float)]), "start at 0"),
         (lambda: Curve([(0, float)], end=-1), "end must be ≥ 0"),
-        (lambda: curves.register("warmup")(float), "already registered"),
+        (lambda: schedules.register("warmup")(float), "already registered"),
     ],
 )
 def test_errors(make, message):
@@ -106,20 +108,20 @@ def test_errors(make, message):
         make()
 
 
-class TestCurveLR:
+class TestScheduleLR:
     def test_is_a_paddle_scheduler_and_has_one_piece_of_state(self):
-        scheduler = CurveLR(curves.linear_decay(1.0, 10))
+        scheduler = ScheduleLR(curves.linear_decay(1.0, 10))
         for _ in range(3):
             scheduler.step()
         assert isinstance(scheduler, paddle.optimizer.lr.LRScheduler)
         assert scheduler.state_dict() == {"last_epoch": 3, "last_lr": scheduler()}
-        other = CurveLR(curves.linear_decay(1.0, 10))
+        other = ScheduleLR(curves.linear_decay(1.0, 10))
         other.set_state_dict(scheduler.state_dict())
         other.step()
         assert other() == pytest.approx(0.6)
 
     def test_asked_out_of_order(self):
-        scheduler = CurveLR(curves.linear_decay(1.0, 10))
+        scheduler = ScheduleLR(curves.linear_decay(1.0, 10))
         for t in (7, 2, 99, 0):
             scheduler.step(t)
             assert scheduler() == pytest.approx(max(0.0, 1 - t / 10))
@@ -129,7 +131,7 @@ class TestCurveLR:
         with pytest.raises(ValueError, match="step"):
             for _ in range(10):
                 plain.step()
-        ours = CurveLR(curves.linear_decay(0.1, 5))
+        ours = ScheduleLR(curves.linear_decay(0.1, 5))
         for _ in range(10):
             ours.step()
         assert ours() == 0.0
@@ -138,12 +140,12 @@ class TestCurveLR:
         for value in (1, np.float32(0.5)):
             with pytest.raises(TypeError):
                 paddle.optimizer.SGD(value, parameters=paddle.nn.Linear(1, 1).parameters())
-            scheduler = CurveLR(lambda t, value=value: value)
+            scheduler = ScheduleLR(lambda t, value=value: value)
             assert type(scheduler()) is float
             paddle.optimizer.SGD(scheduler, parameters=paddle.nn.Linear(1, 1).parameters())
 
     def test_refuses_what_is_no_function(self):
         with pytest.raises(TypeError, match="function of the update index"):
-            CurveLR(0.1)
+            ScheduleLR(0.1)
         with pytest.raises(TypeError, match="function of the update index"):
-            CurveLR(curves.constant(0.1)).set_curve(None)
+            ScheduleLR(curves.constant(0.1)).set_curve(None)

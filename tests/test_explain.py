@@ -57,7 +57,7 @@ class TestOutline:
     def test_the_curve_bends_only_between_stretches(self, strategy):
         laid_out = outline(strategy, 200, 1)
         for stretch in laid_out.stretches:
-            lrs = laid_out.plan.curve(np.arange(stretch.start, stretch.end, dtype=np.float64))
+            lrs = laid_out.plan.lr(np.arange(stretch.start, stretch.end, dtype=np.float64))
             if stretch.name == "noam decay":
                 np.testing.assert_allclose(
                     lrs * np.sqrt(np.arange(stretch.start, stretch.end) + 1), lrs[0] * np.sqrt(stretch.start + 1)

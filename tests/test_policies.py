@@ -8,12 +8,12 @@ import pytest
 from conftest import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paddle_ftstrat.schedules.fit_curve import FitCurve
+from paddle_ftstrat.schedules.policies import fine_tune, flat_cos, one_cycle, sgdr, sgdr_cycles, spread
 
 from paddle_ftstrat.schedules import policies
 from paddle_ftstrat.schedules.adapter import CurveLR
 from paddle_ftstrat.schedules.annealing import SchedCos, SchedLin, annealer
-from paddle_ftstrat.schedules.fit_curve import FitCurve
-from paddle_ftstrat.schedules.policies import fine_tune, flat_cos, one_cycle, sgdr, sgdr_cycles, spread
 
 LR = 0.01  # of the recorded fits
 FITS = {fit["call"]: fit for fit in golden("fastai.json")["fits"]}

@@ -7,10 +7,10 @@ import paddle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paddle_ftstrat.strategies import strategy_from_dict, strategy_from_yaml
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.finetune import plain_text, serialize
-from paddle_ftstrat.finetune.serialize import strategy_from_dict, strategy_from_yaml
+from paddle_ftstrat.strategies import plain_text, serialize
 
 
 class Lion2(paddle.optimizer.SGD):
@@ -34,7 +34,7 @@ def settings(strategy):
         strategy.optimizer_options,
         *(getattr(strategy, section, None) for section in serialize.SECTIONS),
         plan.weight_decay,
-        [plan.curve(t) for t in (0, 1, 9, 10, 50, 99, 100)],
+        [plan.lr(t) for t in (0, 1, 9, 10, 50, 99, 100)],
         plan.clip,
         plan.discriminative,
         plan.gradual_unfreeze,

@@ -15,7 +15,7 @@ from paddle_ftstrat.optim import table
 
 def lrs(strategy, steps, **options):
     run = strategy.bind(nn.Linear(2, 2), max_train_steps=steps, **options)
-    return [run.plan.curve(t) for t in range(steps)]
+    return [run.plan.lr(t) for t in range(steps)]
 
 
 class TestSurface:
@@ -102,7 +102,7 @@ class TestSurface:
     def test_length_from_epochs(self, steps, epochs):
         run = hub.AdamWeightDecayStrategy(0.1).bind(nn.Linear(1, 1), num_epoch=epochs, steps_per_epoch=steps)
         assert run.plan.max_train_steps == steps * epochs
-        assert run.plan.curve(steps * epochs) == 0
+        assert run.plan.lr(steps * epochs) == 0
 
 
 class TestConflicts:

@@ -9,7 +9,7 @@ from typing import Any
 from paddle import nn
 
 from paddle_ftstrat import _compat, _errors, threads, transfer
-from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.binding import Binding, bind
 from paddle_ftstrat.finetune import lr_find, saving
 from paddle_ftstrat.finetune import metrics as evaluation
 from paddle_ftstrat.finetune.callbacks import evaluated_weights
@@ -17,12 +17,13 @@ from paddle_ftstrat.finetune.checkpoint import fingerprint
 from paddle_ftstrat.finetune.checkpoint.journal import Checkpoints, Journal, as_checkpoints
 from paddle_ftstrat.finetune.features import FrozenFeatures
 from paddle_ftstrat.finetune.recorder import Recorder
-from paddle_ftstrat.finetune.strategy import DefaultStrategy
 from paddle_ftstrat.finetune.training import data, evaluate, fit, parallel, precision, trial
 from paddle_ftstrat.finetune.training.own_fits import OwnFits
 from paddle_ftstrat.finetune.training.state import Span, TrainState
 from paddle_ftstrat.param_attr import select
-from paddle_ftstrat.schedules import policies
+from paddle_ftstrat.plan import spread
+from paddle_ftstrat.strategies import DefaultStrategy, FineTuneStrategy, FlatCosStrategy, OneCycleStrategy, SGDRStrategy
+from paddle_ftstrat.strategies.policies import MOMS, Policy
 from paddle_ftstrat.transfer.tune import FACTOR
 
 
@@ -91,7 +92,7 @@ class Learner:
         opt: str | type = "adam",
         lr: Any = 1e-3,
         wd: float | None = None,
-        moms: Sequence[float] = policies.MOMS,
+        moms: Sequence[float] = MOMS,
         metrics: Any = None,
         layer_groups: Any = None,
         path: str | Path = ".",
@@ -125,7 +126,7 @@ class Learner:
         self.precision = amp if isinstance(amp, precision.Precision) else precision.make(amp)
         self.loss = loss
         self.opt = opt
-        policies.spread(lr, 1)
+        spread(lr, 1)
         self.lr = lr
         self.wd = None if wd is None else _errors.check_number("wd", wd, minimum=0)
         self.moms = moms
@@ -185,7 +186,8 @@ class Learner:
             if bind_options:
                 raise TypeError(f"{sorted(bind_options)} only go with a strategy")
             self.own.run(reset_opt)
-            return self.own.fit("fit", (n_epoch, start_epoch), self.own.constant(lr), wd, _as_list(cbs))
+            constant = Policy("lr", self._lr(lr), self.opt)
+            return self.own.fit("fit", (n_epoch, start_epoch), constant, wd, _as_list(cbs))
         if not isinstance(strategy, DefaultStrategy):
             raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {strategy!r}")
         if lr is not None or wd is not None:
@@ -194,8 +196,8 @@ class Learner:
             bind_options["sample_input"] = data.first_inputs(self.train)
 
         def bound(span: Span) -> Binding:
-            steps, updates = max(span.length, 1), self.updates
-            return strategy.bind(self.model, max_train_steps=steps, steps_per_epoch=updates, **bind_options)
+            plan = fit.planned(self, strategy, span, _as_list(cbs))
+            return bind(plan, self.model, steps_per_epoch=self.updates, **bind_options)
 
         given = fingerprint.of_strategy(strategy)
         return fit.train(self, "fit", (n_epoch, start_epoch), given, bound, _as_list(cbs))
@@ -215,13 +217,13 @@ class Learner:
     ) -> list[dict[str, float]]:
         """The 1cycle policy: LR from lr_max/div up to lr_max and down to lr_max/div_final, momentum the other way.
 
-        Args: as `fit` and `schedules.policies.one_cycle`; `moms` None: the Learner's, where the optimizer has momentum.
+        Args: as `fit` and `strategies.OneCycleStrategy`; `moms` None: the Learner's, where the optimizer has momentum.
 
         Source: Smith & Topin (arXiv:1708.07120); fastai `fit_one_cycle`.
         """
         n_epoch, start_epoch = self._check_epochs(n_epoch, start_epoch)
         self.own.run(reset_opt)
-        policy = policies.one_cycle(self.own.lrs(lr_max), div, div_final, pct_start, self.own.momentum(moms))
+        policy = OneCycleStrategy(self._lr(lr_max), div, div_final, pct_start, self.own.momentum(moms), self.opt)
         return self.own.fit("fit_one_cycle", (n_epoch, start_epoch), policy, wd, _as_list(cbs))
 
     def fit_flat_cos(
@@ -237,13 +239,13 @@ class Learner:
     ) -> list[dict[str, float]]:
         """A flat LR for `pct_start` of the fit, then a cosine down to lr/div_final.
 
-        Args: as `fit` and `schedules.policies.flat_cos`.
+        Args: as `fit` and `strategies.FlatCosStrategy`.
 
         Source: fastai `fit_flat_cos`, which forgets `start_epoch`.
         """
         n_epoch, start_epoch = self._check_epochs(n_epoch, start_epoch)
         self.own.run(reset_opt)
-        policy = policies.flat_cos(self.own.lrs(lr), div_final, pct_start)
+        policy = FlatCosStrategy(self._lr(lr), div_final, pct_start, self.opt)
         return self.own.fit("fit_flat_cos", (n_epoch, start_epoch), policy, wd, _as_list(cbs))
 
     def fit_sgdr(
@@ -259,14 +261,13 @@ class Learner:
     ) -> list[dict[str, float]]:
         """Warm restarts: `n_cycles` cosines from lr_max to 0, each `cycle_mult` times as long as the one before.
 
-        Args: as `fit` and `schedules.policies.sgdr_cycles`.
+        Args: as `fit` and `strategies.SGDRStrategy`.
 
         Source: Loshchilov & Hutter, SGDR (arXiv:1608.03983); fastai `fit_sgdr`, which divides by 0 at cycle_mult=1.
         """
-        cycles = policies.sgdr_cycles(n_cycles, cycle_len, cycle_mult)
-        n_epoch, start_epoch = self._check_epochs(sum(cycles), start_epoch)
+        policy = SGDRStrategy(self._lr(lr_max), n_cycles, cycle_len, cycle_mult, self.opt)
+        n_epoch, start_epoch = self._check_epochs(policy.num_epoch, start_epoch)
         self.own.run(reset_opt)
-        policy = policies.sgdr(self.own.lrs(lr_max), cycles)
         return self.own.fit("fit_sgdr", (n_epoch, start_epoch), policy, wd, _as_list(cbs))
 
     def fine_tune(
@@ -285,21 +286,17 @@ class Learner:
     ) -> list[dict[str, float]]:
         """One cycle with all but the top group frozen, then one with everything and discriminative LRs.
 
-        Args: as `fit` and `schedules.policies.fine_tune`; `start_epoch` counts the epochs of both phases.
+        Args: as `fit` and `strategies.FineTuneStrategy`; `start_epoch` counts the epochs of both phases.
 
         Source: fastai `fine_tune`.
         """
-        groups, moms = len(self.own.run().blocks), self.own.momentum(moms)
-        phases = policies.fine_tune(epochs, base_lr, freeze_epochs, lr_mult, pct_start, div, div_final, moms, groups)
-        self._check_epochs(sum(phase.epochs for phase in phases), start_epoch)
-        results: list[dict[str, float]] = []
-        for phase in phases:
-            done, start_epoch = start_epoch, max(0, start_epoch - phase.epochs)
-            if done < phase.epochs:
-                self.freeze() if phase.frozen else self.unfreeze()
-                results += self.own.fit("fine_tune", (phase.epochs, done), phase.policy, wd, _as_list(cbs))
+        moms = self.own.momentum(moms)
+        policy = FineTuneStrategy(base_lr, freeze_epochs, lr_mult, pct_start, div, div_final, moms, self.opt)
+        n_epoch = _errors.check_whole("epochs", epochs) + freeze_epochs
+        if not n_epoch:
+            return []
         self.unfreeze()
-        return results
+        return self.own.fit("fine_tune", self._check_epochs(n_epoch, start_epoch), policy, wd, _as_list(cbs))
 
     def lr_find(
         self,
@@ -440,6 +437,9 @@ class Learner:
             hear = getattr(callback, "on_" + event, None)
             if hear is not None:
                 hear(self)
+
+    def _lr(self, lr: Any) -> Any:
+        return self.lr if lr is None else lr
 
     def _check_epochs(self, n_epoch: Any, start_epoch: Any) -> tuple[int, int]:
         n_epoch = _errors.check_whole("n_epoch", n_epoch, minimum=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from paddle_ftstrat import _errors
@@ -48,14 +49,15 @@ class LRFinder(Callback):
         self.end_lr = _errors.check_number("end_lr", end_lr, above=self.start_lr)
         self.num_it = _errors.check_whole("num_it", num_it, minimum=6)
         self.stop_div = stop_div
-        self._schedule = SchedExp(self.start_lr, self.end_lr)
         self._first = 0
         self._best = math.inf
 
     def on_fit_begin(self, learner: Learner) -> None:
         learner.state.skip_validation = True
         self._first, self._best = len(learner.recorder.losses), math.inf
-        learner.run.reschedule(lambda t: self._schedule(min(t / self.num_it, 1.0)), self.num_it)
+        schedule = SchedExp(self.start_lr, self.end_lr).over(self.num_it)
+        plan = replace(learner.run.plan, schedules={"lr": schedule}, max_train_steps=self.num_it)
+        learner.run.follow(plan)
 
     def on_after_update(self, learner: Learner) -> None:
         loss, done = learner.recorder.smooth_losses[-1], len(learner.recorder.losses) - self._first

@@ -47,10 +47,12 @@ class Recorder:
     ends: list[int] = field(default_factory=list)
     average: float = 0.0
 
-    def add_update(self, lr: float, loss: float) -> None:
-        """Note one update."""
+    def add_update(self, lr: float, loss: float, hypers: Mapping[str, Any]) -> None:
+        """Note one update: its LR, its loss, and what is scheduled, a number or one per layer group."""
         self.lrs.append(lr)
         self.losses.append(loss)
+        for name, value in hypers.items():
+            self.hps.setdefault(name, []).append(float(value[-1] if isinstance(value, list) else value))
         self.average = SMOOTHING * self.average + (1 - SMOOTHING) * loss
         self.smooth_losses.append(self.average / (1 - SMOOTHING ** len(self.losses)))
 

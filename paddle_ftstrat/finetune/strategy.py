@@ -1,9 +1,10 @@
 """PaddleHub's module path of the strategies: `hub.finetune.strategy.ULMFiTStrategy` and the others."""
 
-from paddle_ftstrat.strategies.combined import CombinedStrategy, DefaultStrategy
-from paddle_ftstrat.strategies.hub import (
+from paddle_ftstrat.strategies import (
     AdamWeightDecayStrategy,
+    CombinedStrategy,
     DefaultFinetuneStrategy,
+    DefaultStrategy,
     L2SPFinetuneStrategy,
     ULMFiTStrategy,
 )

@@ -1,6 +1,8 @@
-"""Schedules: learning-rate curves, annealers and fastai's policies, as pure functions."""
+"""Schedules: pure functions of the update index or of the position in a training, by name or joined."""
 
+from paddle_ftstrat.schedules import curves, torch_curves  # their schedules enter the registry
 from paddle_ftstrat.schedules.annealing import (
+    ParamScheduler,
     SchedCos,
     SchedExp,
     SchedLin,
@@ -15,23 +17,25 @@ from paddle_ftstrat.schedules.annealing import (
     sched_no,
 )
 from paddle_ftstrat.schedules.schedule import SCHEDULES, Schedule, join, register
-from paddle_ftstrat.schedules.param_scheduler import ParamScheduler
 
 __all__ = [
     "SCHEDULES",
-    "Schedule",
     "ParamScheduler",
     "SchedCos",
     "SchedExp",
     "SchedLin",
     "SchedNo",
     "SchedPoly",
+    "Schedule",
     "annealer",
     "combine_scheds",
     "combined_cos",
+    "curves",
+    "join",
     "register",
     "sched_cos",
     "sched_exp",
     "sched_lin",
     "sched_no",
+    "torch_curves",
 ]

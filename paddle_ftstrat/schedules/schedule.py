@@ -17,6 +17,8 @@ import numpy as np
 from paddle_ftstrat import _errors
 
 Function = Callable[[Any], Any]
+# What can be scheduled: the LR; momentum or β₁; β₂ or ρ; decoupled decay; ε.
+HYPERS = ("lr", "mom", "sqr_mom", "wd", "eps")
 
 
 class Piece(NamedTuple):
@@ -161,18 +163,28 @@ def join(parts: Sequence[tuple[float, Schedule]]) -> Schedule:
         >>> both(5), both(10), both(12.5), both(15)
         (0.5, 0.0, 0.5, 1.0)
     """
+    bounds: list[float] = [0]
+    for length, _ in parts:
+        bounds.append(bounds[-1] + max(length, 0))
+    return lay([schedule for _, schedule in parts], bounds)
+
+
+def lay(schedules: Sequence[Schedule], bounds: Sequence[float]) -> Schedule:
+    """Each schedule laid over its stretch between two of the ascending bounds; one without width is left out.
+
+    Raises:
+        ValueError: no stretch has a width.
+    """
     pieces: list[Piece] = []
-    offset: float = 0
-    for length, schedule in parts:
-        if length <= 0:
+    for schedule, start, end in zip(schedules, bounds, bounds[1:]):
+        if end <= start:
             continue
-        scale = length / (1 if schedule.end is None else schedule.end or 1)
+        scale = (end - start) / (1 if schedule.end is None else schedule.end or 1)
         for piece in schedule.pieces:
-            pieces.append(Piece(offset + piece.start * scale, _placed(piece.function, offset, scale), piece.name))
-        offset += length
+            pieces.append(Piece(start + piece.start * scale, _placed(piece.function, start, scale), piece.name))
     if not pieces:
         raise ValueError("there is nothing to join: give at least one schedule a length above 0")
-    return Schedule(pieces, end=offset)
+    return Schedule(pieces, end=bounds[-1])
 
 
 @dataclass(frozen=True)
@@ -221,9 +233,11 @@ class EachOne:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of a value."""
         return np.shape(self.function(0.0))
 
     def __call__(self, t: Any) -> Any:
+        """The value at t, or the values at an array of them."""
         if isinstance(t, np.ndarray):
             return np.array([self.function(one) for one in t.tolist()], dtype=np.float64)
         return self.function(t)

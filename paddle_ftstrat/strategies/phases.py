@@ -171,6 +171,8 @@ def default_phases(
 
 def _phase(index: int, given: Any) -> Phase:
     if isinstance(given, Phase):
+        if isinstance(given.train, (list, tuple)) and not given.train:
+            raise ValueError(f"phases[{index}]: train=[] trains nothing")
         return given
     if not isinstance(given, Mapping):
         raise TypeError(f"phases[{index}] must be a Phase or a dict of its arguments, not {given!r}")
@@ -179,7 +181,7 @@ def _phase(index: int, given: Any) -> Phase:
     if isinstance(until, Mapping):
         _errors.check_keys(f"key of phases[{index}].until", until, [one.name for one in dataclasses.fields(Plateau)])
         until = Plateau(**until)
-    return Phase(**{**given, "until": until})
+    return _phase(index, Phase(**{**given, "until": until}))
 
 
 def _in_words(phase: Phase) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.optim import table
-from paddle_ftstrat.plan import Discriminative, Phase, Plan, Spread, spread
+from paddle_ftstrat.plan import Discriminative, Phase, Spread, spread
+from paddle_ftstrat.schedules import curves
 from paddle_ftstrat.schedules.annealing import combined_cos
 from paddle_ftstrat.schedules.curves import flat_cos, one_cycle, sgdr
 from paddle_ftstrat.schedules.schedule import Schedule, join
@@ -43,6 +44,9 @@ class Policy(CombinedStrategy):
         _errors.check_keys(f"scheduler of {type(self).__name__}", [name], _BY_DEPTH)
         return super().add_scheduler(name, value, **values)
 
+    def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
+        return {"lr": curves.constant(self.learning_rate)}
+
     def _depth(self) -> Discriminative | Spread | None:
         return super()._depth() or Spread(self._lr)
 
@@ -72,8 +76,8 @@ class OneCycleStrategy(Policy):
         div: lr_max / first LR.
         div_final: lr_max / last LR.
         pct_start: in [0, 1], the share of the training that rises.
-        moms: momentum (Adam's β₁) at the start, at the peak of the LR and at the end; None leaves it alone. An optimizer
-            without momentum goes without.
+        moms: momentum (Adam's β₁) at the start, at the peak of the LR and at the end; None leaves it alone. The default
+            is left out where the optimizer has no momentum.
         optimizer_name: a name of the optimizer table or an Optimizer class.
         **kwargs: options of the optimizer.
 

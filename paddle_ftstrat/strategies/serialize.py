@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from paddle_ftstrat import _errors, _files
-from paddle_ftstrat.strategies import plain_text
 from paddle_ftstrat.optim import table
+from paddle_ftstrat.strategies import plain_text
 
 SECTIONS = ("scheduler", "regularization", "clip")
 _ADD = {"scheduler": "add_scheduler", "regularization": "add_regularization", "clip": "add_clip"}

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.optim import table
-from paddle_ftstrat.param_attr import depth, description
-from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.param_attr import description
+from paddle_ftstrat.plan import Discriminative, Phase, Plan, Top
 
 
 @dataclass(frozen=True)
 class Block:
     """A block of layers, or several that are alike.
 
-    `label` names it, `factor` is its share in the LR, `first_epoch` (from 1) the first that it trains in, 0 for never.
-    `regulariser` and `decay` say what holds, `remarks` what single parameters have of their own. `names` are those of
-    its parameters, where a model is known.
+    `label` names it, `factor` is its share in the LR, `first_epoch` (from 1) the first that it trains in, 0 for never,
+    `trains` whether it does so in each of the plan's phases. `regulariser` and `decay` say what holds, `remarks` what
+    single parameters have of their own. `names` are those of its parameters, where a model is known.
     """
 
     label: str
     factor: float
     first_epoch: int
+    trains: tuple[bool, ...]
     regulariser: str
     decay: str
     remarks: str = ""
@@ -36,7 +37,7 @@ def decay_of(plan: Plan) -> str:
     """The decoupled weight decay of a plan in a word or two.
 
     Example:
-        >>> decay_of(Plan(curve=None, optimizer="adamw")), decay_of(Plan(curve=None, weight_decay=0.1))
+        >>> decay_of(Plan({}, optimizer="adamw")), decay_of(Plan({}, weight_decay=0.1))
         ("AdamW's own", '0.1')
     """
     row = table.find(plan.optimizer)
@@ -50,10 +51,11 @@ def blocks_of(run: Binding) -> list[Block]:
     rows: dict[int, list[description.Row]] = {}
     for row in run.describe():
         rows.setdefault(row.block or 0, []).append(row)
-    return _merged([(number, _block(rows[number])) for number in sorted(rows, reverse=True)], len(rows))
+    trains = run.trains
+    return _merged([(number, _block(rows[number], trains)) for number in sorted(rows, reverse=True)], len(rows))
 
 
-def _block(rows: Sequence[description.Row]) -> Block:
+def _block(rows: Sequence[description.Row], trains: Mapping[str, tuple[bool, ...]]) -> Block:
     thawed = [row.first_epoch for row in rows if row.first_epoch]
     own = Counter(row.own_learning_rate for row in rows if row.own_learning_rate != 1.0)
     remarks = [f"{count} with their own ×{multiplier:g}" for multiplier, count in own.items()]
@@ -63,6 +65,7 @@ def _block(rows: Sequence[description.Row]) -> Block:
         label="",
         factor=rows[0].factor,
         first_epoch=min(thawed, default=0),
+        trains=tuple(map(any, zip(*(trains[row.name] for row in rows)))),
         regulariser=_shared(
             f"{row.regularizer} ({row.regularizer_from})" if row.regularizer else "none" for row in rows
         ),
@@ -93,7 +96,7 @@ def _merged(blocks: Sequence[tuple[int, Block]], count: int) -> list[Block]:
 
 def _same(a: Block, b: Block) -> bool:
     def looks(block: Block) -> tuple[Any, ...]:
-        return block.factor, block.first_epoch, block.regulariser, block.decay, block.remarks
+        return block.factor, block.first_epoch, block.trains, block.regulariser, block.decay, block.remarks
 
     return looks(a) == looks(b)
 
@@ -106,40 +109,62 @@ def _as_one(run: Sequence[tuple[int, Block]], count: int) -> Block:
         label += f" ({' to '.join(where)})" if where else ""
     first = run[0][1]
     names = tuple(name for _, block in reversed(run) for name in block.names)
-    return Block(label, first.factor, first.first_epoch, first.regulariser, first.decay, first.remarks, names)
+    return replace(first, label=label, names=names)
 
 
 def blocks_without_model(plan: Plan) -> list[Block]:
-    """The blocks of a model that divides evenly: shares of the depth instead of names."""
-    levels, thaws = _levels(plan)
-    count = math.lcm(len(levels), len(thaws))
+    """The blocks of a model that divides evenly: shares of the depth instead of names.
+
+    What phases train by other means than shares of the depth are blocks of their own, on top.
+    """
+    factors, thaws = _factors(plan.depth), _thaws(plan)
+    count = math.lcm(len(factors), len(thaws))
     regulariser = ", ".join(f"{name}({value:g})" for name, value in (("L2SP", plan.l2sp), ("L2", plan.l2)) if value)
-    runs: dict[tuple[float, int], list[int]] = {}
+    runs: dict[Any, list[int]] = {}
     for layer in range(count):
-        key = levels[layer * len(levels) // count], thaws[layer * len(thaws) // count]
+        key = factors[layer * len(factors) // count], thaws[layer * len(thaws) // count]
         runs.setdefault(key, []).append(layer)
-    return [
-        Block(_share(run[0], run[-1] + 1, count), factor, epoch, regulariser or "none", decay_of(plan))
-        for (factor, epoch), run in sorted(runs.items(), key=lambda item: -item[1][0])
+    found = [
+        _without_names(plan, _share(run[0], run[-1] + 1, count), factor, trains, regulariser)
+        for (factor, trains), run in sorted(runs.items(), key=lambda item: -item[1][0])
     ]
+    others = dict.fromkeys(str(phase.train) for phase in plan.phases if not _by_share(phase))
+    for label in reversed(others):
+        trains = tuple(phase.train == "all" or str(phase.train) == label for phase in plan.phases)
+        found.insert(0, _without_names(plan, label, 1.0, trains, regulariser))
+    return found
 
 
-def _levels(plan: Plan) -> tuple[list[float], list[int]]:
-    """LR factors and first epochs, bottom first, each over as many equal parts as the plan has."""
-    factors, epochs = [1.0], [1]
-    if plan.discriminative is not None:
-        numbers = _numbers(plan.discriminative)
-        factors = [plan.discriminative.factor ** -(numbers[-1] - number) for number in numbers]
-    if plan.gradual_unfreeze is not None:
-        numbers = _numbers(plan.gradual_unfreeze)
-        epochs = [numbers[-1] - number + 1 for number in numbers]
-    return factors, epochs
+def _without_names(plan: Plan, label: str, factor: float, trains: tuple[bool, ...], regulariser: str) -> Block:
+    epochs = plan.first_epochs or [1] * len(trains)
+    first = epochs[trains.index(True)] if True in trains else 0
+    return Block(label, factor, first, trains, regulariser or "none", decay_of(plan))
 
 
-def _numbers(spec: Any) -> list[int]:
-    if spec.params_layer:
-        return sorted(set(spec.params_layer.values()))
-    return depth.split(spec.blocks, spec.blocks)
+def _by_share(phase: Phase) -> bool:
+    return isinstance(phase.train, Top) or phase.train == "all"
+
+
+def _factors(spec: Any) -> list[float]:
+    """LR factors, bottom first, over as many equal parts as the plan has."""
+    if isinstance(spec, Discriminative) and (spec.blocks or spec.params_layer):
+        numbers = sorted(set(spec.params_layer.values())) if spec.params_layer else list(range(spec.blocks))
+        return [max(spec.factor ** -(numbers[-1] - number), spec.minimum) for number in numbers]
+    return [1.0]
+
+
+def _thaws(plan: Plan) -> list[tuple[bool, ...]]:
+    """In which phases each of as many equal parts trains, bottom first."""
+    tops = [phase.train for phase in plan.phases if isinstance(phase.train, Top)]
+    parts = max((top.of or top.count for top in tops), default=1)
+    if tops and tops[-1].params_layer:
+        given = tops[-1].params_layer.values()
+        parts = 1 + max(given) - min(given)
+
+    def trains(phase: Phase, part: int) -> bool:
+        return part >= parts - phase.train.count if isinstance(phase.train, Top) else phase.train == "all"
+
+    return [tuple(trains(phase, part) for phase in plan.phases) for part in range(parts)]
 
 
 def _share(start: int, end: int, count: int) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from paddle_ftstrat.finetune import strategy
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.table import OptimizerRow
-from paddle_ftstrat.schedules.curves import CURVES
+from paddle_ftstrat.schedules import SCHEDULES
 from paddle_ftstrat.tools import plan_commands
 from paddle_ftstrat.tools.migrate import command
 
@@ -34,7 +34,7 @@ def list_all(arguments: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     strategies = [getattr(strategy, name) for name in strategy.__all__]
     _print(console, "strategies", ("name", "what it does"), [(cls.__name__, _first_line(cls)) for cls in strategies])
-    curves = [(name, _first_line(build)) for name, build in CURVES.items()]
+    curves = [(name, _first_line(build)) for name, build in SCHEDULES.items()]
     _print(console, "LR curves", ("name", "what it does"), curves)
     headings = ("optimizer", "aliases", "class", "options", "own decay", "LR ×", "sparse", "note")
     _print(console, "optimizers", headings, [_optimizer_row(row) for row in table.ROWS.values()])

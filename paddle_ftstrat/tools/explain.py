@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.optim import table
+from paddle_ftstrat.plan import Spread
 from paddle_ftstrat.tools import lint
 from paddle_ftstrat.tools.blocks import Block, decay_of
 from paddle_ftstrat.tools.outline import Outline, Phase
@@ -71,7 +73,7 @@ def _optimizer(outline: Outline) -> str:
 
 
 def _rate(outline: Outline) -> str:
-    curve, parts = outline.plan.curve, outline.stretches
+    curve, parts = outline.plan.lr, outline.stretches
     if len(parts) == 1 and parts[0].name == "constant":
         return f"{_g(curve(0))} throughout"
     told = [
@@ -84,16 +86,21 @@ def _rate(outline: Outline) -> str:
 
 
 def _layers(outline: Outline) -> str:
-    spec = outline.plan.discriminative
+    spec = outline.plan.depth
+    if isinstance(spec, Spread):
+        single = np.ndim(spec.lr) == 0 and not isinstance(spec.lr, slice)
+        return "all at the same learning rate" if single else f"spread over the layers: {spec.lr}"
     if spec is None:
         return "all at the same learning rate"
-    how = "by params_layer" if spec.params_layer else f"{_count(spec.blocks, 'block')}"
-    return f"{how}: the top at the full rate, each below at 1/{spec.factor:g} of the one above"
+    how = "every layer" if spec.blocks is None else f"{_count(spec.blocks, 'block')}"
+    how = "by params_layer" if spec.params_layer else how
+    least = f", none below {spec.minimum:g}" if spec.minimum else ""
+    return f"{how}: the top at the full rate, each below at 1/{spec.factor:g} of the one above{least}"
 
 
 def _unfreezing(outline: Outline) -> str:
     epochs = sorted({block.first_epoch for block in outline.blocks if block.first_epoch})
-    if outline.plan.gradual_unfreeze is None or not epochs:
+    if not outline.plan.thaws or not epochs:
         return "none: everything trains from the start"
     told = []
     for epoch in epochs:
@@ -161,10 +168,12 @@ def _phase_cells(phase: Phase) -> tuple[str, str, str]:
 
 
 def _block_cells(outline: Outline, phase: Phase, block: Block) -> tuple[str, ...]:
-    if not 0 < block.first_epoch <= phase.first_epoch:
+    if not block.trains[outline.planned_phase(phase.start)]:
         until = f"from epoch {block.first_epoch}" if block.first_epoch else "never: frozen beforehand"
+        if block.first_epoch and block.first_epoch < phase.first_epoch:
+            until = "frozen again"
         return block.label, "-", "-", "-", f"no, {until}" if block.first_epoch else until
-    start, end = (outline.plan.curve(t) * block.factor for t in (phase.start, phase.end - 1))
+    start, end = (outline.plan.lr(t) * block.factor for t in (phase.start, phase.end - 1))
     rate = _g(start) if start == end else f"{_g(start)} → {_g(end)}"
     return block.label, rate, block.regulariser, block.decay, "yes" + (f"; {block.remarks}" if block.remarks else "")
 

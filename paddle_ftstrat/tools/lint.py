@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat.param_attr import batch_norm, select
+from paddle_ftstrat.plan import Discriminative
 from paddle_ftstrat.resolve import named_layers
 from paddle_ftstrat.tools.outline import Outline
 
@@ -119,9 +120,9 @@ def patterns_without_match(outline: Outline) -> Iterator[str]:
     """Names and globs that mean no parameter of the model."""
     if outline.model is None:
         return
-    for key in ("discriminative", "gradual_unfreeze"):
-        layers = getattr(getattr(outline.plan, key), "params_layer", None) or {}
-        for name in layers:
+    depth, top = outline.plan.depth, outline.plan.phases[-1].train
+    for key, spec in (("discriminative", depth), ("gradual_unfreeze", top)):
+        for name in getattr(spec, "params_layer", None) or {}:
             try:
                 named_layers(key, {name: 0}, outline.model)
             except ValueError as error:
@@ -184,13 +185,15 @@ def without_effect(outline: Outline) -> Iterator[str]:
     given = getattr(outline.strategy, "scheduler", None)
     if given is None:
         return
-    discriminative, unfreeze = outline.plan.discriminative, outline.plan.gradual_unfreeze
+    discriminative = outline.plan.depth
+    if not isinstance(discriminative, Discriminative):
+        discriminative = None
     if discriminative is not None and discriminative.factor == 1:
         yield "discriminative with factor 1: all blocks have the same LR"
     elif discriminative is not None and discriminative.factor < 1:
         yield f"discriminative with factor {discriminative.factor:g} < 1: lower layers get larger LRs than the top"
-    for key, spec in (("discriminative", discriminative), ("gradual_unfreeze", unfreeze)):
-        if spec is not None and spec.blocks == 1:
+    for key in ("discriminative", "gradual_unfreeze"):
+        if given[key]["blocks"] == 1 and not given[key]["params_layer"]:
             yield f"{key} with 1 block does nothing: that block is the whole model"
     if given["slanted_triangle"]["cut_fraction"] > 0 and given["slanted_triangle"]["ratio"] == 1:
         yield "slanted_triangle with ratio 1 is a constant LR"

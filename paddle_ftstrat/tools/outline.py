@@ -10,19 +10,11 @@ from typing import Any
 from paddle import nn
 
 from paddle_ftstrat.binding import Binding
-from paddle_ftstrat.finetune.combined import DefaultStrategy
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.schedules.schedule import Stretch
+from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.tools.blocks import Block, blocks_of, blocks_without_model
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A part of the LR curve: updates start ≤ t < end."""
-
-    name: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -68,15 +60,23 @@ class Outline:
     @property
     def stretches(self) -> list[Stretch]:
         """The parts of the LR curve, in order."""
-        return stretches(self.strategy, self.steps)
+        return self.plan.lr.stretches(self.steps)
 
     @property
     def phases(self) -> list[Phase]:
-        """The phases of the training, in order: a new one with each part of the curve and each thaw."""
-        thaws = {block.first_epoch for block in self.blocks if 1 < block.first_epoch <= self.epochs}
-        starts = {(epoch - 1) * self.steps_per_epoch for epoch in thaws} | {s.start for s in self.stretches}
-        ordered = sorted(start for start in starts if start < self.steps)
+        """The phases of the training, in order: a new one with each part of the schedule and each change of layers."""
+        planned, trains = self.plan.starts or (0,), [block.trains for block in self.blocks]
+        thaws = {
+            start
+            for index, start in enumerate(planned)
+            if index == 0 or any(one[index] != one[index - 1] for one in trains)
+        }
+        ordered = sorted(t for t in thaws | {s.start for s in self.stretches} if t < self.steps)
         return [self._phase(start, end) for start, end in zip(ordered, [*ordered[1:], self.steps])]
+
+    def planned_phase(self, t: int) -> int:
+        """Which of the plan's phases update t is in."""
+        return max(index for index, start in enumerate(self.plan.starts or (0,)) if start <= t)
 
     def _phase(self, start: int, end: int) -> Phase:
         name = next(s.name for s in reversed(self.stretches) if s.start <= start)
@@ -113,7 +113,7 @@ def outline(
     run, failed = None, ""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        plan = strategy.plan(steps)
+        plan = strategy.plan(steps, per_epoch(steps, epochs))
         if model is not None:
             given = {name: value for name, value in options.items() if value}
             length = {"max_train_steps": steps, "steps_per_epoch": per_epoch(steps, epochs)}
@@ -135,29 +135,3 @@ def per_epoch(steps: int, epochs: int) -> int:
     """
     rounded_up = -(-steps // epochs)
     return rounded_up if rounded_up * (epochs - 1) < steps else max(1, steps // epochs)
-
-
-def stretches(strategy: DefaultStrategy, steps: int) -> list[Stretch]:
-    """The parts of a strategy's LR curve over `steps` updates, those of no length left out.
-
-    Example:
-        >>> import paddle_ftstrat as hub
-        >>> [stretch.name for stretch in stretches(hub.AdamWeightDecayStrategy(warmup_proportion=0.1), 100)]
-        ['warmup', 'linear decay']
-    """
-    given = getattr(strategy, "scheduler", None)
-    if given is None:
-        return [Stretch("constant", 0, steps)]
-    cut, warm = (int(steps * share) for share in (given["slanted_triangle"]["cut_fraction"], given["warmup"]))
-    decay = max(int(steps * given["linear_decay"]["start_point"]), warm)
-    if given["slanted_triangle"]["cut_fraction"] > 0:
-        parts = [("rise", 0), ("fall", cut)]
-    elif given["noam_decay"]:
-        parts = [("warmup", 0), ("noam decay" if warm else "constant", warm)]
-    elif given["linear_decay"]["start_point"] < 1:
-        parts = [("warmup", 0), ("constant", warm), ("linear decay", decay)]
-    else:
-        parts = [("warmup", 0), ("constant", warm)]
-    starts = [min(start, steps) for _, start in parts]
-    ends = [*starts[1:], steps]
-    return [Stretch(name, start, end) for (name, _), start, end in zip(parts, starts, ends) if start < end]

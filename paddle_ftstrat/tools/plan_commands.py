@@ -67,7 +67,7 @@ def draw(outline: Outline, path: Any = None) -> Any:
     """
     _refuse_failed(outline)
     per_epoch = outline.steps_per_epoch if outline.epochs > 1 else None
-    lrs = np.asarray(outline.plan.curve(np.arange(outline.steps, dtype=np.float64)))
+    lrs = np.asarray(outline.plan.lr(np.arange(outline.steps, dtype=np.float64)))
     lines = [
         picture.Line(
             f"{block_label(outline, block)} (×{block.factor:.3g})", lrs * block.factor, _frozen(outline, block)

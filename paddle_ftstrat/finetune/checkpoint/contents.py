@@ -84,7 +84,6 @@ def restore_finished(learner: Learner, saved: Checkpoint) -> None:
     if saved.facts["own"]:
         run = learner.own.run()
         bound = saved.facts["run"]
-        run.reschedule(run.plan.curve, bound["max_train_steps"])
         _restore_binding(run, saved, bound["lr_scheduler"]["last_epoch"])
         learner.run = run
 

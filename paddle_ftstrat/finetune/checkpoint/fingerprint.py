@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from paddle import nn
 from paddle_ftstrat import _errors
 from paddle_ftstrat.finetune.training import data
 from paddle_ftstrat.param_attr import select, settings
+from paddle_ftstrat.schedules.annealing import ParamScheduler
 
 if TYPE_CHECKING:
     from paddle_ftstrat.finetune.learner import Learner
@@ -53,10 +54,14 @@ def of_strategy(strategy: Any) -> dict[str, Any]:
         return {"strategy": _text(strategy)}
 
 
-def of_policy(scheds: Mapping[str, Any]) -> dict[str, Any]:
-    """Schedules of hyper-parameters, as their values at eleven places of the fit."""
+def of_schedules(cbs: Iterable[Any]) -> dict[str, Any]:
+    """The schedules that callbacks bring along, as their values at eleven places of the fit."""
+    scheds: dict[str, Any] = {}
+    for callback in cbs:
+        scheds.update(callback.scheds if isinstance(callback, ParamScheduler) else {})
     places = np.linspace(0, 1, 11).tolist()
-    return {"schedules": {name: [np.asarray(sched(x)).tolist() for x in places] for name, sched in scheds.items()}}
+    values = {name: [np.asarray(sched(x)).tolist() for x in places] for name, sched in scheds.items()}
+    return {"schedules": values} if values else {}
 
 
 def of_optimizer(plan: Any) -> dict[str, Any]:

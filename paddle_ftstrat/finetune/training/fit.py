@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from paddle_ftstrat import threads
@@ -15,6 +16,9 @@ from paddle_ftstrat.finetune.features import DEFAULT_MEMORY, FrozenFeatures
 from paddle_ftstrat.finetune.training import data, loop, parallel
 from paddle_ftstrat.finetune.training.state import Span, TrainState
 from paddle_ftstrat.param_attr.depth import find_units
+from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.schedules.annealing import ParamScheduler
+from paddle_ftstrat.strategies import DefaultStrategy
 
 if TYPE_CHECKING:
     from paddle_ftstrat.finetune.learner import Learner
@@ -50,6 +54,7 @@ def train(
         The results of each epoch, of those before a resumption too.
     """
     n_epoch, start_epoch = epochs
+    given = {**given, **fingerprint.of_schedules([*learner.cbs, *cbs])}
     about = fingerprint.of_fit(learner, method, n_epoch, {**given, "begun at epoch": start_epoch})
     parallel.same_everywhere(about, learner.ranks)
     prepare(learner)
@@ -66,6 +71,14 @@ def train(
             finally:
                 learner.journal.wait()
     return learner.journal.results(learner)
+
+
+def planned(learner: Learner, strategy: DefaultStrategy, span: Span, cbs: Iterable[Any]) -> Plan:
+    """The plan of a fit: a strategy's over the fit's length, with what ParamSchedulers among the callbacks schedule."""
+    steps = max(span.length, 1)
+    plan = strategy.plan(steps, learner.updates)
+    by_hand = {k: v for c in [*learner.cbs, *cbs] if isinstance(c, ParamScheduler) for k, v in c.over(steps).items()}
+    return replace(plan, schedules={**plan.schedules, **by_hand})
 
 
 @contextmanager

@@ -28,11 +28,11 @@ def fit(learner: Learner, run: Binding, state: TrainState, begin: Position) -> N
     """
     learner.run, learner.state = run, state
     state.epoch, state.batch_number, state.step = begin.epoch, begin.batch, begin.step
-    learner.recorder.hps = {}
+    learner.recorder.hps = {name: [] for name in run.plan.schedules}
     try:
         learner.tell("fit_begin")
         learner.journal.restore(learner, run)
-        while begin.epoch <= state.num_epoch:
+        while not run.progress.finished and begin.epoch <= state.num_epoch - run.dropped_epochs:
             _one_epoch(learner, run, begin)
             begin = Position(begin.epoch + 1, 0, state.step)
     except StopTraining:
@@ -67,6 +67,7 @@ def _one_epoch(learner: Learner, run: Binding, begin: Position) -> None:
         found = learner.validate()
         values.update({"valid_loss" if name == "loss" else name: value for name, value in found.items()})
     recorder.add_epoch(values)
+    run.evaluated(values)
     learner.tell("epoch_end")
     learner.journal.after_epoch(learner, run)
 
@@ -138,11 +139,12 @@ def _one_update(learner: Learner, run: Binding, gathered: _Gathered) -> None:
                 if not param.stop_gradient and param.grad is not None:
                     param.grad.scale_(who.world / weights)
     learner.tell("before_update")
+    hypers = {name: lr if name == "lr" else run.hyper(name) for name in run.plan.schedules}
     done = learner.precision.update(run)
     parallel.average_statistics(learner.model, who)
     if done:
         state.step += 1
-        learner.recorder.add_update(lr, state.loss)
+        learner.recorder.add_update(lr, state.loss, hypers)
         learner.tell("after_update")
 
 

@@ -1,18 +1,18 @@
-"""Fits without a strategy: one optimizer for all of a Learner's, its layer groups, and policies run on them."""
+"""Fits without a strategy of the user's: one optimizer for all of a Learner's, its layer groups, policies on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from paddle_ftstrat.binding import Binding, bind
 from paddle_ftstrat.finetune import layer_groups
 from paddle_ftstrat.finetune.checkpoint import fingerprint
 from paddle_ftstrat.finetune.training import data, fit
-from paddle_ftstrat.plan import Plan
-from paddle_ftstrat.schedules import curves, policies
-from paddle_ftstrat.schedules.annealing import SchedNo
-from paddle_ftstrat.schedules.param_scheduler import ParamScheduler
+from paddle_ftstrat.finetune.training.state import Span
+from paddle_ftstrat.plan import Phase, Plan, Top
+from paddle_ftstrat.schedules import curves
 
 if TYPE_CHECKING:
     from paddle_ftstrat.finetune.learner import Learner
@@ -41,9 +41,10 @@ class OwnFits:
             else:
                 options["layers"] = layer_groups.as_selectors(learner.model, learner.layer_groups)
             fit.prepare(learner)
-            plan = Plan(curves.constant(1.0), optimizer=learner.opt, weight_decay=learner.wd)
+            plan = Plan({"lr": curves.constant(1.0)}, optimizer=learner.opt, weight_decay=learner.wd)
             self.binding = bind(plan, learner.model, steps_per_epoch=learner.updates, **options)
-            self._hold()
+            if self.frozen:
+                self.binding.follow(replace(plan, phases=self._phases()))
         return self.binding
 
     def freeze_to(self, n: int) -> None:
@@ -57,45 +58,38 @@ class OwnFits:
         if not 0 <= number <= groups:
             raise ValueError(f"freeze_to({n}): there are {groups} layer groups")
         self.frozen = number
-        self._hold()
-
-    def lrs(self, lr: Any) -> Any:
-        """The learning rate of the top group, or one per layer group where they differ."""
-        lrs = policies.spread(self._learner.lr if lr is None else lr, len(self.run().blocks))
-        return lrs[-1] if len(set(lrs)) == 1 else lrs
-
-    def constant(self, lr: Any) -> dict[str, Any]:
-        """The policy of a constant LR."""
-        lrs = self.lrs(lr)
-        return {"lr": SchedNo(lrs, lrs)}
+        self.binding.follow(replace(self.binding.plan, phases=self._phases(), starts=(0,)))
 
     def momentum(self, moms: Sequence[float] | None) -> Sequence[float] | None:
         """The momentum values of a policy: the given ones, else the Learner's where the optimizer has momentum."""
         return self._learner.moms if moms is None and self.run().has_hyper("mom") else moms
 
     def fit(
-        self, method: str, epochs: tuple[int, int], policy: Mapping[str, Any], wd: float | None, cbs: list[Any]
+        self, method: str, epochs: tuple[int, int], strategy: Any, wd: float | None, cbs: list[Any]
     ) -> list[dict[str, float]]:
-        """Train by a policy.
+        """Train by a policy on the optimizer that is there.
 
         Args:
             method: the name of the fitting method.
             epochs: number of epochs, and how many of them were done before.
-            policy: hyper-parameter → schedule on [0, 1].
+            strategy: the policy, whose optimizer does not matter.
             wd: decoupled decay; None: the Learner's.
-            cbs: callbacks; what a ParamScheduler among them schedules takes the place of the policy's.
+            cbs: callbacks of the fit.
         """
         learner, run = self._learner, self.run()
         wd = learner.wd if wd is None else wd
-        if wd is not None:
-            run.set_hyper("wd", wd)
-        by_hand: dict[str, Any] = {}
-        for callback in [*learner.cbs, *cbs]:
-            by_hand.update(callback.scheds if isinstance(callback, ParamScheduler) else {})
-        rest = ParamScheduler({name: schedule for name, schedule in policy.items() if name not in by_hand})
-        given = {**fingerprint.of_policy({**policy, **by_hand}), **fingerprint.of_optimizer(run.plan)}
+        given = {**fingerprint.of_strategy(strategy), **fingerprint.of_optimizer(run.plan)}
         given.update({"decay": wd, "frozen groups": self.frozen})
-        return fit.train(learner, method, epochs, given, lambda span: run, [rest, *cbs])
 
-    def _hold(self) -> None:
-        self.binding.hold([name for block in self.binding.blocks[: self.frozen] for name in block])
+        def followed(span: Span) -> Binding:
+            plan = fit.planned(learner, strategy, span, cbs)
+            plan = plan if plan.thaws else replace(plan, phases=self._phases())
+            if wd is not None:
+                run.set_hyper("wd", wd)
+            run.follow(plan, learner.updates)
+            return run
+
+        return fit.train(learner, method, epochs, given, followed, cbs)
+
+    def _phases(self) -> tuple[Phase, ...]:
+        return (Phase(Top(len(self.binding.blocks) - self.frozen)) if self.frozen else Phase(),)

@@ -12,7 +12,7 @@ from paddle import nn
 from paddle_ftstrat import _compat, modes
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune.training import rng
-from paddle_ftstrat.optim import hyper, masters, state
+from paddle_ftstrat.optim import masters
 from paddle_ftstrat.param_attr import select, settings
 
 
@@ -21,7 +21,7 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
     """Whatever happens inside, afterwards all is as before, after an exception too.
 
     That is: weights and buffers, train and eval flags, parameter settings and frozen set, random number generators;
-    and of the binding: optimizer state, curve and position, factors, held parameters, hyper-parameters, epoch.
+    and of the binding: its plan and all of its state.
 
     Args:
         model: the model.
@@ -51,25 +51,16 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
 
 
 def _capture_run(run: Binding, weights: dict[str, Any]) -> Any:
-    kept = {
-        name: {kind: value.clone() for kind, value in kinds.items()}
-        for name, kinds in state.get_state(run.optimizer, weights).items()
+    plan, per_epoch, kept = run.plan, run.steps_per_epoch, run.state_dict()
+    kept["optimizer"] = {
+        name: {kind: value.clone() for kind, value in kinds.items()} for name, kinds in kept["optimizer"].items()
     }
-    plan, position, epoch, per_epoch = run.plan, run.lr_scheduler.last_epoch, run.epoch, run.steps_per_epoch
-    factors, held = run.block_factors, run.held
-    hypers = {name: run.hyper(name) for name in hyper.NAMES if run.has_hyper(name)}
 
     def undo() -> None:
-        run.reschedule(plan.curve, plan.max_train_steps, per_epoch)
-        run.lr_scheduler.step(position)
-        run.set_block_factors(factors)
-        run.hold(held)
-        run.epoch = epoch
-        for name, value in hypers.items():
-            run.set_hyper(name, value)
+        run.follow(plan, per_epoch)
         for name, param in weights.items():
-            if name not in kept:
+            if name not in kept["optimizer"]:
                 _compat.drop_accumulators(run.optimizer, param)
-        state.set_state(run.optimizer, weights, kept)
+        run.set_state_dict(kept)
 
     return undo
