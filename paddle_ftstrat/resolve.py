@@ -204,7 +204,9 @@ def _first_epochs(spec: GradualUnfreeze | None, model: Any, units: Sequence[dept
     return {name: numbers[-1] - numbers[index] + 1 for index, unit in enumerate(units) for name in unit.parameters}
 
 
-def _block_numbers(key: str, blocks: int, layers: int) -> list[int]:
+def _block_numbers(key: str, blocks: int | None, layers: int) -> list[int]:
+    if blocks is None:
+        return list(range(layers))
     if blocks > layers:
         warnings.warn(f"{key}: {blocks} blocks, but the model has {layers} layers; each layer is a block", stacklevel=6)
     return depth.split(layers, blocks)

@@ -67,12 +67,45 @@ class TestSurface:
         assert by_dict.scheduler == by_adding.scheduler == by_number.scheduler
         assert by_dict.clip == by_adding.clip
 
-    def test_asking_for_a_decay_without_entries_switches_it_on(self):
-        assert lrs(hub.CombinedStrategy(learning_rate=1.0, scheduler={"linear_decay": {}}), 4) == [1, 0.75, 0.5, 0.25]
-        assert hub.CombinedStrategy().add_scheduler("slanted_triangle").scheduler["slanted_triangle"] == {
-            "cut_fraction": 0.1,
-            "ratio": 32,
-        }
+    @pytest.mark.parametrize(
+        ("key", "entries", "switch"),
+        [
+            ("linear_decay", {}, "start_point"),
+            ("linear_decay", {"end_learning_rate": 1e-5}, "start_point"),
+            ("slanted_triangle", {}, "cut_fraction"),
+            ("slanted_triangle", {"ratio": 16}, "cut_fraction"),
+        ],
+    )
+    def test_what_is_left_out_of_an_entry_has_paddlehubs_default_and_that_is_told(self, key, entries, switch):
+        with pytest.warns(UserWarning, match=f"scheduler.{key} is off as long as {switch} is not given"):
+            strategy = hub.CombinedStrategy(learning_rate=1.0, scheduler={key: entries})
+        assert lrs(strategy, 4) == [1, 1, 1, 1]
+        with pytest.warns(UserWarning, match=switch):
+            hub.CombinedStrategy().add_scheduler(key, **entries)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            strategy.add_scheduler(key, **{switch: 0.5}).add_scheduler(key, **entries)
+        assert lrs(strategy, 4) != [1, 1, 1, 1]
+
+    def test_discriminative_without_blocks_is_for_every_layer(self):
+        model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(5)))
+        for strategy in (
+            hub.CombinedStrategy(scheduler={"discriminative": {"factor": 2}}),
+            hub.CombinedStrategy().add_scheduler("discriminative", factor=2),
+            hub.ULMFiTStrategy(cut_fraction=0, frz_blocks=0, dis_blocks=None, factor=2),
+        ):
+            again = hub.strategy_from_dict(strategy.to_dict())
+            for each in (strategy, again):
+                run = each.bind(model)
+                assert run.block_factors == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+            assert "discriminative layers as blocks, factor 2" in repr(strategy)
+
+    def test_discriminative_with_0_blocks_or_a_params_layer_is_not(self):
+        model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+        assert set(hub.CombinedStrategy(scheduler={"discriminative": 0}).bind(model).block_factors) == {1.0}
+        assert set(hub.ULMFiTStrategy(dis_blocks=0, frz_blocks=0, cut_fraction=0).bind(model).block_factors) == {1.0}
+        layers = {"factor": 2, "params_layer": {"0.weight": 0, "1.weight": 1}}
+        assert hub.CombinedStrategy(scheduler={"discriminative": layers}).bind(model).block_factors == [0.5, 1.0]
 
     def test_options_reach_the_optimizer(self):
         run = hub.DefaultStrategy(0.1, "Momentum", momentum=0.5, use_nesterov=True).bind(nn.Linear(1, 1))
@@ -109,13 +142,26 @@ class TestConflicts:
     @pytest.mark.parametrize(
         ("scheduler", "message", "first"),
         [
-            ({"slanted_triangle": {}, "warmup": 0.1}, "'slanted_triangle' takes over: warmup ignored", 1 / 32),
             (
-                {"slanted_triangle": {}, "noam_decay": True, "linear_decay": {}, "warmup": 0.5},
+                {"slanted_triangle": {"cut_fraction": 0.1}, "warmup": 0.1},
+                "'slanted_triangle' takes over: warmup ignored",
+                1 / 32,
+            ),
+            (
+                {
+                    "slanted_triangle": {"cut_fraction": 0.1},
+                    "noam_decay": True,
+                    "linear_decay": {"start_point": 0.0},
+                    "warmup": 0.5,
+                },
                 "'slanted_triangle' takes over: noam_decay, linear_decay, warmup ignored",
                 1 / 32,
             ),
-            ({"noam_decay": True, "linear_decay": {}, "warmup": 0.5}, "'noam_decay' takes over: linear_decay", 0.2),
+            (
+                {"noam_decay": True, "linear_decay": {"start_point": 0.0}, "warmup": 0.5},
+                "'noam_decay' takes over: linear_decay",
+                0.2,
+            ),
         ],
     )
     def test_the_stronger_curve_warns_of_what_it_ignores(self, scheduler, message, first):
