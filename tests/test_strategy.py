@@ -1,5 +1,6 @@
 """PaddleHub's strategies as objects: dicts, defaults, conflicts; and every bad input with its message."""
 
+import math
 import warnings
 
 import numpy as np
@@ -330,3 +331,93 @@ def test_paddles_rprop_ignores_the_multiplier():
         optimizer.step()
         moved.append(abs(layer.weight.item() - start))
     assert moved[0] == pytest.approx(moved[1], rel=1e-5)
+
+
+class NoNumber:
+    """Something whose repr fails."""
+
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
+NO_NUMBERS = [
+    np.True_,
+    True,
+    None,
+    "0.9",
+    np.array(0.9),
+    np.array([0.9]),
+    paddle.to_tensor(0.9),
+    1j,
+    NoNumber(),
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e300,
+    10**400,
+    10**5000,
+]
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
+    @pytest.mark.parametrize(
+        ("key", "build"),
+        [
+            ("learning_rate", lambda value: hub.DefaultStrategy(value)),
+            ("scheduler.warmup", lambda value: combined(scheduler={"warmup": value})()),
+            ("start_point", lambda value: combined(scheduler={"linear_decay": {"start_point": value}})()),
+            ("regularization.L2", lambda value: combined(regularization={"L2": value})()),
+            ("clip.Norm", lambda value: combined(clip={"Norm": value})()),
+            ("'beta1' of optimizer 'adam'", lambda value: hub.DefaultStrategy(beta1=value)),
+            ("'epsilon' of optimizer 'adamw'", lambda value: hub.DefaultStrategy(0.1, "adamw", epsilon=value)),
+            ("'momentum'", lambda value: hub.DefaultStrategy(0.1, "momentum", momentum=value)),
+            ("num_epoch", lambda value: hub.RunConfig(num_epoch=value)),
+        ],
+    )
+    def test_what_is_no_finite_number_is_refused_with_its_key(self, key, build, value):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            build(value)
+        assert key in str(caught.value)
+        assert len(str(caught.value)) < 1000
+
+    @pytest.mark.parametrize("value", [math.nan, None, 1, 1.0, np.True_, np.array(True), "yes"], ids=str)
+    def test_a_switch_is_true_or_false(self, value):
+        with pytest.raises(TypeError, match="'use_nesterov' of optimizer 'momentum' must be True or False"):
+            hub.DefaultStrategy(0.1, "momentum", use_nesterov=value)
+
+    @pytest.mark.parametrize(
+        "value", [np.array(0.1), np.array([0.1]), paddle.ones([]), math.nan, -1.0, "L2", np.True_], ids=str
+    )
+    def test_weight_decay_of_an_optimizer(self, value):
+        with pytest.raises((TypeError, ValueError), match="'weight_decay' of optimizer 'adam'"):
+            hub.DefaultStrategy(weight_decay=value)
+
+    def test_numbers_of_numpy_and_whole_ones_reach_paddle_as_its_own(self):
+        layer = nn.Linear(2, 2)
+        run = hub.DefaultStrategy(np.float32(0.5), beta1=np.float32(0.5), epsilon=1).bind(layer)
+        assert [type(value) for value in (run.optimizer._beta1, run.optimizer._epsilon)] == [float, float]
+        layer(paddle.ones([1, 2])).sum().backward()
+        run.step()
+        assert np.isfinite(layer.weight.numpy()).all()
+
+    @pytest.mark.parametrize("value", [3.5, [], ["a"], {"a"}, paddle.ones([1]), np.ones(2), str, True], ids=str)
+    def test_a_checkpoint_folder_is_a_path(self, value):
+        with pytest.raises(TypeError, match="checkpoint_dir must be a path"):
+            hub.RunConfig(checkpoint_dir=value)
+
+    @pytest.mark.parametrize("key", ["max_train_steps", "num_epoch", "steps_per_epoch"])
+    @pytest.mark.parametrize(
+        "value", [10**30, 10**5000, 0, 2.0, np.array(3), math.nan], ids=lambda value: str(type(value))
+    )
+    def test_lengths(self, key, value):
+        lengths = {"num_epoch": 2, "steps_per_epoch": 2} if key != "max_train_steps" else {}
+        with pytest.raises((TypeError, ValueError), match=key):
+            combined(scheduler={"warmup": 0.1})().bind(nn.Linear(1, 1), **{**lengths, key: value})
+
+    @pytest.mark.parametrize(
+        "sample", [paddle.ones([3, 9]), "text", {"y": 1}, (1, 2, 3), 5], ids=lambda value: str(type(value))
+    )
+    def test_a_sample_input_that_the_model_does_not_take(self, sample):
+        with pytest.raises(ValueError, match="sample_input"):
+            hub.DefaultStrategy().bind(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), sample_input=sample)

@@ -49,7 +49,9 @@ class DefaultStrategy(Serializable):
         self.learning_rate = _errors.check_number("learning_rate", learning_rate, above=0)
         self.optimizer_name = optimizer_name
         self.optimizer_options = kwargs
-        table.check_options(table.find(optimizer_name), kwargs)
+        row = table.find(optimizer_name)
+        table.check_options(row, kwargs)
+        table.checked_values(row, kwargs)
 
     def plan(self, max_train_steps: int | None = None) -> Plan:
         """The plan of this strategy for a training of `max_train_steps` updates."""

@@ -72,11 +72,7 @@ def _blocks_or_every_layer(what: str, value: Any) -> int | None:
 
 def boolean(what: str, value: Any) -> bool:
     """A switch; None, as in `add_scheduler("noam_decay")`, means on."""
-    if value is None:
-        return True
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} must be True or False, not {value!r}")
-    return value
+    return True if value is None else _errors.check_flag(what, value)
 
 
 _CHECKS = {
