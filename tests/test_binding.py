@@ -324,7 +324,7 @@ class TestState:
     strategy = hub.CombinedStrategy(
         "adam",
         0.1,
-        scheduler={"slanted_triangle": {}, "gradual_unfreeze": 3, "discriminative": 3},
+        scheduler={"slanted_triangle": {"cut_fraction": 0.1}, "gradual_unfreeze": 3, "discriminative": 3},
         regularization={"L2SP": 0.1, "weight_decay": 0.1},
     )
 

@@ -65,7 +65,7 @@ def bound(optimizer, options, regularization, clip, fused):
     strategy = hub.CombinedStrategy(
         optimizer,
         0.01,
-        scheduler={"warmup": 0.1, "linear_decay": {}, "discriminative": {"blocks": 3, "factor": 2.0}},
+        scheduler={"warmup": 0.1, "linear_decay": {"start_point": 0.0}, "discriminative": {"blocks": 3, "factor": 2.0}},
         regularization=regularization,
         clip=clip,
         **options,

@@ -39,8 +39,7 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
             list of selectors. They have to cover every parameter.
 
     Raises:
-        ValueError: `layers` overlap or leave parameters out.
-        RuntimeError: the forward of `sample_input` fails.
+        ValueError: `layers` overlap or leave parameters out, or the forward of `sample_input` fails.
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 4), nn.Linear(4, 2))
@@ -172,7 +171,7 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
         with modes.evaluating(model), paddle.no_grad():
             call(model, sample_input)
     except Exception as error:
-        raise RuntimeError(
+        raise ValueError(
             f"the forward of sample_input, which finds the order of the layers, failed: {error}\n"
             "Give an input as the model takes it (tensor, tuple of arguments or dict), or layers= by hand. If it came "
             "from a Dataset whose samples hold lists of numbers: make them arrays (np.array), or Paddle's batches take "

@@ -108,7 +108,8 @@ class DefaultStrategy(Serializable):
         )
 
     def __repr__(self) -> str:
-        parts = [f"optimizer {_optimizer_text(self.optimizer_name)!r}", f"learning_rate {self.learning_rate:g}"]
+        optimizer = getattr(self.optimizer_name, "__name__", self.optimizer_name)
+        parts = [f"optimizer {optimizer!r}", f"learning_rate {self.learning_rate:g}"]
         parts += [f"{name}={value!r}" for name, value in self.optimizer_options.items()]
         return f"{type(self).__name__}({', '.join(parts + self._more())})"
 
@@ -124,7 +125,9 @@ class CombinedStrategy(DefaultStrategy):
         learning_rate: η > 0, the peak of every schedule.
         scheduler: any of `warmup` (fraction), `linear_decay` {start_point, end_learning_rate}, `noam_decay` (bool),
             `slanted_triangle` {cut_fraction, ratio}, `discriminative` {blocks, factor, params_layer},
-            `gradual_unfreeze` (epochs, or {blocks, params_layer}).
+            `gradual_unfreeze` (epochs, or {blocks, params_layer}), `layer_decay` (d, or {decay, minimum}), or any
+            registered schedule with its options (`cosine_decay`, `one_cycle`, …). As in PaddleHub, linear_decay is off
+            without start_point, slanted_triangle without cut_fraction; discriminative without blocks is for every layer.
         regularization: any of `L2`, `L2SP` (coefficients added to the gradient), `weight_decay` (decoupled).
         clip: one of `GlobalNorm`, `Norm`, `Value`.
         **kwargs: options of the optimizer.
@@ -303,7 +306,3 @@ def _training_length(steps: int | None, epochs: int | None, per_epoch: int | Non
     if steps is not None:
         return check_steps(steps)
     return epochs * per_epoch if epochs is not None and per_epoch is not None else None
-
-
-def _optimizer_text(optimizer: str | type) -> str:
-    return optimizer if isinstance(optimizer, str) else optimizer.__name__

@@ -26,6 +26,8 @@ SCHEDULER: dict[str, Any] = {
 }
 REGULARIZATION = {"L2": 0.0, "L2SP": 0.0, "weight_decay": 0.0}
 CLIP = {"GlobalNorm": 0.0, "Norm": 0.0, "Value": 0.0}
+# The entry whose default above leaves its key off, as it does in PaddleHub.
+_SWITCHES = {"linear_decay": "start_point", "slanted_triangle": "cut_fraction"}
 _LAYER_DECAY = {"decay": 1.0, "minimum": 0.0}
 
 
@@ -61,13 +63,16 @@ def entry(name: str, current: Any, value: Any, values: Mapping[str, Any]) -> Any
     checked = {key: _CHECKS.get(key, _as_given)(f"scheduler.{name}.{key}", one) for key, one in entries.items()}
     if name == "gradual_unfreeze" and "blocks" in entries:
         _errors.check_whole("scheduler.gradual_unfreeze.blocks", entries["blocks"])
-    if name == "discriminative" and "blocks" not in entries and current == SCHEDULER[name]:
-        # Asked for without a number of blocks: every layer is one.
-        checked["blocks"] = 0 if checked.get("params_layer") else None
     if name not in SCHEDULER and name in SCHEDULES:
         # Its own function judges the options, before the first step.
         build(name, {**(current or {}), **checked}, 1.0, 1000)
-    return {**(defaults if current is None else current), **checked}
+    found = {**(defaults if current is None else current), **checked}
+    if name == "discriminative" and not {"blocks", "params_layer"} & set(entries) and not found["params_layer"]:
+        found["blocks"] = found["blocks"] or None
+    switch = _SWITCHES.get(name)
+    if switch is not None and switch not in entries and found[switch] == SCHEDULER[name][switch]:
+        warnings.warn(f"scheduler.{name} is off as long as {switch} is not given, as in PaddleHub", stacklevel=4)
+    return found
 
 
 def lr_schedule(given: Mapping[str, Any], learning_rate: float, max_train_steps: int | None) -> Schedule:
@@ -161,7 +166,7 @@ def summary(given: Mapping[str, Any]) -> list[str]:
     for name in ("discriminative", "gradual_unfreeze"):
         spec = given[name]
         if spec["blocks"] != 0 or spec["params_layer"]:
-            blocks = "every layer" if spec["blocks"] is None else f"{spec['blocks']} blocks"
+            blocks = "layer by layer" if spec["blocks"] is None else f"{spec['blocks']} blocks"
             how = "params_layer" if spec["params_layer"] else blocks
             more.append(f"{name} {how}" + (f", factor {spec['factor']:g}" if "factor" in spec else ""))
     if given.get("layer_decay") is not None:

@@ -128,6 +128,8 @@ def blocks_without_model(plan: Plan) -> list[Block]:
         _without_names(plan, _share(run[0], run[-1] + 1, count), factor, trains, regulariser)
         for (factor, trains), run in sorted(runs.items(), key=lambda item: -item[1][0])
     ]
+    if isinstance(plan.depth, Discriminative) and not (plan.depth.blocks or plan.depth.params_layer):
+        found = [replace(one, remarks=f"each layer ×1/{plan.depth.factor:g} of the one above") for one in found]
     others = dict.fromkeys(str(phase.train) for phase in plan.phases if not _by_share(phase))
     for label in reversed(others):
         trains = tuple(phase.train == "all" or str(phase.train) == label for phase in plan.phases)

@@ -92,7 +92,7 @@ def _layers(outline: Outline) -> str:
         return "all at the same learning rate" if single else f"spread over the layers: {spec.lr}"
     if spec is None:
         return "all at the same learning rate"
-    how = "every layer" if spec.blocks is None else f"{_count(spec.blocks, 'block')}"
+    how = "layer by layer" if spec.blocks is None else _count(spec.blocks, "block")
     how = "by params_layer" if spec.params_layer else how
     least = f", none below {spec.minimum:g}" if spec.minimum else ""
     return f"{how}: the top at the full rate, each below at 1/{spec.factor:g} of the one above{least}"
