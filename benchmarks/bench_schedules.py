@@ -14,13 +14,13 @@ import time
 import numpy as np
 from common import report
 from paddle.optimizer.lr import NoamDecay
+from paddle_ftstrat.schedules.fit_curve import FitCurve
+from paddle_ftstrat.schedules.policies import fine_tune, flat_cos, one_cycle, sgdr
 
 from paddle_ftstrat.schedules import torch_curves
 from paddle_ftstrat.schedules.adapter import CurveLR
 from paddle_ftstrat.schedules.annealing import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly
 from paddle_ftstrat.schedules.curves import CURVES
-from paddle_ftstrat.schedules.fit_curve import FitCurve
-from paddle_ftstrat.schedules.policies import fine_tune, flat_cos, one_cycle, sgdr
 
 N = 10**6
 STEPS = 20_000

@@ -1,5 +1,6 @@
 """The fused update is the update: the same numbers as Paddle's own operations, on whichever path a step goes."""
 
+import dataclasses
 import math
 import multiprocessing
 import os
@@ -178,15 +179,17 @@ class TestTheSameUpdate:
         for run in runs:
             updates(run, 0, 3)
             blocks = len(run.blocks)
-            run.set_block_factors([0.5 ** (blocks - i) for i in range(blocks)])
+            run.follow(dataclasses.replace(run.plan, depth=dataclasses.replace(run.plan.depth, factor=3.0)))
             run.set_hyper("mom", [0.5 + 0.1 * i for i in range(blocks)])
             run.set_hyper("wd", [0.1 * i for i in range(blocks)])
             updates(run, 3, 6)
-            run.hold(["norm.weight", "norm.bias"])
+            frozen = {"norm.weight", "norm.bias"}
+            rest = [name for block in run.blocks for name in block if name not in frozen]
+            run.follow(dataclasses.replace(run.plan, phases=(hub.Phase(rest),)))
             run.set_hyper("sqr_mom", 0.9)
             run.set_hyper("eps", 1e-4)
             updates(run, 6, 9)
-            run.hold([])
+            run.follow(dataclasses.replace(run.plan, phases=(hub.Phase(),)))
             run.model.own.weight.optimize_attr["learning_rate"] = 3.0
             run.model.own.weight.regularizer._coeff = 0.2
             run.model.free.weight.need_clip = True

@@ -7,10 +7,9 @@ import paddle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paddle_ftstrat.strategies import strategy_from_dict, strategy_from_yaml
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.strategies import plain_text, serialize
+from paddle_ftstrat.strategies import plain_text, serialize, strategy_from_dict, strategy_from_yaml
 
 
 class Lion2(paddle.optimizer.SGD):
@@ -36,8 +35,8 @@ def settings(strategy):
         plan.weight_decay,
         [plan.lr(t) for t in (0, 1, 9, 10, 50, 99, 100)],
         plan.clip,
-        plan.discriminative,
-        plan.gradual_unfreeze,
+        plan.depth,
+        plan.phases,
     )
 
 

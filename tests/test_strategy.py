@@ -99,7 +99,7 @@ class TestSurface:
             for each in (strategy, again):
                 run = each.bind(model)
                 assert run.block_factors == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
-            assert "discriminative layers as blocks, factor 2" in repr(strategy)
+            assert "discriminative layer by layer, factor 2" in repr(strategy)
 
     def test_discriminative_with_0_blocks_or_a_params_layer_is_not(self):
         model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))

@@ -44,7 +44,9 @@ class DefaultStrategy(Serializable):
         self.learning_rate = _errors.check_number("learning_rate", learning_rate, above=0)
         self.optimizer_name = optimizer_name
         self.optimizer_options = kwargs
-        table.check_options(table.find(optimizer_name), kwargs)
+        row = table.find(optimizer_name)
+        table.check_options(row, kwargs)
+        table.checked_values(row, kwargs)
 
     def plan(self, max_train_steps: int | None = None, steps_per_epoch: int | None = None) -> Plan:
         """The plan of this strategy for a training of `max_train_steps` updates, `steps_per_epoch` in each epoch."""
@@ -127,7 +129,7 @@ class CombinedStrategy(DefaultStrategy):
             `slanted_triangle` {cut_fraction, ratio}, `discriminative` {blocks, factor, params_layer},
             `gradual_unfreeze` (epochs, or {blocks, params_layer}), `layer_decay` (d, or {decay, minimum}), or any
             registered schedule with its options (`cosine_decay`, `one_cycle`, …). As in PaddleHub, linear_decay is off
-            without start_point, slanted_triangle without cut_fraction; discriminative without blocks is for every layer.
+            without start_point, slanted_triangle without cut_fraction; discriminative without blocks is layer by layer.
         regularization: any of `L2`, `L2SP` (coefficients added to the gradient), `weight_decay` (decoupled).
         clip: one of `GlobalNorm`, `Norm`, `Value`.
         **kwargs: options of the optimizer.

@@ -238,11 +238,7 @@ def _params_layer(what: str, value: Any) -> dict[str, int] | None:
 
 def boolean(what: str, value: Any) -> bool:
     """A switch; None, as in `add_scheduler("noam_decay")`, means on."""
-    if value is None:
-        return True
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} must be True or False, not {value!r}")
-    return value
+    return True if value is None else _errors.check_flag(what, value)
 
 
 def _fraction(what: str, value: Any) -> float:
