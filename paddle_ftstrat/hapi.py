@@ -91,6 +91,19 @@ class StrategyCallback(LRScheduler):
         if logs is not None:
             _forget(logs)
 
+    def on_eval_end(self, logs: Any = None) -> None:
+        """Let the evaluation's values, `valid_loss`, `valid_acc`, …, end a phase that goes by them."""
+        phase = self.run.plan.phases[self.run.progress.phase]
+        if phase.until is None or self.run.epoch == 0:
+            return
+        values = {f"valid_{name}": float(np.mean(value)) for name, value in (logs or {}).items() if name in self._scores}
+        self.run.evaluated(values)
+        self.model.stop_training |= self.run.progress.finished
+
+    @property
+    def _scores(self) -> list[str]:
+        return ["loss", *(name for metric in self.model._metrics for name in _names(metric))]
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Say when the epochs have another length than the plan."""
         planned = self.run.steps_per_epoch
