@@ -86,6 +86,13 @@ def check_whole(name: str, value: Any, *, minimum: int = 0) -> int:
     return number
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """`value`, which must be True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
 def _range(minimum: float, maximum: float, above: float) -> str:
     bounds = []
     if math.isfinite(above):

@@ -3,8 +3,7 @@
 from paddle_ftstrat.optim import lr_scheduler
 from paddle_ftstrat.optim.adam import LAMB, Adam, AdamW
 from paddle_ftstrat.optim.custom import Accumulator, CustomOptimizer, from_function
-from paddle_ftstrat.optim.grouped import Optimizer
-from paddle_ftstrat.optim.groups import ParamGroup
+from paddle_ftstrat.optim.grouped import Optimizer, ParamGroup
 from paddle_ftstrat.optim.optimizers import SGD, Adagrad, RMSprop
 from paddle_ftstrat.optim.rules import DecayedAdagrad, Ftrl, LarsMomentum, Lion
 from paddle_ftstrat.optim.table import register

@@ -7,8 +7,7 @@ from typing import Any
 
 from paddle_ftstrat._compat import kernels
 from paddle_ftstrat.optim.custom import State
-from paddle_ftstrat.optim.grouped import Optimizer, Update, with_l2
-from paddle_ftstrat.optim.groups import ParamGroup
+from paddle_ftstrat.optim.grouped import Optimizer, ParamGroup, Update, with_l2
 
 
 class SGD(Optimizer):

@@ -150,12 +150,6 @@ def _regularizer(what: str, value: Any) -> Any:
     return L2Decay(_errors.check_number(what, value, minimum=0))
 
 
-def _boolean(what: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} must be True or False, not {value!r}")
-    return value
-
-
 def _initializer(what: str, value: Any) -> Any:
     if not isinstance(value, Initializer):
         raise TypeError(f"{what} must be a paddle.nn.initializer, not {value!r} of type {type(value).__name__}")
@@ -165,8 +159,8 @@ def _initializer(what: str, value: Any) -> Any:
 _CHECKS = {
     "learning_rate": lambda what, value: _errors.check_number(what, value, minimum=0),
     "regularizer": _regularizer,
-    "trainable": _boolean,
-    "need_clip": _boolean,
+    "trainable": _errors.check_flag,
+    "need_clip": _errors.check_flag,
     "initializer": _initializer,
 }
 
