@@ -77,58 +77,53 @@ def split(count: int, blocks: int) -> list[int]:
 
 
 def _units_by_hand(model: nn.Layer, layers: Sequence[Any]) -> list[Unit]:
-    units, taken = [], {}
+    units, taken, weights = [], {}, select.named_weights(model)
     for index, selectors in enumerate(layers):
         names = select.select_all(model, selectors, f"layers[{index}]")
         clash = sorted(name for name in names if name in taken)
         if clash:
             raise ValueError(f"layers[{index}] and layers[{taken[clash[0]]}] both hold {clash}")
         taken.update(dict.fromkeys(names, index))
-        ordered = tuple(name for name in select.named_weights(model) if name in names)
-        units.append(Unit(_label(selectors, index), ordered))
-    left_out = [name for name in select.named_weights(model) if name not in taken]
+        ordered = tuple(name for name in weights if name in names)
+        units.append(Unit(selectors if isinstance(selectors, str) else f"layers[{index}]", ordered))
+    left_out = [name for name in weights if name not in taken]
     if left_out:
         raise ValueError(f"layers= leaves out {left_out}; every parameter needs a layer")
     return units
 
 
-def _label(selectors: Any, index: int) -> str:
-    return selectors if isinstance(selectors, str) else f"layers[{index}]"
-
-
 def _expand(layer: nn.Layer, path: str, in_container: bool = False) -> Iterable[Unit]:
-    """The units of a layer that is descended into. Names of parameters are filled in later."""
-    if any(True for _ in select.own_parameters(layer)):
-        yield Unit(path, tuple(select.join(path, name) for name, _ in select.own_parameters(layer)), ())
+    """The units of a layer that is descended into."""
+    own = tuple(select.join(path, name) for name, _ in select.own_parameters(layer))
+    if own:
+        yield Unit(path, own)
     inside = in_container or _compat.is_container(layer)
-    for name, child in layer._sub_layers.items():
-        if child is None or not _has_weights(child):
-            continue
+    for name, child in _children(layer).items():
         child_path = select.join(path, name)
         if _is_descended(child, inside):
             yield from _expand(child, child_path, inside)
         else:
-            yield Unit(child_path, tuple(_names_below(child, child_path)), (child,))
+            yield Unit(child_path, tuple(select.join(child_path, n) for n, _ in select.every_name(child)), (child,))
+
+
+def _children(layer: nn.Layer) -> dict[str, nn.Layer]:
+    """The children that have weights, themselves or below."""
+    return {name: child for name, child in layer.named_children() if any(True for _ in select.every_name(child))}
 
 
 def _is_descended(layer: nn.Layer, in_container: bool) -> bool:
     if in_container:
-        return _compat.is_container(layer) and not _is_sequence_of_leaves(layer)
+        is_sequence_of_leaves = isinstance(layer, nn.Sequential) and not any(map(_is_composite, layer.children()))
+        return _compat.is_container(layer) and not is_sequence_of_leaves
     return _compat.is_container(layer) or _only_wraps_containers(layer) or _holds_stack(layer)
 
 
-def _is_sequence_of_leaves(layer: nn.Layer) -> bool:
-    return isinstance(layer, nn.Sequential) and not any(
-        child._sub_layers for child in layer._sub_layers.values() if child is not None
-    )
-
-
-def _weighty_children(layer: nn.Layer) -> list[nn.Layer]:
-    return [child for child in layer._sub_layers.values() if child is not None and _has_weights(child)]
+def _is_composite(layer: nn.Layer) -> bool:
+    return any(True for _ in layer.children())
 
 
 def _only_wraps_containers(layer: nn.Layer) -> bool:
-    children = _weighty_children(layer)
+    children = _children(layer).values()
     return (
         not any(True for _ in select.own_parameters(layer))
         and bool(children)
@@ -139,23 +134,9 @@ def _only_wraps_containers(layer: nn.Layer) -> bool:
 def _holds_stack(layer: nn.Layer) -> bool:
     """A container of layers that are made of layers themselves, here or deeper: a backbone or an encoder."""
     return any(
-        any(child._sub_layers for child in _weighty_children(held))
-        if _compat.is_container(held)
-        else _holds_stack(held)
-        for held in _weighty_children(layer)
+        any(map(_is_composite, _children(held).values())) if _compat.is_container(held) else _holds_stack(held)
+        for held in _children(layer).values()
     )
-
-
-def _has_weights(layer: nn.Layer) -> bool:
-    return any(True for part in layer.sublayers(include_self=True) for _ in select.own_parameters(part))
-
-
-def _names_below(layer: nn.Layer, path: str) -> Iterable[str]:
-    for name, _ in select.own_parameters(layer):
-        yield select.join(path, name)
-    for name, child in layer._sub_layers.items():
-        if child is not None:
-            yield from _names_below(child, select.join(path, name))
 
 
 def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> dict[int, int]:
@@ -199,29 +180,19 @@ def _in_order_of_execution(units: list[Unit], ranks: dict[int, int]) -> list[Uni
 
     A unit of parameters that a descended-into layer holds itself stays below the units registered after it.
     """
-    keyed, last = [], (-1,)
+    first = [min((ranks[id(part)] for part in unit.layers if id(part) in ranks), default=None) for unit in units]
+    keys, last = [], -1
     for position, unit in enumerate(units):
-        called = [ranks[id(part)] for part in unit.layers if id(part) in ranks]
-        if called:
-            last = (min(called),)
-            keyed.append(((min(called), 0, position), unit))
-        elif unit.layers:
-            keyed.append(((last[0], 1, position), unit))
+        if unit.layers:
+            called = first[position] is not None
+            last = first[position] if called else last
+            keys.append((last, 0 if called else 1, position))
         else:
-            keyed.append(((_next_rank(units[position + 1 :], unit.name, ranks), -1, position), unit))
-    return [unit for _, unit in sorted(keyed, key=lambda pair: pair[0])]
-
-
-def _next_rank(following: Sequence[Unit], path: str, ranks: dict[int, int]) -> int:
-    prefix = path + "." if path else ""
-    called = [
-        ranks[id(part)]
-        for unit in following
-        if unit.name.startswith(prefix)
-        for part in unit.layers
-        if id(part) in ranks
-    ]
-    return min(called, default=-1)
+            prefix = unit.name + "." if unit.name else ""
+            following = zip(units[position + 1 :], first[position + 1 :])
+            inside = [rank for other, rank in following if rank is not None and other.name.startswith(prefix)]
+            keys.append((min(inside, default=-1), -1, position))
+    return [units[position] for _, _, position in sorted(keys)]
 
 
 def _without_repeats(model: nn.Layer, units: Sequence[Unit]) -> list[Unit]:

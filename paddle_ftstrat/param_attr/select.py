@@ -29,7 +29,7 @@ def named_weights(model: nn.Layer) -> dict[str, Any]:
         ['0.weight', '0.bias', '1.weight', '1.bias']
     """
     found: dict[int, tuple[str, Any]] = {}
-    for name, param in _every_name(model):
+    for name, param in every_name(model):
         found.setdefault(id(param), (name, param))
     return dict(found.values())
 
@@ -37,7 +37,7 @@ def named_weights(model: nn.Layer) -> dict[str, Any]:
 def all_names(model: nn.Layer) -> dict[str, list[str]]:
     """Structured name of each weight → every structured name it has, the first being the key itself."""
     names: dict[int, list[str]] = {}
-    for name, param in _every_name(model):
+    for name, param in every_name(model):
         names.setdefault(id(param), []).append(name)
     return {aliases[0]: aliases for aliases in names.values()}
 
@@ -95,7 +95,7 @@ def select(model: nn.Layer, selector: Selector, what: str = "pattern") -> list[s
     """
     weights, aliases = named_weights(model), all_names(model)
     if isinstance(selector, nn.Layer):
-        inside = {id(param) for _, param in _every_name(selector)}
+        inside = {id(param) for _, param in every_name(selector)}
         matched = [name for name, param in weights.items() if id(param) in inside]
     else:
         matched = [name for name, param in weights.items() if means(selector, aliases[name], (name, param), what)]
@@ -152,6 +152,13 @@ def every_layer(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
         stack.extend(reversed(children))
 
 
+def every_name(model: nn.Layer) -> Iterator[tuple[str, Any]]:
+    """(structured name, weight) for each name that a weight has."""
+    for prefix, layer in every_layer(_compat.unwrap(model)):
+        for name, param in own_parameters(layer):
+            yield join(prefix, name), param
+
+
 def own_parameters(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
     """(attribute name, parameter) of the weights a layer holds itself, its statistics left out."""
     skipped = _compat.statistic_names(layer)
@@ -163,9 +170,3 @@ def own_parameters(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
 def join(prefix: str, name: str) -> str:
     """`prefix.name`, or just `name` at the top."""
     return f"{prefix}.{name}" if prefix else name
-
-
-def _every_name(model: nn.Layer) -> Iterator[tuple[str, Any]]:
-    for prefix, layer in every_layer(_compat.unwrap(model)):
-        for name, param in own_parameters(layer):
-            yield join(prefix, name), param
