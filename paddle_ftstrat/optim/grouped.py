@@ -12,10 +12,11 @@ from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat.optim import groups
 from paddle_ftstrat.optim.custom import CustomOptimizer, State, dense, multiplier, named_accumulators
 from paddle_ftstrat.optim.groups import ParamGroup
+from paddle_ftstrat.optim.state import MASTER, fitting
 
 Update = Callable[[Any, Any, float, float, State], None]
 
-_STEP, _MASTER = "step", "master_weight"
+_STEP = "step"
 
 
 class Optimizer(CustomOptimizer):
@@ -180,7 +181,7 @@ class Optimizer(CustomOptimizer):
             known = self._states.get(name)
             kinds = {} if known is None else {**known, **known.numbers}
             if name in self._master_weights:
-                kinds[_MASTER] = self._master_weights[name]
+                kinds[MASTER] = self._master_weights[name]
             if kinds:
                 state[number] = kinds
         described = [
@@ -301,16 +302,19 @@ class Optimizer(CustomOptimizer):
             raise ValueError(f"the state has entries for parameters {strange}, this optimizer has {len(params)}")
         for number, kinds in entries.items():
             names = self.state_names(loaded[self._group_of[params[number].name]].options)
-            if set(kinds) - {_MASTER, *self.state_numbers} != set(names):
+            if set(kinds) - {MASTER, *self.state_numbers} != set(names):
                 raise ValueError(
                     f"the state of parameter {number} is {sorted(kinds)}, but this optimizer keeps {sorted(names)}: it "
                     "was saved with another optimizer or other options"
                 )
+            half = params[number].dtype in (paddle.float16, paddle.bfloat16)
+            dtype = paddle.float32 if half else params[number].dtype
             states[number] = {
-                name: _errors.check_number(f"{name!r} of parameter {number}", value)
+                name: _errors.check_number(what, value)
                 if name in self.state_numbers
-                else _fitting(f"{name!r} of parameter {number} ({params[number].name})", value, params[number])
+                else fitting(f"{what} ({params[number].name}) in the state", value, params[number].shape, dtype)
                 for name, value in kinds.items()
+                for what in [f"{name!r} of parameter {number}"]
             }
         return states
 
@@ -318,7 +322,7 @@ class Optimizer(CustomOptimizer):
     def _write(self, state: State, master: Any, values: Mapping[str, Any]) -> None:
         state.numbers = {name: value for name, value in values.items() if name in self.state_numbers}
         for name in values.keys() - state.numbers.keys():
-            target = master if name == _MASTER else state[name]
+            target = master if name == MASTER else state[name]
             if target is not None:
                 paddle.assign(values[name], output=target)
 
@@ -326,15 +330,3 @@ class Optimizer(CustomOptimizer):
 def with_l2(grad: Any, weight: Any, decay: float) -> Any:
     """g + decay·w."""
     return paddle.add_n([grad, paddle.scale(weight, decay)]) if decay else grad
-
-
-def _fitting(what: str, value: Any, param: Any) -> Any:
-    """A saved value as a tensor, in the parameter's shape and the dtype that its update runs in."""
-    dtype = paddle.float32 if param.dtype in (paddle.float16, paddle.bfloat16) else param.dtype
-    tensor = value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)
-    if list(tensor.shape) != list(param.shape) or tensor.dtype != dtype:
-        raise ValueError(
-            f"{what} has shape {list(tensor.shape)} and dtype {tensor.dtype} in the state, but {list(param.shape)} and "
-            f"{dtype} are needed"
-        )
-    return tensor
