@@ -66,13 +66,14 @@ def check_number(
     minimum: float = -math.inf,
     maximum: float = math.inf,
     above: float = -math.inf,
+    below: float = math.inf,
 ) -> float:
-    """`value` as a finite Python float in the closed range [minimum, maximum] and greater than `above`."""
+    """`value` as a finite Python float in the closed range [minimum, maximum], above `above` and below `below`."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {value!r} of type {type(value).__name__}")
     number = float(value)
-    if not (math.isfinite(number) and minimum <= number <= maximum and number > above):
-        raise ValueError(f"{name} = {value!r} is outside what is allowed: {_range(minimum, maximum, above)}")
+    if not (math.isfinite(number) and minimum <= number <= maximum and above < number < below):
+        raise ValueError(f"{name} = {value!r} is outside what is allowed: {_range(minimum, maximum, above, below)}")
     return number
 
 
@@ -93,7 +94,7 @@ def check_flag(name: str, value: Any) -> bool:
     return value
 
 
-def _range(minimum: float, maximum: float, above: float) -> str:
+def _range(minimum: float, maximum: float, above: float, below: float) -> str:
     bounds = []
     if math.isfinite(above):
         bounds.append(f"> {above:g}")
@@ -101,4 +102,6 @@ def _range(minimum: float, maximum: float, above: float) -> str:
         bounds.append(f"≥ {minimum:g}")
     if math.isfinite(maximum):
         bounds.append(f"≤ {maximum:g}")
+    if math.isfinite(below):
+        bounds.append(f"< {below:g}")
     return "a finite number" + (" " + " and ".join(bounds) if bounds else "")

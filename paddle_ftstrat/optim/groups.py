@@ -168,17 +168,11 @@ def _check_distinct(params: Iterable[Any]) -> None:
         seen[param.name] = param
 
 
-def _below_one(what: str, value: Any) -> float:
-    number = _errors.check_number(what, value, minimum=0)
-    if number >= 1.0:
-        raise ValueError(f"{what} = {value!r} is outside what is allowed: ≥ 0 and < 1")
-    return number
-
-
 def _betas(what: str, value: Any) -> tuple[float, float]:
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise TypeError(f"{what} must be a pair of numbers, not {value!r}")
-    return _below_one(f"{what}, the first,", value[0]), _below_one(f"{what}, the second,", value[1])
+    first = _errors.check_number(f"{what}, the first,", value[0], minimum=0, below=1)
+    return first, _errors.check_number(f"{what}, the second,", value[1], minimum=0, below=1)
 
 
 def _norm_type(what: str, value: Any) -> float:

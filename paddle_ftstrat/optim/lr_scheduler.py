@@ -279,7 +279,7 @@ class ReduceLROnPlateau(Scheduler):
         _errors.check_keys("threshold_mode", [threshold_mode], ("rel", "abs"))
         self._settings = {
             "mode": mode,
-            "factor": _errors.check_number("factor", factor, minimum=0),
+            "factor": _errors.check_number("factor", factor, minimum=0, below=1),
             "patience": _errors.check_whole("patience", patience),
             "threshold": _errors.check_number("threshold", threshold, minimum=0),
             "threshold_mode": threshold_mode,
@@ -287,8 +287,6 @@ class ReduceLROnPlateau(Scheduler):
             "min_lr": _min_lrs(min_lr, self._count),
             "eps": _errors.check_number("eps", eps, minimum=0),
         }
-        if factor >= 1:
-            raise ValueError(f"factor = {factor!r} is outside what is allowed: a number ≥ 0 and < 1")
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_steps = self.cooldown_counter = 0
 

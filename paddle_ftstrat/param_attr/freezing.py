@@ -309,7 +309,8 @@ def _note(model: nn.Layer, frozen: Collection[int] = (), thawed: Collection[int]
         own, record = {name: id(param) for name, param in select.own_parameters(layer)}, _record(layer)
         kept = {name for name in record.frozen if own.get(name) not in thawed}
         kept |= {name for name, key in own.items() if key in frozen}
-        layer.__dict__[_RECORD] = dataclasses.replace(record, frozen=frozenset(kept))
+        if kept != record.frozen:
+            layer.__dict__[_RECORD] = dataclasses.replace(record, frozen=frozenset(kept))
 
 
 def _frozen_here(model: nn.Layer, weights: Mapping[str, Any]) -> list[str]:
