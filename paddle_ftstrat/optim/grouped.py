@@ -201,8 +201,11 @@ class Optimizer(CustomOptimizer):
         states = self._checked_states(state_dict["state"], loaded)
         steps = _errors.check_whole("state['step']", state_dict["state"].get(_STEP, 0))
         for number, param in enumerate(self._parameter_list):
-            if number not in states:
-                self._forget(param)
+            state = self._states.get(param.name)
+            if number not in states and state is not None:
+                state.numbers.clear()
+                for name, tensor in state.items():
+                    tensor.fill_(self._kept[state.group][name])
         for group, new in zip(self.param_groups, loaded):
             group.options = new.options
         self._steps = steps
@@ -264,13 +267,6 @@ class Optimizer(CustomOptimizer):
         # Paddle's GradScaler skips an update whose gradients overflowed.
         if not self._get_auxiliary_var("found_inf"):
             self._steps += 1
-
-    def _forget(self, param: Any) -> None:
-        state = self._states.get(param.name)
-        if state is not None:
-            state.numbers.clear()
-            for name, tensor in state.items():
-                tensor.fill_(self._kept[self._group_of[param.name]][name])
 
     def _checked_groups(self, state_dict: Mapping[str, Any]) -> list[ParamGroup]:
         """The groups as they are to be, with a saved state's options."""

@@ -122,7 +122,10 @@ def clip(group: ParamGroup) -> None:
     grads = [grad for grad in grads if grad is not None]
     if any(grad.is_selected_rows() for grad in grads):
         raise ValueError("clip_grad cannot clip sparse gradients: build the Embedding with sparse=False")
-    norm = _total_norm(grads, group.get(NORM_TYPE, 2.0)) if grads else 0.0
+    half, order = (paddle.float16, paddle.bfloat16), group.get(NORM_TYPE, 2.0)
+    norms = [paddle.norm(grad.astype("float32") if grad.dtype in half else grad, order) for grad in grads]
+    # The norm of the norms: of order 0, as torch, how many gradients are not zero.
+    norm = float(paddle.norm(paddle.stack(norms), order)) if norms else 0.0
     if not math.isfinite(norm):
         raise RuntimeError(f"the gradients' norm in {group!r} is {norm}: they cannot be clipped")
     # The constant is OneFlow's and torch's; without it their numbers differ in the sixth digit.
@@ -130,13 +133,6 @@ def clip(group: ParamGroup) -> None:
     if factor < 1.0:
         for grad in grads:
             grad.scale_(factor)
-
-
-def _total_norm(grads: Sequence[Any], order: float) -> float:
-    """The norm of the norms of the gradients; of order 0, as torch, how many of them are not zero."""
-    half = (paddle.float16, paddle.bfloat16)
-    norms = [paddle.norm(grad.astype("float32") if grad.dtype in half else grad, order) for grad in grads]
-    return float(paddle.norm(paddle.stack(norms), order))
 
 
 def _listed(what: str, params: Any) -> list[Any]:

@@ -254,11 +254,6 @@ def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def _write_safetensors(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    # Not save_file: it leaves a file that only its owner may read.
-    file.write(save(dict(arrays)))
-
-
 def _size(source: Vectors, rows: Vocabulary | None, num_embeddings: int | None) -> int:
     least = source.count if rows is None else max(rows.values(), default=-1) + 1
     if rows is not None and source.words is None:
@@ -344,4 +339,8 @@ def _tensor(values: np.ndarray, param: Any) -> Any:
     return paddle.to_tensor(native, place=param.place).astype(param.dtype)
 
 
-_WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors}
+_WRITERS = {
+    ".npz": _write_npz,
+    # Not save_file: it leaves a file that only its owner may read.
+    ".safetensors": lambda file, arrays: file.write(save(dict(arrays))),
+}
