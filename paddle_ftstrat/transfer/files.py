@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +13,6 @@ from paddle_ftstrat.transfer import archive, numpy_pickle, safe_tensors, torch_p
 from paddle_ftstrat.transfer.contents import Contents, Entry, from_dict
 from paddle_ftstrat.transfer.mapped import Mapped
 
-_MAX_INDEX = 50_000_000  # bytes
 _LEGACY_START = b"\x8a\x0a" + torch_pickle.LEGACY_MAGIC.to_bytes(10, "little")
 _SUFFIXES = (".pdparams", ".safetensors", ".index.json", ".npz", ".pt", ".pth", ".bin")
 
@@ -61,9 +59,10 @@ def _is_index(file: Mapped) -> bool:
 def _open_file(file: Mapped, entry: str | None) -> Contents:
     start = bytes(file.buffer[:16])
     if start.startswith(b"PK\x03\x04"):
-        names = archive.open_zip(file).namelist()
-        is_npz = bool(names) and all(name.endswith(".npy") for name in names)
-        return archive.read_npz(file) if is_npz else torch_pickle.read_zip(file, entry)
+        opened = archive.open_zip(file)
+        if archive.is_npz(opened):
+            return archive.read_npz(file, opened)
+        return torch_pickle.read_zip(file, opened, entry)
     if start.startswith(b"\x80"):
         if start[2:].startswith(_LEGACY_START):
             return torch_pickle.read_legacy(file, entry)
@@ -116,11 +115,9 @@ def _open_shard(index: Mapped, path: Path, entry: str | None) -> Contents:
 
 
 def _weight_map(index: Mapped) -> dict[str, Any]:
-    if index.size > _MAX_INDEX:
-        raise ValueError(f"{index.path} is no index of shards: it is larger than {_MAX_INDEX:,} bytes")
     try:
-        weight_map = json.loads(bytes(index.buffer))["weight_map"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        weight_map = index.json(0, index.size)["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{index.path} is no index of shards (JSON with a weight_map): {error}") from error
     if not isinstance(weight_map, dict):
         raise ValueError(f"{index.path} is no index of shards: its weight_map is not a dict")

@@ -23,6 +23,7 @@ from paddle_ftstrat.transfer.targets import Target, find_targets, paddle_keys
 SOURCES = ("auto", "paddle", "torch")
 
 
+@_errors.short_messages()
 def load_pretrained(
     model: nn.Layer,
     path_or_state: Any,
