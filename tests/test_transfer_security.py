@@ -39,6 +39,8 @@ def refused(tmp_path):
             load_pretrained(model, path, source="paddle")
         assert len(str(caught.value)) <= 1_000
         assert time.process_time() - start < 2
+        if not memory:
+            return
         tracemalloc.start()
         try:
             with pytest.raises(ValueError, match=match):
@@ -234,11 +236,10 @@ def test_compression_that_has_no_limit(refused, method, shape):
 
 def test_zip_with_a_name_twice(refused):
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        for value in (1, 2):
-            archive.writestr("weight.npy", bomb(16, "(2, 2)") + bytes([value]))
-            archive.writestr("archive/data.pkl", b"\x80\x02}.")
-    refused(out.getvalue(), "'weight.npy' twice", "x.npz")
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("weight.npy", bomb(16, "(2, 2)"))
+        archive.writestr("weigh2.npy", bomb(16, "(2, 2)"))
+    refused(out.getvalue().replace(b"weigh2", b"weight"), "'weight.npy' twice", "x.npz")
 
 
 def test_zip_with_many_members(refused):
