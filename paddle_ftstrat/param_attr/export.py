@@ -59,7 +59,7 @@ def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _write_safetensors(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
     # Not save_file: it leaves a file that only its owner may read.
-    file.write(save(dict(arrays)))
+    file.write(save(dict(arrays), {"format": "pd"}))
 
 
 _WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors}

@@ -73,6 +73,19 @@ def count(shape: tuple[int, ...]) -> int:
     return number
 
 
+def weight_name(key: str) -> str | None:
+    """The name of the weight under a key of a file with other state in it; None where the key is of that state.
+
+    State stands under `part::name`. Files of earlier versions have their weights in such a part, too.
+
+    Example:
+        >>> weight_name("fc.weight"), weight_name("model::fc.weight"), weight_name("optimizer::fc.weight::moment1")
+        ('fc.weight', 'fc.weight', None)
+    """
+    name = key.removeprefix("model::")
+    return None if "::" in name else name
+
+
 def refuse_many(where: Any, number: int, limit: int = MAX_ARRAYS) -> None:
     """Refuse a file that says it has more arrays than any model, before time is spent on each of them.
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.transfer import archive, numpy_pickle, safe_tensors, torch_pickle
-from paddle_ftstrat.transfer.contents import Contents, Entry, from_dict
+from paddle_ftstrat.transfer.contents import Contents, Entry, from_dict, weight_name
 from paddle_ftstrat.transfer.mapped import Mapped
 
 _LEGACY_START = b"\x8a\x0a" + torch_pickle.LEGACY_MAGIC.to_bytes(10, "little")
+FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json")
 _SUFFIXES = (".pdparams", ".safetensors", ".index.json", ".npz", ".pt", ".pth", ".bin")
 
 
@@ -22,7 +23,7 @@ def open_contents(path_or_state: Any, entry: str | None = None) -> Contents:
 
     Args:
         path_or_state: a path to `.pdparams`, `.safetensors`, `.safetensors.index.json` or `.bin.index.json` (shards),
-            `.npz`, torch's `.pt` / `.pth` / `.bin`, or a dict of arrays or tensors.
+            `.npz`, torch's `.pt` / `.pth` / `.bin`, a folder with `model.safetensors`, or a dict of arrays or tensors.
         entry: the key of the state dict in a checkpoint that holds several.
 
     Raises:
@@ -43,11 +44,27 @@ def open_contents(path_or_state: Any, entry: str | None = None) -> Contents:
     path = Path(path_or_state)
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}{_similar(path)}")
-    if path.is_dir():
-        found = sorted(item.name for item in path.iterdir() if item.name.endswith(_SUFFIXES))
-        raise ValueError(f"{path} is a folder; name a file in it: {_errors.listing(found) or 'it holds no weights'}")
-    file = Mapped(path)
+    file = Mapped(_of_folder(path) if path.is_dir() else path)
     return _read_shards(file, entry) if _is_index(file) else _open_file(file, entry)
+
+
+def _of_folder(path: Path) -> Path:
+    """The file of a folder that `save_pretrained` made, or of a checkpoint."""
+    for name in FOLDER_FILES:
+        if (path / name).is_file():
+            return path / name
+    found = [item.name for item in path.iterdir() if item.name.endswith(_SUFFIXES)]
+    found += [item.parent.name for item in path.glob(f"*/{FOLDER_FILES[0]}")]
+    listed = _errors.listing(sorted(found)) or "it holds no weights"
+    raise ValueError(f"{path} is a folder; name a file or a folder of weights in it: {listed}")
+
+
+def _weights_only(contents: Contents) -> Contents:
+    """Of a file with a training's state in it, the weights."""
+    entries = {name: entry for key, entry in contents.entries.items() if (name := weight_name(key)) is not None}
+    aside = sorted({key.partition("::")[0] for key in contents.entries if weight_name(key) is None})
+    notes = (f"state besides the weights, left aside: {_errors.listing(aside)}",) if aside else ()
+    return replace(contents, entries=entries, layout="paddle", notes=notes)
 
 
 def _is_index(file: Mapped) -> bool:
@@ -68,7 +85,8 @@ def _open_file(file: Mapped, entry: str | None) -> Contents:
             return torch_pickle.read_legacy(file, entry)
         return numpy_pickle.read_paddle(file, entry)
     if start[8:9] == b"{":
-        return safe_tensors.read(file)
+        contents = safe_tensors.read(file)
+        return _weights_only(contents) if safe_tensors.FACTS in contents.metadata else contents
     raise ValueError(
         f"{file.path} is not a file of weights that can be read, or it is truncated; "
         f"known are {_errors.listing(_SUFFIXES)}, recognised by their content"

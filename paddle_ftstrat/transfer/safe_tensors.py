@@ -29,6 +29,7 @@ _DTYPES = {
     "F64": "float64",
     "C64": "complex64",
 }
+FACTS = "facts"  # what a file with a training's state has in its metadata
 _CODES = {name: code for code, name in _DTYPES.items()}
 # "format" of the metadata, as Hugging Face and PaddleNLP write it.
 _LAYOUTS = {"pt": "torch", "pd": "paddle", "np": "paddle", "paddle": "paddle"}
