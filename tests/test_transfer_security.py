@@ -6,6 +6,8 @@ import os
 import pickle
 import pickletools
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import zipfile
@@ -243,9 +245,10 @@ def test_zip_with_a_name_twice(refused):
 
 
 def test_zip_with_many_members(refused):
-    array = zipped({"weight.npy": bomb(16, "(2, 2)")})
-    refused(zipped({f"layer{i}.npy": array for i in range(10_001)}), "10,001 arrays, and 10,000", "x.npz")
-    refused(torch_zip(b"\x80\x02}.", {str(i): b"" for i in range(30_001)}), "arrays, and 30,000 are", "x.pt")
+    array = bomb(16, "(2, 2)")
+    refused(zipped({f"layer{i}.npy": array for i in range(5_000)}), "no key of", "x.npz", memory=None)
+    refused(zipped({f"layer{i}.npy": array for i in range(5_001)}), "5,001 arrays, and 5,000", "x.npz")
+    refused(torch_zip(b"\x80\x02}.", {str(i): b"" for i in range(20_001)}), "arrays, and 20,000 are", "x.pt")
 
 
 def test_zip_with_an_endless_directory(refused):
@@ -317,8 +320,8 @@ def many(number, name="layer{0}.part{0}.weight"):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (safetensors(many(30_000)), "no key of"),
-        (safetensors(many(60_000)), "60,000 arrays, and 30,000 are allowed"),
+        (safetensors(many(20_000)), "no key of"),
+        (safetensors(many(60_000)), "60,000 arrays, and 20,000 are allowed"),
         (safetensors(many(300_000)), "more than 1,000,000 values|bytes"),
         (safetensors(b'{"a":[' + b"[]," * 3_000_000 + b"[]]}"), "more than 1,000,000 values"),
         (safetensors(b'{"a":[' + b'"\xc3\xa9x",' * 990_000 + b'"\xf0\x9f\x98\x80"]}'), "header says of 'a'"),
@@ -330,7 +333,7 @@ def many(number, name="layer{0}.part{0}.weight"):
     ids=["most", "more", "many more", "lists", "texts", "number", "name", "names", "dots"],
 )
 def test_large_headers(refused, content, message):
-    refused(content, message, "x.safetensors", memory=200e6)
+    refused(content, message, "x.safetensors", memory=200e6 if len(content) > 5e6 else 40e6)
 
 
 def test_long_names_of_what_does_not_fit(refused):
@@ -339,7 +342,20 @@ def test_long_names_of_what_does_not_fit(refused):
 
 @pytest.mark.parametrize(
     "name",
-    ["../secret.safetensors", "/etc/passwd", "..", ".", "", "sub/x.safetensors", "..\\x", "C:x", "a\0b", 7, None],
+    [
+        "../secret.safetensors",
+        "/etc/passwd",
+        "..",
+        ".",
+        "",
+        "sub/x.safetensors",
+        "..\\x",
+        "C:x",
+        "a\0b",
+        "9" * 256,
+        7,
+        None,
+    ],
 )
 def test_path_traversal_in_an_index(refused, tmp_path, name):
     save_pretrained(nn.Linear(2, 2), tmp_path / "secret.safetensors")
@@ -423,3 +439,17 @@ def test_a_bad_array_is_found_before_the_first_good_one_is_written(tmp_path):
     with pytest.raises(ValueError, match="damaged|decompressed"):
         load_pretrained(model, tmp_path / "x.npz", source="paddle")
     np.testing.assert_array_equal(model.bias.numpy(), before)
+
+
+def test_damaged_files_by_the_thousand(tmp_path):
+    """Weights and strategies: read or refused within the bounds, and nothing of them run. FTSTRAT_FUZZ=1 takes all."""
+    count = 1_000 if os.environ.get("FTSTRAT_FUZZ") else 400
+    command = [sys.executable, str(Path(__file__).parent / "mutating.py"), str(tmp_path), str(count)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stderr[-3_000:]
+    report = json.loads(ran.stdout.splitlines()[-1])
+    print(report["outcomes"])
+    assert sum(report["outcomes"].values()) == count
+    assert report["broken"] == []
+    # Damage that nothing survives would try the same first checks every time.
+    assert sum(number for outcome, number in report["outcomes"].items() if outcome.endswith("read")) > count / 20

@@ -13,8 +13,8 @@ import numpy as np
 from paddle_ftstrat.transfer.contents import Contents, Entry, count, refuse_many
 from paddle_ftstrat.transfer.mapped import Mapped
 
-MAX_DIRECTORY = 5 * 2**20  # bytes; 30,000 members of a file of torch take less
-_MAX_NPZ = 10_000  # members; each has a header of its own to be parsed
+MAX_DIRECTORY = 5 * 2**20  # bytes; 20,000 members of a file of torch take half of it
+_MAX_NPZ = 5_000  # members; each has a header of its own to be parsed
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile decompresses the others without a limit
 _MAX_NPY_HEADER = 10_000
 _CHUNK = 2**20

@@ -14,7 +14,7 @@ import paddle
 from paddle_ftstrat import _errors
 
 BFLOAT16 = "bfloat16"
-MAX_ARRAYS = 30_000  # of one file; a shard of the largest models has some hundreds
+MAX_ARRAYS = 20_000  # of one file; a shard of the largest models has some hundreds
 # Where training scripts put the weights in a checkpoint that holds more than weights; the first that fits is taken.
 USUAL_ENTRIES = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "params")
 NAME_TABLE = "StructuredToParameterName@@"

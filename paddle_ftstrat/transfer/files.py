@@ -18,6 +18,7 @@ FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json")
 _SUFFIXES = (".pdparams", ".safetensors", ".index.json", ".npz", ".pt", ".pth", ".bin")
 
 
+@_errors.short_messages()
 def open_contents(path_or_state: Any, entry: str | None = None) -> Contents:
     """What a file of weights or a state dict holds; no array is read yet.
 
@@ -120,7 +121,13 @@ def _read_shards(index: Mapped, entry: str | None) -> Contents:
 
 
 def _is_plain_name(name: Any) -> bool:
-    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\", ":", "\0"}
+    # Longer names than 255 bytes are an error of the system in whatever asks for them.
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and not set(name) & {"/", "\\", ":", "\0"}
+        and len(name.encode(errors="replace")) <= 255
+    )
 
 
 def _open_shard(index: Mapped, path: Path, entry: str | None) -> Contents:

@@ -14,7 +14,7 @@ import numpy as np
 
 from paddle_ftstrat.transfer.contents import Entry, count, storage_dtype
 
-MAX_JSON = 12_000_000  # bytes; the header of 30,000 arrays takes a third of it
+MAX_JSON = 12_000_000  # bytes; the header of 20,000 arrays takes a quarter of it
 _MAX_VALUES = 1_000_000  # of JSON; the smallest takes some fifty bytes of memory
 _PAGE = mmap.ALLOCATIONGRANULARITY
 
@@ -62,8 +62,9 @@ class Mapped:
         """
         if length > MAX_JSON:
             raise ValueError(f"it has {length:,} bytes, and {MAX_JSON:,} are allowed")
-        text = bytes(self.slice(start, length))
-        if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        # Given bytes, the parser would guess their encoding, and import its module.
+        text = str(self.slice(start, length), "utf-8").removeprefix("\ufeff")
+        if sum(map(text.count, ",[{")) > _MAX_VALUES:
             raise ValueError(f"it has more than {_MAX_VALUES:,} values")
         try:
             return json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_short_int)

@@ -148,4 +148,4 @@ def _is_shape(value: Any) -> bool:
 
 
 def _unreadable(file: Mapped, name: str, code: Any) -> np.ndarray:
-    raise ValueError(f"{file.path}: {name!r} is of dtype {code}, which cannot be converted")
+    raise ValueError(f"{file.path}: {name!r} is of dtype {code!s:.40}, which cannot be converted")
