@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MAX_LISTED = 12
+MAX_MESSAGE = 1_000  # characters
+_MAX_NAME = 120  # characters of a name in a list
+_MAX_COMPARED = 2_000_000  # pairs of characters
+
+
+def shortened(text: str, limit: int = MAX_MESSAGE) -> str:
+    """`text`, with its middle left out where it has more than `limit` characters.
+
+    Example:
+        >>> shortened("a" * 5_000, 40)
+        'aaaaaaaaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaa'
+    """
+    end = limit // 4
+    return text if len(text) <= limit else f"{text[: limit - end - 1]}…{text[-end:]}"
+
+
+@contextmanager
+def short_messages() -> Iterator[None]:
+    """Keep the messages of refusals short, whatever names and values of a file they quote; also as a decorator."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if len(str(error)) > MAX_MESSAGE:
+            error.args = (shortened(str(error)),)
+        raise
 
 
 def listing(names: Iterable[Any], limit: int = MAX_LISTED) -> str:
     """The names, comma-separated; past `limit` the rest is counted instead of printed."""
-    names = [str(name) for name in names]
-    shown = ", ".join(names[:limit])
+    names = list(names)
+    shown = ", ".join(shortened(str(name), _MAX_NAME) for name in names[:limit])
     rest = len(names) - limit
     return f"{shown}, … and {rest} more" if rest > 0 else shown
 
 
 def nearest(name: Any, allowed: Iterable[Any]) -> str | None:
     """The allowed name that looks most like `name`, or None when none is close."""
-    wanted = str(name).lower()
-    options = [str(option) for option in allowed]
+    wanted, allowed = str(name).lower(), list(allowed)
+    # Keys of a file may be many and long; what stands first is compared.
+    compared = itertools.accumulate(len(wanted) * len(str(option)) for option in allowed)
+    options = [str(option) for option, pairs in zip(allowed, compared) if pairs <= _MAX_COMPARED]
     begun = [option for option in options if len(option) > 2 and wanted.startswith(option.lower())]
     if begun:
         return max(begun, key=len)
@@ -71,7 +100,10 @@ def check_number(
     """`value` as a finite Python float in the closed range [minimum, maximum], above `above` and below `below`."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {value!r} of type {type(value).__name__}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not (math.isfinite(number) and minimum <= number <= maximum and above < number < below):
         raise ValueError(f"{name} = {value!r} is outside what is allowed: {_range(minimum, maximum, above, below)}")
     return number

@@ -342,5 +342,5 @@ def _tensor(values: np.ndarray, param: Any) -> Any:
 _WRITERS = {
     ".npz": _write_npz,
     # Not save_file: it leaves a file that only its owner may read.
-    ".safetensors": lambda file, arrays: file.write(save(dict(arrays))),
+    ".safetensors": lambda file, arrays: file.write(save(dict(arrays), {"format": "pd"})),
 }

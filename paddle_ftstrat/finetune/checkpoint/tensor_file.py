@@ -43,7 +43,7 @@ def write(path: str | Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]
         ([1.0, 1.0], {'epoch': 3})
     """
     entries = as_entries(tensors)
-    metadata = {"facts": json.dumps(dict(facts or {}))}
+    metadata = {"format": "pd", safe_tensors.FACTS: json.dumps(dict(facts or {}))}
     with replacing(path) as file:
         safe_tensors.write(file, entries, metadata)
     return Path(path)
