@@ -53,7 +53,7 @@ def train(
     about = fingerprint.of_fit(learner, method, n_epoch, {**given, "begun at epoch": start_epoch})
     parallel.same_everywhere(about, learner.ranks)
     prepare(learner)
-    with told(learner, cbs), threads.cpu_threads(learner.num_threads):
+    with told(learner, cbs), threads.cpu_threads(learner.num_threads), learner.journal.writing():
         start = learner.journal.begin(learner, about, start_epoch, learner.updates)
         if not start.finished:
             run = bound(start.span)
