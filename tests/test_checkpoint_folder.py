@@ -222,6 +222,42 @@ def put(place, kind, tmp_path):
         place.symlink_to(tmp_path / target)
 
 
+class TestSameLearner:
+    @pytest.mark.parametrize(
+        "second",
+        [
+            fits,
+            lambda one: one.fit(1),
+            lambda one: one.fit_one_cycle(1, reset_opt=True),
+            lambda one: one.fine_tune(1),
+            lambda one: one.lr_find(),
+        ],
+        ids=["strategy", "fit", "one_cycle", "fine_tune", "lr_find"],
+    )
+    @pytest.mark.parametrize("elsewhere", [True, False], ids=["thread", "callback"])
+    def test_a_second_fit_is_refused_and_the_first_goes_on(self, second, elsewhere):
+        def weights(act):
+            paddle.seed(3)
+            np.random.seed(3)
+            one = learner(None, act)
+            assert fits(one) == 1
+            return one.model.weight.numpy().tolist()
+
+        refused = []
+
+        def act(one):
+            def attempt():
+                with pytest.raises(RuntimeError, match="this Learner is in a fit already"):
+                    second(one)
+                refused.append(True)
+
+            thread = threading.Thread(target=attempt)
+            (thread.start(), thread.join()) if elsewhere else attempt()
+
+        assert weights(act) == weights(lambda _: None)
+        assert len(refused) == 2
+
+
 class TestOddThings:
     @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder", "dangling link", "link to a folder"])
     @pytest.mark.parametrize("name", ["manifest.json", "facts.json", "model.safetensors"])

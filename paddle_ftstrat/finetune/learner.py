@@ -289,6 +289,7 @@ class Learner:
 
         Source: fastai `fine_tune`.
         """
+        fit.check_idle(self)
         groups, moms = len(self.own.run().blocks), self.own.momentum(moms)
         phases = policies.fine_tune(epochs, base_lr, freeze_epochs, lr_mult, pct_start, div, div_final, moms, groups)
         self._check_epochs(sum(phase.epochs for phase in phases), start_epoch)
@@ -442,6 +443,7 @@ class Learner:
                 hear(self)
 
     def _check_epochs(self, n_epoch: Any, start_epoch: Any) -> tuple[int, int]:
+        fit.check_idle(self)
         n_epoch = _errors.check_whole("n_epoch", n_epoch, minimum=1)
         start_epoch = _errors.check_whole("start_epoch", start_epoch)
         if start_epoch >= n_epoch:
