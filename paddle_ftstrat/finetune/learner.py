@@ -177,6 +177,7 @@ class Learner:
             ValueError: bad numbers, or a strategy together with `lr` or `wd`.
             TypeError: `strategy` is none, or `bind_options` without one.
             FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
+            RuntimeError: this Learner is in a fit already, or another fit writes to its checkpoint folder.
 
         Source: fastai `Learner.fit`.
         """
