@@ -51,7 +51,7 @@ def killed_and_resumed(tmp_path, kills, seed=0, every=2, pace=0.02):
 
 
 def _is_saving(folder):
-    return folder.exists() and any(path.name.startswith(".") for path in folder.iterdir())
+    return folder.exists() and any(path.name.startswith(".step_") for path in folder.iterdir())
 
 
 def unbroken(tmp_path, every=2):

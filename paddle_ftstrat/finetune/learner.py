@@ -177,6 +177,7 @@ class Learner:
             ValueError: bad numbers, or a strategy together with `lr` or `wd`.
             TypeError: `strategy` is none, or `bind_options` without one.
             FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
+            RuntimeError: this Learner is in a fit already, or another fit writes to its checkpoint folder.
 
         Source: fastai `Learner.fit`.
         """
@@ -289,6 +290,7 @@ class Learner:
 
         Source: fastai `fine_tune`.
         """
+        fit.check_idle(self)
         groups, moms = len(self.own.run().blocks), self.own.momentum(moms)
         phases = policies.fine_tune(epochs, base_lr, freeze_epochs, lr_mult, pct_start, div, div_final, moms, groups)
         self._check_epochs(sum(phase.epochs for phase in phases), start_epoch)
@@ -442,6 +444,7 @@ class Learner:
                 hear(self)
 
     def _check_epochs(self, n_epoch: Any, start_epoch: Any) -> tuple[int, int]:
+        fit.check_idle(self)
         n_epoch = _errors.check_whole("n_epoch", n_epoch, minimum=1)
         start_epoch = _errors.check_whole("start_epoch", start_epoch)
         if start_epoch >= n_epoch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,28 @@ class Journal:
         self._best_at = -1
         self._saved_at = -1
         self._asked_for = False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside it no other fit writes to the folder; where one does already, all processes raise.
+
+        Raises:
+            OSError, RuntimeError: as `Store.writing`.
+        """
+        if self._store is None:
+            yield
+            return
+        with ExitStack() as held:
+            error = None
+            try:
+                if self._who.first:
+                    held.enter_context(self._store.writing())
+            except (OSError, RuntimeError) as caught:
+                error = caught
+            why = parallel.gather_facts(error and str(error), self._who)[0]
+            if why:
+                raise error or RuntimeError(why)
+            yield
 
     def begin(self, learner: Learner, about: Mapping[str, Any], start_epoch: int, updates: int) -> Start:
         """What the fit that begins now has behind it.

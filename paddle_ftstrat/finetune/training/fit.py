@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from paddle_ftstrat.param_attr.depth import find_units
 
 if TYPE_CHECKING:
     from paddle_ftstrat.finetune.learner import Learner
+
+_beginning = threading.Lock()
 
 
 def prepare(learner: Learner) -> None:
@@ -53,7 +56,7 @@ def train(
     about = fingerprint.of_fit(learner, method, n_epoch, {**given, "begun at epoch": start_epoch})
     parallel.same_everywhere(about, learner.ranks)
     prepare(learner)
-    with told(learner, cbs), threads.cpu_threads(learner.num_threads):
+    with told(learner, cbs), threads.cpu_threads(learner.num_threads), learner.journal.writing():
         start = learner.journal.begin(learner, about, start_epoch, learner.updates)
         if not start.finished:
             run = bound(start.span)
@@ -70,12 +73,32 @@ def train(
 
 @contextmanager
 def told(learner: Learner, cbs: Iterable[Any]) -> Iterator[None]:
-    """Inside it the Learner's callbacks, these, and the progress bar hear of what happens."""
-    learner.telling = [*learner.cbs, *cbs, ProgressCallback(learner.quiet)]
+    """Inside it the Learner's callbacks, these, and the progress bar hear of what happens.
+
+    Raises:
+        RuntimeError: the Learner is in a fit.
+    """
+    hearing = [*learner.cbs, *cbs, ProgressCallback(learner.quiet)]
+    with _beginning:
+        check_idle(learner)
+        learner.telling = hearing
     try:
         yield
     finally:
         learner.telling = []
+
+
+def check_idle(learner: Learner) -> None:
+    """Refuse a second fit of a Learner at the same time.
+
+    Raises:
+        RuntimeError: the Learner is in a fit.
+    """
+    if learner.telling:
+        raise RuntimeError(
+            "this Learner is in a fit already, begun by another thread or around the callback that begins this one: "
+            "wait for its end, or make a Learner with a model of its own"
+        )
 
 
 @contextmanager

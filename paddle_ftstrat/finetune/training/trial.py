@@ -22,7 +22,9 @@ def sweep(learner: Learner, finder: LRFinder, functions: Sequence[Callable[..., 
     Raises:
         FloatingPointError: the loss is not finite, and the finder does not stop at that.
         ValueError: too few updates before divergence.
+        RuntimeError: the Learner is in a fit.
     """
+    fit.check_idle(learner)
     fit.prepare(learner)
     binding = learner.own.binding
     kept = learner.run, learner.recorder, learner.state, learner.journal
