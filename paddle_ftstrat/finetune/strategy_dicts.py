@@ -27,7 +27,7 @@ def items_of(what: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]
     if given is None:
         return []
     if not isinstance(given, Mapping):
-        raise TypeError(f"{what} must be a dict, not {given!r} of type {type(given).__name__}")
+        raise TypeError(f"{what} must be a dict, not {_errors.shown(given)} of type {type(given).__name__}")
     return list(given.items())
 
 
@@ -41,7 +41,7 @@ def as_entries(name: str, value: Any, values: Mapping[str, Any]) -> dict[str, An
         return {"blocks": value, **values}
     expected = f"a dict with {_errors.listing(SCHEDULER[name])}"
     expected += " or a number of blocks" if "blocks" in SCHEDULER[name] else ""
-    raise TypeError(f"scheduler.{name} must be {expected}, not {value!r}")
+    raise TypeError(f"scheduler.{name} must be {expected}, not {_errors.shown(value)}")
 
 
 def merged(name: str, current: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _params_layer(what: str, value: Any) -> dict[str, int] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise TypeError(f"{what} must be a dict parameter name → layer number, not {value!r}")
+        raise TypeError(f"{what} must be a dict parameter name → layer number, not {_errors.shown(value)}")
     return {str(name): _errors.check_whole(f"{what}[{name!r}]", number) for name, number in value.items()}
 
 

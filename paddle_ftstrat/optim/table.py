@@ -266,7 +266,7 @@ def _plain_row(cls: Any) -> OptimizerRow:
     if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
         raise TypeError(
             "optimizer_name must be a name or a paddle.optimizer.Optimizer class (not an instance: the strategy "
-            f"builds it), not {cls!r}"
+            f"builds it), not {_errors.shown(cls)}"
         )
     if issubclass(cls, GroupedOptimizer):
         raise ValueError(

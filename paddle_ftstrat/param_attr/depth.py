@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, modes
+from paddle_ftstrat import _compat, _errors, modes
 from paddle_ftstrat.param_attr import select
 
 
@@ -39,6 +39,7 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
             list of selectors. They have to cover every parameter.
 
     Raises:
+        TypeError: `layers` is no list.
         ValueError: `layers` overlap or leave parameters out, or the forward of `sample_input` fails.
 
     Example:
@@ -76,6 +77,8 @@ def split(count: int, blocks: int) -> list[int]:
 
 
 def _units_by_hand(model: nn.Layer, layers: Sequence[Any]) -> list[Unit]:
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise TypeError(f"layers must be a list of selectors, bottom first, not {_errors.shown(layers)}")
     units, taken = [], {}
     for index, selectors in enumerate(layers):
         names = select.select_all(model, selectors, f"layers[{index}]")

@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 
-from paddle_ftstrat import _compat, threads
+from paddle_ftstrat import _compat, _errors, threads
 from paddle_ftstrat._compat import pointers, updates
 from paddle_ftstrat.optim.decay import Decoupled
 from paddle_ftstrat.optim.finite import FiniteGradients
@@ -47,7 +47,7 @@ def attach(
         TypeError: `fused` is none of the three.
     """
     if fused not in (None, True, False) or (isinstance(fused, (int, float)) and not isinstance(fused, bool)):
-        raise TypeError(f"fused must be None, True or False, not {fused!r}")
+        raise TypeError(f"fused must be None, True or False, not {_errors.shown(fused)}")
     if fused is False:
         return
     try:
