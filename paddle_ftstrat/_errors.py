@@ -122,5 +122,5 @@ def _range(minimum: float, maximum: float, above: float) -> str:
     if math.isfinite(minimum):
         bounds.append(f"≥ {minimum:g}")
     if math.isfinite(maximum):
-        bounds.append(f"≤ {maximum:g}")
+        bounds.append(f"≤ {maximum:.8g}")
     return "a finite float32 number" + (" " + " and ".join(bounds) if bounds else "")

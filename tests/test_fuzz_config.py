@@ -1,6 +1,6 @@
 """Configurations at random: each trains, or is refused with the key that is wrong; none ends the process.
 
-`FTSTRAT_FUZZ=10000 pytest tests/test_fuzz_config.py` tries so many of them, by default it is 1500.
+`FTSTRAT_FUZZ=10000 pytest -s tests/test_fuzz_config.py` tries so many of them, by default it is 1500.
 """
 
 import math
@@ -30,8 +30,8 @@ ODD = st.sampled_from([
 
 
 def mostly(good):
-    """Seven values of ten are good ones: a configuration of many keys must have a chance to train."""
-    return st.integers(0, 9).flatmap(lambda draw: good if draw < 7 else ODD)
+    """Most values are good ones: a configuration of many keys must have a chance to train."""
+    return st.one_of(*[good] * 12, ODD)
 
 
 SHARE = mostly(st.floats(0, 1))
@@ -57,7 +57,7 @@ VALUES = {
 def some(entries, typo):
     """Any of the entries, and now and then a key that there is not."""
     known = st.fixed_dictionaries({}, optional=entries)
-    return st.integers(0, 19).flatmap(lambda draw: known.map(lambda d: {**d, typo: 1}) if draw == 0 else known)
+    return st.one_of(*[known] * 9, known.map(lambda given: {**given, typo: 1}))
 
 
 def section(key):
@@ -139,25 +139,24 @@ def refusal(given, bound, model):
         return ""
 
 
-counts = {"trained": 0, "refused": 0}
+def test_a_configuration_trains_or_is_refused_by_its_key():
+    counts = {"trained": 0, "refused": 0}
 
+    @settings(
+        max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(configurations())
+    def check(configuration):
+        given, bound = configuration
+        model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2))
+        message = refusal(given, bound, model)
+        assert all(np.isfinite(param.numpy()).all() for param in model.parameters())
+        if message:
+            assert is_named(message, given, bound), message
+            assert len(message) <= 1000
+            assert not any(param.stop_gradient for param in model.parameters())
+        counts["refused" if message else "trained"] += 1
 
-@settings(
-    max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
-@given(configurations())
-def test_a_configuration_trains_or_is_refused_by_its_key(configuration):
-    given, bound = configuration
-    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2))
-    message = refusal(given, bound, model)
-    assert all(np.isfinite(param.numpy()).all() for param in model.parameters())
-    if message:
-        assert is_named(message, given, bound), message
-        assert len(message) <= 1000
-        assert not any(param.stop_gradient for param in model.parameters())
-    counts["refused" if message else "trained"] += 1
-
-
-def test_enough_of_them_trained_and_enough_were_refused(record_property):
-    record_property("configurations", counts)
-    assert min(counts.values()) > 0.1 * EXAMPLES, counts
+    check()
+    print(counts)
+    assert min(counts.values()) > 0.1 * EXAMPLES

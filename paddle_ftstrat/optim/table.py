@@ -22,7 +22,9 @@ from paddle_ftstrat.optim.grouped import Optimizer as GroupedOptimizer
 _BOUND = ("self", "learning_rate", "parameters", "name", "apply_decay_param_fun", "exclude_from_weight_decay_fn")
 
 _RANGES = {
-    **{key: {"minimum": 0, "maximum": 1} for key in ("beta1", "beta2", "rho", "decay")},
+    # Nearer to 1 float32 rounds up, and the bias correction divides by 0.
+    **{key: {"minimum": 0, "maximum": 1 - 2**-24} for key in ("beta1", "beta2")},
+    **{key: {"minimum": 0, "maximum": 1} for key in ("rho", "decay")},
     **{
         key: {"minimum": 0} for key in ("epsilon", "momentum", "weight_decay", "lamb_weight_decay", "lars_weight_decay")
     },
