@@ -178,6 +178,14 @@ class TestStrategies:
                 "hub.CombinedStrategy(scheduler={'slanted_triangle': {}})",
                 "hub.CombinedStrategy(scheduler={'slanted_triangle': {'cut_fraction': 0.0}})",
             ),
+            (
+                "hub.CombinedStrategy(scheduler={'discriminative': {'factor': 2}})",
+                "hub.CombinedStrategy(scheduler={'discriminative': {'blocks': 0, 'factor': 2}})",
+            ),
+            (
+                "hub.CombinedStrategy(scheduler={'discriminative': {'params_layer': p}})",
+                "hub.CombinedStrategy(scheduler={'discriminative': {'params_layer': p}})",
+            ),
         ],
     )
     def test_calls(self, old, new):
@@ -221,13 +229,18 @@ class TestStrategies:
         )
         assert [text.split()[0] for text in texts(result.left)] == ["ULMFiTStrategy", "params_layer", "L2SP"]
 
-    def test_a_decay_that_add_scheduler_would_switch_on_is_said(self):
+    def test_what_add_scheduler_leaves_off_in_paddlehub_is_said(self):
         result = source.migrate(
             b"import paddlehub as hub\ns = hub.CombinedStrategy()\n"
             b"s.add_scheduler('linear_decay', end_learning_rate=0)\ns.add_scheduler('linear_decay', start_point=0.1)\n"
         )
         assert len(result.left) == 1
         assert "start_point" in result.left[0].text
+        result = source.migrate(
+            b"import paddlehub as hub\ns = hub.CombinedStrategy()\ns.add_scheduler('discriminative', factor=2)\n"
+            b"s.add_scheduler('discriminative', params_layer=p)\ns.add_scheduler('discriminative', blocks=2)\n"
+        )
+        assert [text.partition(", ")[2] for text in texts(result.left)] == ["here it is then for every layer"]
 
     def test_names_of_others_are_left_alone(self):
         text = textwrap.dedent("""\

@@ -29,8 +29,13 @@ _OPTIMIZERS = frozenset(
     ("sgd", "adagrad", "adamax", "decayedadagrad", "ftrl", "larsmomentum", "momentum", "rmsprop", "adam")
 )
 _POSITIONS = {"CombinedStrategy": 0, "AdamWeightDecayStrategy": 4}
-# Dicts that PaddleHub left switched off where this entry was missing: here asking for the key switches it on.
-_OFF = {"linear_decay": ("start_point", "1.0"), "slanted_triangle": ("cut_fraction", "0.0")}
+# Dicts that PaddleHub left switched off where this entry was missing. So does this library, with a warning, but for
+# `discriminative`, which is then for every layer.
+_OFF = {
+    "linear_decay": ("start_point", "1.0"),
+    "slanted_triangle": ("cut_fraction", "0.0"),
+    "discriminative": ("blocks", "0"),
+}
 
 
 def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
@@ -57,14 +62,14 @@ def rewrite_dict(node: cst.Dict, site: Site) -> cst.Dict:
 
 
 def add_scheduler(call: cst.Call, site: Site) -> cst.Call:
-    """`strategy.add_scheduler(...)`: say where this library switches on what PaddleHub left off."""
+    """`strategy.add_scheduler(...)`: say where PaddleHub left off what it seems to ask for."""
     key = arguments.text_of(arguments.find(call, "name", 0))
     if key in _OFF and not arguments.has_star(call, "**") and arguments.find(call, "value", 1) is None:
         entry, _ = _OFF[key]
-        if arguments.find(call, entry) is None:
+        if arguments.find(call, entry) is None and arguments.find(call, "params_layer") is None:
             site.todo(
-                f"PaddleHub left {key} off as long as {entry} was not given, here this line switches it on: "
-                f"give {entry}"
+                f"PaddleHub left {key} off as long as {entry} was not given"
+                + (": give it, or delete the line" if key != "discriminative" else ", here it is then for every layer")
             )
     return call
 
@@ -135,7 +140,7 @@ def _entry(element: cst.BaseDictElement, site: Site) -> cst.BaseDictElement:
     if key not in _OFF or not isinstance(element.value, cst.Dict):
         return element
     inner, (entry, off) = element.value.elements, _OFF[key]
-    if any(_key(part) in (entry, None) for part in inner):
+    if any(_key(part) in (entry, "params_layer", None) for part in inner):
         return element
     site.note(f"scheduler {key!r}: {entry!r} was not given, which left it off in PaddleHub; {off} written out")
     return element.with_changes(
