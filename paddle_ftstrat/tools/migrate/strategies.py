@@ -1,13 +1,11 @@
-"""PaddleHub's strategies: same names here; what differs are defaults, unknown optimizers and half-given dicts."""
+"""PaddleHub's strategies: same names here; what differs are a default, unknown optimizers and numbers as switches."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import libcst as cst
 from libcst.helpers import parse_template_expression
 
-from paddle_ftstrat.tools.migrate import arguments, hub_names
+from paddle_ftstrat.tools.migrate import arguments, names
 from paddle_ftstrat.tools.migrate.site import Site
 
 WARMUP_TODO = (
@@ -29,20 +27,19 @@ _OPTIMIZERS = frozenset(
     ("sgd", "adagrad", "adamax", "decayedadagrad", "ftrl", "larsmomentum", "momentum", "rmsprop", "adam")
 )
 _POSITIONS = {"CombinedStrategy": 0, "AdamWeightDecayStrategy": 4}
-# Dicts that PaddleHub left switched off where this entry was missing: here asking for the key switches it on.
-_OFF = {"linear_decay": ("start_point", "1.0"), "slanted_triangle": ("cut_fraction", "0.0")}
 
 
 def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     """A call of a strategy class, with PaddleHub's meaning kept."""
-    name = hub_names.short(site.name)
+    name = names.short(site.name)
     call = _optimizer_name(call, name, site)
-    call = _optimizer_options(call, site)
+    call = _optimizer_options(call, name, site)
     if name == "AdamWeightDecayStrategy":
         call = _warmup(call, site)
     if name == "CombinedStrategy":
-        call = _scheduler_argument(call, site)
-    if name == "L2SPFinetuneStrategy" or _regularizes_l2sp(call):
+        given = arguments.find(call, "scheduler", 2)
+        call = arguments.replaced(call, given, switches(given.value)) if given is not None else call
+    if name == "L2SPFinetuneStrategy" or "L2SP" in _keys(arguments.find(call, "regularization", 3)):
         site.todo(L2SP_TODO)
     if arguments.find(call, "params_layer"):
         site.todo(_OLD_LAYERS_TODO)
@@ -51,40 +48,31 @@ def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     return call
 
 
-def rewrite_dict(node: cst.Dict, site: Site) -> cst.Dict:
-    """A dict given as `scheduler=`: what PaddleHub left off stays off, numbers for a switch become booleans."""
-    return node.with_changes(elements=[_entry(element, site) for element in node.elements])
-
-
-def add_scheduler(call: cst.Call, site: Site) -> cst.Call:
-    """`strategy.add_scheduler(...)`: say where this library switches on what PaddleHub left off."""
-    key = arguments.text_of(arguments.find(call, "name", 0))
-    if key in _OFF and not arguments.has_star(call, "**") and arguments.find(call, "value", 1) is None:
-        entry, _ = _OFF[key]
-        if arguments.find(call, entry) is None:
-            site.todo(
-                f"PaddleHub left {key} off as long as {entry} was not given, here this line switches it on: "
-                f"give {entry}"
-            )
-    return call
+def switches(node: cst.BaseExpression) -> cst.BaseExpression:
+    """A dict given as `scheduler=`, with booleans where PaddleHub took numbers for a switch."""
+    if not isinstance(node, cst.Dict):
+        return node
+    elements = [
+        element.with_changes(value=cst.Name(str(bool(element.value.evaluated_value))))
+        if _key(element) == "noam_decay" and isinstance(element.value, cst.Integer)
+        else element
+        for element in node.elements
+    ]
+    return node.with_changes(elements=elements)
 
 
 def _warmup(call: cst.Call, site: Site) -> cst.Call:
     if arguments.find(call, "warmup_proportion", 2) is not None:
         return call
-    if arguments.has_star(call):
-        site.todo(WARMUP_TODO)
-        return call
     stars = [arg for arg in call.args if arg.star == "**"]
-    if len(stars) > 1:
+    if arguments.has_star(call) or len(stars) > 1:
         site.todo(WARMUP_TODO)
         return call
     site.note("AdamWeightDecayStrategy: warmup_proportion=0.1 written out, PaddleHub's default (here it is 0.0)")
     if not stars:
         return arguments.added(call, "warmup_proportion", "0.1")
     given = parse_template_expression('{"warmup_proportion": 0.1, **{more}}', more=stars[0].value)
-    args = [arg.with_changes(value=given) if arg is stars[0] else arg for arg in call.args]
-    return call.with_changes(args=args)
+    return arguments.replaced(call, stars[0], given)
 
 
 def _optimizer_name(call: cst.Call, name: str, site: Site) -> cst.Call:
@@ -93,66 +81,26 @@ def _optimizer_name(call: cst.Call, name: str, site: Site) -> cst.Call:
     if given is None or given.lower() in _OPTIMIZERS:
         return call
     site.note(f"{name}: optimizer_name {given!r} was unknown to PaddleHub, which used Adam then; 'adam' written out")
-    adam = _quoted("adam", found.value)
-    args = [arg.with_changes(value=adam) if arg is found else arg for arg in call.args]
-    return call.with_changes(args=args)
+    # In the quotes of the old name: inside an f-string others would end it.
+    quote = found.value.quote[0]
+    return arguments.replaced(call, found, cst.SimpleString(f"{quote}adam{quote}"))
 
 
-def _optimizer_options(call: cst.Call, site: Site) -> cst.Call:
+def _optimizer_options(call: cst.Call, name: str, site: Site) -> cst.Call:
     """fluid's names of optimizer options; a regularizer of all parameters is called weight_decay today."""
-    if hub_names.short(site.name) == "DefaultStrategy":
-        args = []
-        for arg in call.args:
-            if arg.keyword is not None and arg.keyword.value == "regularization":
-                site.note("DefaultStrategy: regularization= is called weight_decay= today")
-                arg = arguments.named(arg, "weight_decay")
-            args.append(arg)
-        call = call.with_changes(args=args)
+    decay = arguments.find(call, "regularization") if name == "DefaultStrategy" else None
+    if decay is not None:
+        site.note("DefaultStrategy: regularization= is called weight_decay= today")
+        call = call.with_changes(
+            args=[arguments.named(arg, "weight_decay") if arg is decay else arg for arg in call.args]
+        )
     if arguments.find(call, "parameter_list") is not None:
         site.note("parameter_list= dropped: a strategy takes the parameters of the model that it is bound to")
     return arguments.without(call, ("parameter_list",))
 
 
-def _scheduler_argument(call: cst.Call, site: Site) -> cst.Call:
-    found = arguments.find(call, "scheduler", 2)
-    if found is None or not isinstance(found.value, cst.Dict):
-        return call
-    value = rewrite_dict(found.value, site)
-    return call.with_changes(args=[arg.with_changes(value=value) if arg is found else arg for arg in call.args])
-
-
-def _regularizes_l2sp(call: cst.Call) -> bool:
-    found = arguments.find(call, "regularization", 3)
-    if found is None or not isinstance(found.value, cst.Dict):
-        return False
-    return any(_key(element) == "L2SP" for element in found.value.elements)
-
-
-def _entry(element: cst.BaseDictElement, site: Site) -> cst.BaseDictElement:
-    key = _key(element)
-    if key == "noam_decay" and isinstance(element.value, cst.Integer):
-        return element.with_changes(value=cst.Name(str(bool(element.value.evaluated_value))))
-    if key not in _OFF or not isinstance(element.value, cst.Dict):
-        return element
-    inner, (entry, off) = element.value.elements, _OFF[key]
-    if any(_key(part) in (entry, None) for part in inner):
-        return element
-    site.note(f"scheduler {key!r}: {entry!r} was not given, which left it off in PaddleHub; {off} written out")
-    return element.with_changes(
-        value=element.value.with_changes(elements=_prepended(inner, _quoted(entry, element.key), off))
-    )
-
-
-def _quoted(text: str, like: cst.SimpleString) -> cst.SimpleString:
-    """A string in the quotes of another one: inside an f-string others would end it."""
-    return cst.SimpleString(f"{like.quote[0]}{text}{like.quote[0]}")
-
-
-def _prepended(elements: Sequence[cst.BaseDictElement], key: cst.SimpleString, value: str) -> list[cst.BaseDictElement]:
-    new = cst.DictElement(key, cst.parse_expression(value))
-    if elements:
-        new = new.with_changes(comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")))
-    return [new, *elements]
+def _keys(arg: cst.Arg | None) -> list[str | None]:
+    return [_key(element) for element in arg.value.elements] if arg and isinstance(arg.value, cst.Dict) else []
 
 
 def _key(element: cst.BaseDictElement) -> str | None:
