@@ -183,6 +183,22 @@ class TestStrategies:
                 "hub.CombinedStrategy(scheduler={'slanted_triangle': {}})",
                 "hub.CombinedStrategy(scheduler={'slanted_triangle': {}})",
             ),
+            (
+                "hub.CombinedStrategy(scheduler={'discriminative': {'factor': 2}})",
+                "hub.CombinedStrategy(scheduler={'discriminative': {'blocks': 0, 'factor': 2}})",
+            ),
+            (
+                "hub.CombinedStrategy(scheduler={'discriminative': dict(factor=2)})",
+                "hub.CombinedStrategy(scheduler={'discriminative': dict(factor=2, blocks=0)})",
+            ),
+            (
+                "hub.CombinedStrategy(**{'scheduler': {'discriminative': {}, 'noam_decay': 1}})",
+                "hub.CombinedStrategy(**{'scheduler': {'discriminative': {'blocks': 0}, 'noam_decay': True}})",
+            ),
+            (
+                "hub.CombinedStrategy(scheduler={'discriminative': {'params_layer': p}})",
+                "hub.CombinedStrategy(scheduler={'discriminative': {'params_layer': p}})",
+            ),
         ],
     )
     def test_calls(self, old, new):
@@ -225,6 +241,20 @@ class TestStrategies:
             b"b = hub.CombinedStrategy(regularization={'L2SP': 0.1})\n"
         )
         assert [text.split()[0] for text in texts(result.left)] == ["ULMFiTStrategy", "params_layer", "L2SP"]
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("'discriminative', factor=2", "'discriminative', factor=2, blocks=0"),
+            ("name='discriminative'", "name='discriminative', blocks=0"),
+            ("'discriminative', blocks=2", "'discriminative', blocks=2"),
+            ("'discriminative', params_layer=p", "'discriminative', params_layer=p"),
+            ("'discriminative', **more", "'discriminative', **more"),
+        ],
+    )
+    def test_what_add_scheduler_left_off_is_off(self, old, new):
+        code = "import paddlehub as hub\ns = hub.CombinedStrategy()\ns.add_scheduler({})\n"
+        assert migrated(code.format(old)) == code.format(new).replace("paddlehub", "paddle_ftstrat")
 
     @pytest.mark.parametrize(
         "use",

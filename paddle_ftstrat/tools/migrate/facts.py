@@ -23,7 +23,6 @@ class Facts(cst.CSTVisitor):
         aliases: local qualified name → the imported name that it stands for (`S = hub.X`), "" for several.
         stars: the modules of PaddleHub that all names are imported from.
         kinds: local qualified name → what it holds: module, context, derived, task, strategy.
-        schedulers: local qualified names of dicts that are given as `scheduler=`.
         readers: local qualified name of a PaddleHub reader → the variable that was its `dataset=`.
         uses: every PaddleHub or fluid name in use: (identifier in the script, dotted name).
     """
@@ -34,7 +33,6 @@ class Facts(cst.CSTVisitor):
         self.aliases: dict[str, str] = {}
         self.stars: list[str] = []
         self.kinds: dict[str, str] = {}
-        self.schedulers: set[str] = set()
         self.readers: dict[str, str] = {}
         self.uses: set[tuple[str, str]] = set()
         self._imported = False
@@ -87,11 +85,6 @@ class Facts(cst.CSTVisitor):
                 self._mark(target, kind)
             if read:
                 self.readers.update(dict.fromkeys(self.locals_of(target), read))
-
-    def visit_Call(self, node: cst.Call) -> None:
-        for arg in node.args:
-            if arg.keyword is not None and arg.keyword.value == "scheduler":
-                self.schedulers.update(self.locals_of(arg.value))
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
         self._use(node)

@@ -177,12 +177,14 @@ class Rewriter(cst.CSTTransformer):
         return self._named(original, updated)
 
     def leave_Assign(self, original: cst.Assign, updated: cst.Assign) -> cst.Assign:
-        targets = [local for target in original.targets for local in self._facts.locals_of(target.target)]
-        if self._facts.schedulers.intersection(targets):
-            return updated.with_changes(value=strategies.switches(updated.value))
         if self._facts.kind_of(original.value) == DERIVED and not isinstance(original.value, (cst.Name, cst.Call)):
             self._frames[-1].todos.append(advice.DERIVED)
         return updated
+
+    def leave_DictElement(self, original: cst.DictElement, updated: cst.DictElement) -> cst.DictElement:
+        if not self._facts.finetunes:
+            return updated
+        return strategies.scheduler_entry(updated, functools.partial(self._note, original.value))
 
     def leave_Call(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression:
         new = self._call(original, updated)
@@ -214,6 +216,8 @@ class Rewriter(cst.CSTTransformer):
         if not isinstance(original.func, cst.Attribute):
             return updated
         kind, name = self._facts.kind_of(original.func.value), original.func.attr.value
+        if kind == "strategy" and name == "add_scheduler":
+            return strategies.add_scheduler(updated, functools.partial(self._note, original))
         if kind == "task":
             site = self._site(name, original)
             return tasks.method(updated, name, site, is_read=id(original) not in self._unread)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import libcst as cst
 from libcst.helpers import parse_template_expression
 
@@ -26,6 +28,7 @@ _OLD_LAYERS_TODO = (
 _OPTIMIZERS = frozenset(
     ("sgd", "adagrad", "adamax", "decayedadagrad", "ftrl", "larsmomentum", "momentum", "rmsprop", "adam")
 )
+_OFF_NOTE = "discriminative: blocks=0 written out: without blocks it was off in PaddleHub, here it is for every layer"
 _POSITIONS = {"CombinedStrategy": 0, "AdamWeightDecayStrategy": 4}
 
 
@@ -36,10 +39,8 @@ def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     call = _optimizer_options(call, name, site)
     if name == "AdamWeightDecayStrategy":
         call = _warmup(call, site)
-    if name == "CombinedStrategy":
-        given = arguments.find(call, "scheduler", 2)
-        call = arguments.replaced(call, given, switches(given.value)) if given is not None else call
-    if name == "L2SPFinetuneStrategy" or "L2SP" in _keys(arguments.find(call, "regularization", 3)):
+    regularization = arguments.find(call, "regularization", 3)
+    if name == "L2SPFinetuneStrategy" or (regularization is not None and "L2SP" in (_keys(regularization.value) or ())):
         site.todo(L2SP_TODO)
     if arguments.find(call, "params_layer"):
         site.todo(_OLD_LAYERS_TODO)
@@ -48,17 +49,28 @@ def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     return call
 
 
-def switches(node: cst.BaseExpression) -> cst.BaseExpression:
-    """A dict given as `scheduler=`, with booleans where PaddleHub took numbers for a switch."""
-    if not isinstance(node, cst.Dict):
-        return node
-    elements = [
-        element.with_changes(value=cst.Name(str(bool(element.value.evaluated_value))))
-        if _key(element) == "noam_decay" and isinstance(element.value, cst.Integer)
-        else element
-        for element in node.elements
-    ]
-    return node.with_changes(elements=elements)
+def scheduler_entry(element: cst.DictElement, note: Callable[[str], None]) -> cst.DictElement:
+    """An entry of a scheduler dict: a boolean where PaddleHub took a number, and what it left off is off."""
+    value = element.value
+    if _key(element) == "noam_decay" and isinstance(value, cst.Integer):
+        return element.with_changes(value=cst.Name(str(bool(value.evaluated_value))))
+    if _key(element) != "discriminative" or not _leaves_off(_keys(value)):
+        return element
+    note(_OFF_NOTE)
+    if isinstance(value, cst.Call):
+        return element.with_changes(value=arguments.added(value, "blocks", "0"))
+    blocks = cst.DictElement(_quoted("blocks", element.key), cst.Integer("0"))
+    return element.with_changes(value=value.with_changes(elements=[blocks, *value.elements]))
+
+
+def add_scheduler(call: cst.Call, note: Callable[[str], None]) -> cst.Call:
+    """`strategy.add_scheduler(...)`, where what PaddleHub left off is off."""
+    is_discriminative = arguments.text_of(arguments.find(call, "name", 0)) == "discriminative"
+    given = [arg.keyword.value if arg.keyword else None for arg in call.args[1:]]
+    if not is_discriminative or not _leaves_off(given) or arguments.find(call, "value", 1):
+        return call
+    note(_OFF_NOTE)
+    return arguments.added(call, "blocks", "0")
 
 
 def _warmup(call: cst.Call, site: Site) -> cst.Call:
@@ -81,9 +93,7 @@ def _optimizer_name(call: cst.Call, name: str, site: Site) -> cst.Call:
     if given is None or given.lower() in _OPTIMIZERS:
         return call
     site.note(f"{name}: optimizer_name {given!r} was unknown to PaddleHub, which used Adam then; 'adam' written out")
-    # In the quotes of the old name: inside an f-string others would end it.
-    quote = found.value.quote[0]
-    return arguments.replaced(call, found, cst.SimpleString(f"{quote}adam{quote}"))
+    return arguments.replaced(call, found, _quoted("adam", found.value))
 
 
 def _optimizer_options(call: cst.Call, name: str, site: Site) -> cst.Call:
@@ -99,10 +109,23 @@ def _optimizer_options(call: cst.Call, name: str, site: Site) -> cst.Call:
     return arguments.without(call, ("parameter_list",))
 
 
-def _keys(arg: cst.Arg | None) -> list[str | None]:
-    return [_key(element) for element in arg.value.elements] if arg and isinstance(arg.value, cst.Dict) else []
+def _leaves_off(keys: Sequence[str | None] | None) -> bool:
+    """Whether a `discriminative` with these keys was off; None stands for one that cannot be read."""
+    return keys is not None and not {"blocks", "params_layer", None} & set(keys)
+
+
+def _keys(node: cst.BaseExpression) -> list[str | None] | None:
+    """The keys of `{...}` or `dict(...)`, None for anything else."""
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value == "dict":
+        return [arg.keyword.value if arg.keyword else None for arg in node.args]
+    return [_key(element) for element in node.elements] if isinstance(node, cst.Dict) else None
 
 
 def _key(element: cst.BaseDictElement) -> str | None:
     key = getattr(element, "key", None)
     return key.evaluated_value if isinstance(key, cst.SimpleString) else None
+
+
+def _quoted(text: str, like: cst.SimpleString) -> cst.SimpleString:
+    """A string in the quotes of another one: inside an f-string others would end it."""
+    return cst.SimpleString(f"{like.quote[0]}{text}{like.quote[0]}")
