@@ -75,7 +75,7 @@ class ByHand:
 
 def ours(model: nn.Layer, full: bool) -> hub.Binding:
     """The same update as a strategy."""
-    strategy = hub.CombinedStrategy("adam", LR, scheduler={"linear_decay": {}})
+    strategy = hub.CombinedStrategy("adam", LR, scheduler={"linear_decay": {"start_point": 0.0}})
     if full:
         strategy.add_regularization("L2SP", L2SP).add_regularization("weight_decay", DECAY).add_clip("GlobalNorm", CLIP)
     return strategy.bind(model, max_train_steps=10**6, pretrained="*" if full else None)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
 
 MAX_LISTED = 12
+MAX_SHOWN = 200
+# Past the first, a number is infinite where it is computed with; past the second, no array can be so long.
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+INT64_MAX = 2**63 - 1
 
 
 def listing(names: Iterable[Any], limit: int = MAX_LISTED) -> str:
@@ -15,6 +20,15 @@ def listing(names: Iterable[Any], limit: int = MAX_LISTED) -> str:
     shown = ", ".join(names[:limit])
     rest = len(names) - limit
     return f"{shown}, … and {rest} more" if rest > 0 else shown
+
+
+def shown(value: Any) -> str:
+    """`repr(value)`, cut where it is long; the type of what cannot be shown."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of too many digits, or whatever a class does in its own __repr__
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
 def nearest(name: Any, allowed: Iterable[Any]) -> str | None:
@@ -48,7 +62,7 @@ def unknown(what: str, name: Any, allowed: Iterable[Any]) -> str:
     allowed = [str(option) for option in allowed]
     hint = nearest(name, allowed)
     meant = f" Did you mean {hint!r}?" if hint else ""
-    return f"unknown {what} {name!r}.{meant} Allowed: {listing(allowed)}"
+    return f"unknown {what} {shown(name)}.{meant} Allowed: {listing(allowed)}"
 
 
 def check_keys(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
@@ -67,23 +81,38 @@ def check_number(
     maximum: float = math.inf,
     above: float = -math.inf,
 ) -> float:
-    """`value` as a finite Python float in the closed range [minimum, maximum] and greater than `above`."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, not {value!r} of type {type(value).__name__}")
-    number = float(value)
-    if not (math.isfinite(number) and minimum <= number <= maximum and number > above):
-        raise ValueError(f"{name} = {value!r} is outside what is allowed: {_range(minimum, maximum, above)}")
+    """`value` as a Python float that float32 holds, in the closed range [minimum, maximum] and greater than `above`.
+
+    Arrays and tensors are no numbers, even with one value.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {shown(value)} of type {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not (abs(number) <= FLOAT32_MAX and minimum <= number <= maximum and number > above):
+        raise ValueError(f"{name} = {shown(value)} is outside what is allowed: {_range(minimum, maximum, above)}")
     return number
 
 
 def check_whole(name: str, value: Any, *, minimum: int = 0) -> int:
     """`value` as a Python int that is at least `minimum`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number, not {value!r} of type {type(value).__name__}")
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, not {shown(value)} of type {type(value).__name__}")
     number = int(value)
-    if number < minimum:
-        raise ValueError(f"{name} = {value!r} is outside what is allowed: a whole number ≥ {minimum}")
+    if not minimum <= number <= INT64_MAX:
+        raise ValueError(
+            f"{name} = {shown(value)} is outside what is allowed: a whole number ≥ {minimum}, and of 64 bits"
+        )
     return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """`value`, which must be True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {shown(value)} of type {type(value).__name__}")
+    return value
 
 
 def _range(minimum: float, maximum: float, above: float) -> str:
@@ -94,4 +123,4 @@ def _range(minimum: float, maximum: float, above: float) -> str:
         bounds.append(f"≥ {minimum:g}")
     if math.isfinite(maximum):
         bounds.append(f"≤ {maximum:g}")
-    return "a finite number" + (" " + " and ".join(bounds) if bounds else "")
+    return "a finite float32 number" + (" " + " and ".join(bounds) if bounds else "")

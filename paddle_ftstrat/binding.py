@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors, picture, report, threads
+from paddle_ftstrat import _compat, _errors, report, threads
 from paddle_ftstrat.hapi import StrategyCallback
 from paddle_ftstrat.nlp_trainer import trainer_callback
 from paddle_ftstrat.optim import build, hyper, masters, state
@@ -19,7 +19,14 @@ from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
 from paddle_ftstrat.param_attr import depth, description, select, settings
 from paddle_ftstrat.plan import Plan
-from paddle_ftstrat.resolve import Resolved, resolve, resolve_depths, resolve_no_decay, resolve_pretrained
+from paddle_ftstrat.resolve import (
+    Resolved,
+    refuse_wrapped,
+    resolve,
+    resolve_depths,
+    resolve_no_decay,
+    resolve_pretrained,
+)
 from paddle_ftstrat.schedules.adapter import CurveLR
 
 
@@ -38,7 +45,8 @@ def bind(
 
     Args:
         plan: what to do.
-        model: a model with parameters; DataParallel and `paddle.jit.to_static` models too.
+        model: a model with parameters; one of `paddle.jit.to_static` too, and one that `paddle.DataParallel` wraps
+            unless there are several processes and the plan thaws layers later.
         steps_per_epoch: updates per epoch, for pictures and for a reminder to call `begin_epoch`.
         sample_input: one input, to trace the order of the layers (see `find_units`).
         pretrained: selectors or a mapping whose keys name the parameters that L2SP anchors; None anchors all.
@@ -49,7 +57,12 @@ def bind(
 
     Raises:
         ValueError, TypeError: anything wrong in the plan, the model or their combination; nothing is changed then.
+        RuntimeError: Paddle is in static mode.
     """
+    if not paddle.in_dynamic_mode():
+        raise RuntimeError(
+            "strategies train in dynamic mode, but Paddle is in static mode: call paddle.disable_static()"
+        )
     if not isinstance(model, nn.Layer):
         raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
     weights = select.named_weights(model)
@@ -62,7 +75,6 @@ def bind(
     rows = resolve(plan, weights, depths, anchored, resolve_no_decay(model, no_decay))
     scheduler = CurveLR(plan.curve)
     optimizer, decay, hypers = build.build_optimizer(plan, model, rows, scheduler, fused)
-    _warn_of_few_layers(plan, len(units))
     return Binding(plan, model, rows, optimizer, scheduler, decay, hypers, steps_per_epoch)
 
 
@@ -109,8 +121,10 @@ class Binding:
         self._held: frozenset[str] = frozenset()
         self._watched = self._rows[0].param
         self._owner = description.Owner()
-        self._remind_at = steps_per_epoch if any(row.depth.first_epoch > 1 for row in rows) else None
         self._publish()
+        if (last := max(row.depth.first_epoch for row in rows)) > 1:
+            refuse_wrapped(model)
+            report.remind_of_epochs(self, last)
         self._apply(1)
 
     @property
@@ -145,20 +159,22 @@ class Binding:
 
         Raises:
             RuntimeError: the binding is not in force any more.
+            FloatingPointError: a gradient is not finite; weights and optimizer state are as before.
         """
         self._check_in_force()
         done = True
-        with threads.one_thread():
-            if scaler is None:
-                self.optimizer.step()
-            else:
-                done = masters.scaled_step(scaler, self.optimizer, [row.param for row in self._rows])
-        self.optimizer.clear_grad(set_to_zero=False)
+        try:
+            with threads.one_thread():
+                if scaler is None:
+                    self.optimizer.step()
+                else:
+                    done = masters.scaled_step(scaler, self.optimizer, [row.param for row in self._rows])
+        finally:
+            # Gradients that were refused must not be part of the next ones.
+            self.optimizer.clear_grad(set_to_zero=False)
         if not done:
             return False
         self.lr_scheduler.step()
-        if self._remind_at is not None and self.lr_scheduler.last_epoch > self._remind_at:
-            self._remind()
         return True
 
     def reschedule(self, curve: Any, max_train_steps: int | None, steps_per_epoch: int | None = None) -> None:
@@ -301,13 +317,7 @@ class Binding:
             ImportError: matplotlib is not installed.
             ValueError: the plan has no length and `steps` is not given.
         """
-        steps = steps or self.plan.max_train_steps
-        if steps is None:
-            raise ValueError("a plan without max_train_steps has no length to draw: give plot(steps=...)")
-        lrs = np.asarray(self.plan.curve(np.arange(steps, dtype=np.float64)))
-        lines = report.lines(self._rows, lrs, self.steps_per_epoch)
-        title = f"{type(self.optimizer).__name__}: learning rate of {len(self.blocks)} blocks"
-        return picture.draw_plan(lines, title, self.steps_per_epoch, path)
+        return report.plot(self, self._rows, path, steps or self.plan.max_train_steps)
 
     def callback(self, initial_epoch: int | None = None) -> StrategyCallback:
         """A callback for `paddle.Model.fit`: LR per update, unfreezing per epoch (see `hapi.StrategyCallback`)."""
@@ -323,12 +333,18 @@ class Binding:
             settings.restore(row.param, self._owner)
         _compat.forget_traces(_compat.unwrap(self.model))
 
+    def __repr__(self) -> str:
+        return report.one_line(self)
+
     def _apply(self, epoch: int) -> None:
-        before = [row.param.stop_gradient for row in self._rows]
-        for row in self._rows:
-            put = row.in_epoch(epoch)
-            settings.apply(row.param, replace(put, trainable=False) if row.name in self._held else put, self._owner)
-        if before != [row.param.stop_gradient for row in self._rows]:
+        puts = [row.in_epoch(epoch, self._held) for row in self._rows]
+        trains = [put.trainable and settings.own(row.param).trainable for row, put in zip(self._rows, puts)]
+        changed = trains != [not row.param.stop_gradient for row in self._rows]
+        if changed:
+            refuse_wrapped(self.model)
+        for row, put in zip(self._rows, puts):
+            settings.apply(row.param, put, self._owner)
+        if changed:
             _compat.forget_traces(_compat.unwrap(self.model))
 
     def _publish(self) -> None:
@@ -341,20 +357,3 @@ class Binding:
     def _check_in_force(self) -> None:
         if not self.in_force:
             raise RuntimeError("this binding is not in force: it was released, or the model was bound again since")
-
-    def _remind(self) -> None:
-        if self.epoch == 0:
-            warnings.warn(
-                "the plan thaws layers epoch by epoch, but begin_epoch() was not called: call it at the start of "
-                "every epoch, or only the top layers train",
-                stacklevel=3,
-            )
-        self._remind_at = None
-
-
-def _warn_of_few_layers(plan: Plan, count: int) -> None:
-    for key, spec in (("discriminative", plan.discriminative), ("gradual_unfreeze", plan.gradual_unfreeze)):
-        if spec is not None and not spec.params_layer and spec.blocks > count:
-            warnings.warn(
-                f"{key}: {spec.blocks} blocks, but the model has {count} layers; each layer is a block", stacklevel=4
-            )

@@ -21,11 +21,12 @@ class Clip:
 class Discriminative:
     """LR factors by depth: ×1 at the top, ×1/factor for each block (or layer of `params_layer`) below.
 
-    `blocks` counts contiguous blocks; `params_layer` (parameter name → layer number) beats it where given.
+    `blocks` counts contiguous blocks, None: every layer is one; `params_layer` (parameter name → layer number) beats it
+    where given.
     """
 
     factor: float
-    blocks: int = 0
+    blocks: int | None = None
     params_layer: Mapping[str, int] | None = None
 
 

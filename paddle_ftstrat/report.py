@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,58 @@ def lines(rows: Sequence[Resolved], lrs: np.ndarray, steps_per_epoch: int | None
         picture.Line(f"block {_spans(blocks)} (×{factor:.3g})", lrs * factor, min(frozen, len(lrs)))
         for (factor, frozen), blocks in ordered
     ]
+
+
+def plot(run: Any, rows: Sequence[Resolved], path: Any, steps: int | None) -> Any:
+    """Draw the LR of every block of a binding over so many updates (see `Binding.plot`).
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: `steps` is None.
+    """
+    if steps is None:
+        raise ValueError("a plan without max_train_steps has no length to draw: give plot(steps=...)")
+    lrs = np.asarray(run.plan.curve(np.arange(steps, dtype=np.float64)))
+    title = f"{type(run.optimizer).__name__}: learning rate of {len(run.blocks)} blocks"
+    return picture.draw_plan(lines(rows, lrs, run.steps_per_epoch), title, run.steps_per_epoch, path)
+
+
+def one_line(run: Any) -> str:
+    """A binding in a line: on what, how far, and what comes next."""
+    parts = [
+        f"{type(run.optimizer).__name__} on {type(run.model).__name__}",
+        f"{sum(map(len, run.blocks))} parameters in {len(run.blocks)} {'block' if len(run.blocks) == 1 else 'blocks'}",
+        f"{run.lr_scheduler.last_epoch} of {run.plan.max_train_steps or '∞'} updates done",
+        f"in epoch {run.epoch}" if run.in_force else "not in force any more",
+        f"learning rate {run.optimizer.get_lr():g}",
+    ]
+    return f"{type(run).__name__}({', '.join(parts)})"
+
+
+def remind_of_epochs(run: Any, last: int) -> None:
+    """Warn once, in whatever loop it is that steps the LR, when the second epoch has come and none was begun.
+
+    Args:
+        run: a binding that thaws layers.
+        last: the epoch in which the last of them thaw.
+    """
+    # Where the length of an epoch is not known, at least `last` of them have to fit into the training.
+    first = run.steps_per_epoch or (run.plan.max_train_steps or 0) // last
+
+    def hear() -> None:
+        forgotten = run.epoch == 0 and run.in_force
+        if forgotten and run.lr_scheduler.last_epoch <= first:
+            return
+        run.lr_scheduler.heard = None
+        if forgotten:
+            warnings.warn(
+                "the plan thaws layers epoch by epoch, but begin_epoch() was not called, so only the top layers "
+                "train: call it at the start of every epoch, or give paddle.Model.fit run.callback(), PaddleNLP's "
+                "Trainer run.trainer_callback()",
+                stacklevel=3,
+            )
+
+    run.lr_scheduler.heard = hear
 
 
 def _spans(numbers: Sequence[int]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import paddle
+
 from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay, anchor_of
 from paddle_ftstrat.param_attr import depth, select, settings
@@ -44,9 +46,9 @@ class Resolved:
         put = replace(self.settings, learning_rate=self.own.learning_rate * factor)
         return replace(self, depth=replace(self.depth, factor=factor), settings=put)
 
-    def in_epoch(self, epoch: int) -> ParamSettings:
-        """What the plan wants in an epoch, counted from 1: frozen before `first_epoch`."""
-        return replace(self.settings, trainable=epoch >= self.depth.first_epoch)
+    def in_epoch(self, epoch: int, held: Collection[str] = ()) -> ParamSettings:
+        """What is wanted in an epoch, counted from 1: frozen before `first_epoch`, and where the name is held."""
+        return replace(self.settings, trainable=epoch >= self.depth.first_epoch and self.name not in held)
 
 
 def resolve(
@@ -106,6 +108,21 @@ def resolve_depths(plan: Plan, model: Any, units: Sequence[depth.Unit]) -> dict[
         keys = {name: (levels[name], -epochs[name]) for unit in units for name in unit.parameters}
     numbers = {key: number for number, key in enumerate(sorted(set(keys.values())))}
     return {name: Depth(numbers[key], factors[name], epochs[name]) for name, key in keys.items()}
+
+
+def refuse_wrapped(model: Any) -> None:
+    """Refuse to change what trains in a model that `paddle.DataParallel` holds in several processes.
+
+    Raises:
+        ValueError: the model, or a layer of it, is wrapped.
+    """
+    if paddle.distributed.get_world_size() > 1 and _compat.is_wrapped(model):
+        raise ValueError(
+            "what trains changes here (gradual_unfreeze, or layers held), but paddle.DataParallel settled at wrapping "
+            "which gradients it exchanges: the processes would drift apart without an error. Bind the model without "
+            "the wrapper and call paddle.distributed.fleet.utils.hybrid_parallel_util.fused_allreduce_gradients([p for "
+            "p in model.parameters() if not p.stop_gradient], None) before each update, or use a Learner or a task"
+        )
 
 
 def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[str]:
@@ -169,7 +186,7 @@ def _discriminative(
         top = max(given.values())
         levels = {name: given.get(name, top) for name in names}
     else:
-        numbers = depth.split(len(units), spec.blocks)
+        numbers = _block_numbers("discriminative", spec.blocks, len(units))
         levels = {name: numbers[index] for index, unit in enumerate(units) for name in unit.parameters}
         top = numbers[-1]
     return levels, {name: spec.factor ** -(top - level) for name, level in levels.items()}
@@ -183,8 +200,16 @@ def _first_epochs(spec: GradualUnfreeze | None, model: Any, units: Sequence[dept
         given = named_layers("gradual_unfreeze", spec.params_layer, model)
         top = max(given.values())
         return {name: top - given.get(name, top) + 1 for name in names}
-    numbers = depth.split(len(units), spec.blocks)
+    numbers = _block_numbers("gradual_unfreeze", spec.blocks, len(units))
     return {name: numbers[-1] - numbers[index] + 1 for index, unit in enumerate(units) for name in unit.parameters}
+
+
+def _block_numbers(key: str, blocks: int | None, layers: int) -> list[int]:
+    if blocks is None:
+        return list(range(layers))
+    if blocks > layers:
+        warnings.warn(f"{key}: {blocks} blocks, but the model has {layers} layers; each layer is a block", stacklevel=6)
+    return depth.split(layers, blocks)
 
 
 def _selected(model: Any, selectors: Any, what: str) -> set[str]:

@@ -115,14 +115,51 @@ class TestFreezing:
         assert model[1]._variance.stop_gradient
         assert not any("_mean" in name for block in run.blocks for name in block)
 
-    def test_reminder_when_begin_epoch_is_forgotten(self):
-        run = ULMFIT.bind(mlp(3), num_epoch=3, steps_per_epoch=2)
-        train(run, 2)
+    @pytest.mark.parametrize("lengths", [{"num_epoch": 3, "steps_per_epoch": 2}, {"max_train_steps": 6}], ids=str)
+    @pytest.mark.parametrize("loop", ["run.step", "own", "GradScaler"])
+    def test_reminder_when_begin_epoch_is_forgotten(self, loop, lengths):
+        run = ULMFIT.bind(mlp(3), **lengths)
+        scaler = paddle.amp.GradScaler(init_loss_scaling=2.0)
+
+        def train(updates):
+            for _ in range(updates):
+                loss = run.model(paddle.ones([2, 4])).square().mean()
+                if loop == "GradScaler":
+                    scaler.scale(loss).backward()
+                    scaler.step(run.optimizer)
+                    scaler.update()
+                else:
+                    loss.backward()
+                if loop == "own":
+                    run.optimizer.step()
+                if loop == "run.step":
+                    run.step()
+                    continue
+                run.optimizer.clear_grad()
+                run.lr_scheduler.step()
+
+        train(2)
         with pytest.warns(UserWarning, match=r"begin_epoch\(\) was not called"):
-            train(run, 1)
+            train(1)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            train(run, 3)
+            train(3)
+
+    @pytest.mark.parametrize("lengths", [{"num_epoch": 3, "steps_per_epoch": 2}, {"max_train_steps": 6}], ids=str)
+    def test_no_reminder_in_a_loop_that_begins_its_epochs_or_resumes(self, lengths):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run = ULMFIT.bind(mlp(3), **lengths)
+            for _ in range(3):
+                run.begin_epoch()
+                train(run, 2)
+            resumed = ULMFIT.bind(mlp(3), **lengths)
+            resumed.set_state_dict(run.state_dict())
+            train(resumed, 1)
+            skipped = ULMFIT.bind(mlp(3), **lengths)
+            skipped.lr_scheduler.step(4)
+            skipped.begin_epoch(3)
+            train(skipped, 2)
 
 
 class TestIdempotence:
@@ -287,7 +324,7 @@ class TestState:
     strategy = hub.CombinedStrategy(
         "adam",
         0.1,
-        scheduler={"slanted_triangle": {}, "gradual_unfreeze": 3, "discriminative": 3},
+        scheduler={"slanted_triangle": {"cut_fraction": 0.1}, "gradual_unfreeze": 3, "discriminative": 3},
         regularization={"L2SP": 0.1, "weight_decay": 0.1},
     )
 
@@ -405,6 +442,50 @@ class TestModels:
         model = mlp(3)
         run = ULMFIT.bind(paddle.DataParallel(model), num_epoch=3, steps_per_epoch=1)
         assert run.blocks[0] == ["0.weight", "0.bias"]
+
+    def test_data_parallel_in_several_processes_refuses_what_changes_who_trains(self, monkeypatch):
+        model = mlp(3)
+        wrapped = paddle.DataParallel(model)
+        monkeypatch.setattr(paddle.distributed, "get_world_size", lambda group=None: 2)
+        for held in (wrapped, nn.Sequential(wrapped, nn.Linear(4, 2))):
+            with pytest.raises(ValueError, match="fused_allreduce_gradients"):
+                ULMFIT.bind(held, num_epoch=3, steps_per_epoch=1)
+        # Nothing was changed, and what leaves the trainable set alone goes on as ever.
+        assert not any(
+            param.stop_gradient or param.optimize_attr != {"learning_rate": 1.0} for param in model.parameters()
+        )
+        run = hub.DefaultFinetuneStrategy().bind(wrapped)
+        train(run, 1)
+        run.begin_epoch()
+        with pytest.raises(ValueError, match="DataParallel"):
+            run.hold(["0.weight"])
+        run.release()
+        # Already frozen when it was wrapped, what thaws later would still go unnoticed.
+        bare = ULMFIT.bind(model, num_epoch=3, steps_per_epoch=1)
+        with pytest.raises(ValueError, match="DataParallel"):
+            ULMFIT.bind(paddle.DataParallel(model), num_epoch=3, steps_per_epoch=1)
+        assert bare.in_force
+
+    def test_static_mode_is_refused(self):
+        model = mlp(3)
+        paddle.enable_static()
+        try:
+            with pytest.raises(RuntimeError, match=r"static mode: call paddle\.disable_static\(\)"):
+                ULMFIT.bind(model, num_epoch=3, steps_per_epoch=1)
+        finally:
+            paddle.disable_static()
+
+    def test_repr_tells_how_far_it_is(self):
+        run = ULMFIT.bind(mlp(3), num_epoch=3, steps_per_epoch=1)
+        run.begin_epoch()
+        train(run, 1)
+        expected = (
+            "Binding(Adam on Sequential, 6 parameters in 3 blocks, 1 of 3 updates done, in epoch 1, learning rate "
+        )
+        assert repr(run).startswith(expected)
+        run.release()
+        assert "not in force any more" in repr(run)
+        assert "of ∞ updates" in repr(hub.DefaultStrategy().bind(mlp(1)))
 
     def test_paddle_model_fit(self):
         net = mlp(3)

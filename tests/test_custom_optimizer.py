@@ -198,7 +198,12 @@ def strategy_with(optimizer, **options):
     return hub.CombinedStrategy(
         optimizer_name=optimizer,
         learning_rate=0.1,
-        scheduler={"warmup": 0.2, "linear_decay": {}, "discriminative": {"blocks": 2}, "gradual_unfreeze": 2},
+        scheduler={
+            "warmup": 0.2,
+            "linear_decay": {"start_point": 0.0},
+            "discriminative": {"blocks": 2},
+            "gradual_unfreeze": 2,
+        },
         regularization={"L2": 0.01, "weight_decay": 0.1},
         clip={"GlobalNorm": 0.5},
         **options,

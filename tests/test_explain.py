@@ -35,7 +35,7 @@ STRATEGIES = [
     hub.AdamWeightDecayStrategy(lr_scheduler="noam_decay", warmup_proportion=0.2),
     combined(scheduler={"warmup": 0.2, "linear_decay": {"start_point": 0.5}}),
     combined(scheduler={"warmup": 0.1}),
-    combined(scheduler={"linear_decay": {}}),
+    combined(scheduler={"linear_decay": {"start_point": 0.0}}),
     combined(scheduler={"slanted_triangle": {"cut_fraction": 1.0}}),
     combined(scheduler={"noam_decay": True}),
     combined(scheduler={"gradual_unfreeze": 2, "discriminative": {"blocks": 3, "factor": 2.0}}),
@@ -91,7 +91,7 @@ class TestOutline:
 class TestWords:
     def test_the_whole_plan(self):
         strategy = combined(
-            scheduler={"warmup": 0.1, "linear_decay": {}, "gradual_unfreeze": 2},
+            scheduler={"warmup": 0.1, "linear_decay": {"start_point": 0.0}, "gradual_unfreeze": 2},
             regularization={"L2": 1e-4, "weight_decay": 0.01},
             clip={"Value": 0.5},
             beta1=0.8,
@@ -107,6 +107,13 @@ class TestWords:
             "each entry of a gradient is in ±0.5",
         ):
             assert part in text
+
+    def test_discriminative_layer_by_layer(self):
+        strategy = combined(scheduler={"discriminative": {"factor": 2}})
+        for model in (None, stack()):
+            text = told(strategy, 100, 2, model)
+            assert "layer by layer: the top at the full rate, each below at 1/2 of the one above" in text
+        assert "×1/2 of the one above" in told(strategy, 100, 2)
 
     def test_the_table_has_a_row_per_phase_and_block(self):
         text = told(hub.ULMFiTStrategy(1e-3, cut_fraction=0.1, dis_blocks=2, frz_blocks=2), 100, 2, stack(4))
@@ -214,14 +221,29 @@ FOUND = [
         {"epochs": 2, "model": with_batch_norm},
         "BatchNorm 1: frozen before epoch 2",
     ),
-    ("cancelled-keys", combined(scheduler={"slanted_triangle": {}, "warmup": 0.1}), {}, "takes over: warmup ignored"),
+    (
+        "cancelled-keys",
+        combined(scheduler={"slanted_triangle": {"cut_fraction": 0.1}, "warmup": 0.1}),
+        {},
+        "takes over: warmup ignored",
+    ),
     ("cancelled-keys", combined(clip={"Norm": 1, "Value": 1}), {}, "'Norm' takes over: Value ignored"),
     ("cancelled-keys", combined(scheduler={"discriminative": 9}), {"model": stack}, "9 blocks, but the model has 6"),
     ("without-effect", combined(scheduler={"discriminative": {"blocks": 3, "factor": 1}}), {}, "same LR"),
     ("without-effect", combined(scheduler={"discriminative": {"blocks": 2, "factor": 0.5}}), {}, "larger LRs"),
     ("without-effect", combined(scheduler={"gradual_unfreeze": 1}), {}, "gradual_unfreeze with 1 block does nothing"),
-    ("without-effect", combined(scheduler={"slanted_triangle": {"ratio": 1}}), {}, "a constant LR"),
-    ("without-effect", combined(scheduler={"linear_decay": {"end_learning_rate": 1}}), {}, "it does not decay"),
+    (
+        "without-effect",
+        combined(scheduler={"slanted_triangle": {"cut_fraction": 0.1, "ratio": 1}}),
+        {},
+        "a constant LR",
+    ),
+    (
+        "without-effect",
+        combined(scheduler={"linear_decay": {"start_point": 0.0, "end_learning_rate": 1}}),
+        {},
+        "it does not decay",
+    ),
 ]
 NOT_FOUND = [
     ("absolute-multiplier", hub.DefaultStrategy(), {"model": stack}),

@@ -106,6 +106,29 @@ class TestPaddleModel:
             assert watch.lrs == lrs
             assert watch.blocks == [[lr * factor for factor in run.block_factors] for lr in lrs]
 
+    def test_a_forgotten_callback_is_told_once(self):
+        network = net()
+        model = paddle.Model(network)
+        model.prepare(bound(network, "ulmfit", SAMPLES // BATCH).optimizer, nn.CrossEntropyLoss())
+        with pytest.warns(UserWarning, match=r"give paddle\.Model\.fit run\.callback\(\)") as told:
+            model.fit(pairs(), batch_size=BATCH, epochs=EPOCHS, verbose=0)
+        assert sum("begin_epoch" in str(warning.message) for warning in told) == 1
+
+    def test_the_callback_is_no_reason_for_a_reminder(self):
+        network = net()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*begin_epoch")
+            fit(network, bound(network, "ulmfit", SAMPLES // BATCH))
+
+    def test_a_gradient_that_is_not_finite_is_refused(self):
+        network = net()
+        run = bound(network, "l2sp, decay, clip", SAMPLES // BATCH)
+        network.register_forward_post_hook(lambda layer, x, y: y.register_hook(lambda grad: grad * np.nan) and None)
+        before = {name: value.numpy() for name, value in network.state_dict().items()}
+        with pytest.raises(FloatingPointError, match="at update 1 "):
+            fit(network, run)
+        assert all((value.numpy() == before[name]).all() for name, value in network.state_dict().items())
+
     def test_leaves_nothing_in_the_logs(self):
         # Paddle uses one dict for the logs of all fits of a process.
         class Keep(paddle.callbacks.Callback):

@@ -53,7 +53,7 @@ STRATEGIES = {
     "combined": lambda: hub.CombinedStrategy(
         "rmsprop",
         2e-5,
-        scheduler={"warmup": 0.1, "linear_decay": {}, "discriminative": {"blocks": 3, "factor": 2}},
+        scheduler={"warmup": 0.1, "linear_decay": {"start_point": 0.0}, "discriminative": {"blocks": 3, "factor": 2}},
         regularization={"L2": 1e-4, "weight_decay": 0.01},
         clip={"GlobalNorm": 1.0},
         rho=0.9,
@@ -65,7 +65,7 @@ STRATEGIES = {
         hub.ULMFiTStrategy().add_clip("Norm", 2.0).add_scheduler("discriminative", factor=3).add_regularization("L2SP")
     ),
     "added and taken back": lambda: (
-        hub.CombinedStrategy(scheduler={"warmup": 0.1, "linear_decay": {}}, clip={"Norm": 1.0})
+        hub.CombinedStrategy(scheduler={"warmup": 0.1, "linear_decay": {"start_point": 0.0}}, clip={"Norm": 1.0})
         .add_scheduler("linear_decay", start_point=1.0)
         .add_scheduler("warmup", 0)
         .add_clip("Norm", 0)

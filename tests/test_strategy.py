@@ -1,5 +1,6 @@
 """PaddleHub's strategies as objects: dicts, defaults, conflicts; and every bad input with its message."""
 
+import math
 import warnings
 
 import numpy as np
@@ -67,12 +68,45 @@ class TestSurface:
         assert by_dict.scheduler == by_adding.scheduler == by_number.scheduler
         assert by_dict.clip == by_adding.clip
 
-    def test_asking_for_a_decay_without_entries_switches_it_on(self):
-        assert lrs(hub.CombinedStrategy(learning_rate=1.0, scheduler={"linear_decay": {}}), 4) == [1, 0.75, 0.5, 0.25]
-        assert hub.CombinedStrategy().add_scheduler("slanted_triangle").scheduler["slanted_triangle"] == {
-            "cut_fraction": 0.1,
-            "ratio": 32,
-        }
+    @pytest.mark.parametrize(
+        ("key", "entries", "switch"),
+        [
+            ("linear_decay", {}, "start_point"),
+            ("linear_decay", {"end_learning_rate": 1e-5}, "start_point"),
+            ("slanted_triangle", {}, "cut_fraction"),
+            ("slanted_triangle", {"ratio": 16}, "cut_fraction"),
+        ],
+    )
+    def test_what_is_left_out_of_an_entry_has_paddlehubs_default_and_that_is_told(self, key, entries, switch):
+        with pytest.warns(UserWarning, match=f"scheduler.{key} is off as long as {switch} is not given"):
+            strategy = hub.CombinedStrategy(learning_rate=1.0, scheduler={key: entries})
+        assert lrs(strategy, 4) == [1, 1, 1, 1]
+        with pytest.warns(UserWarning, match=switch):
+            hub.CombinedStrategy().add_scheduler(key, **entries)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            strategy.add_scheduler(key, **{switch: 0.5}).add_scheduler(key, **entries)
+        assert lrs(strategy, 4) != [1, 1, 1, 1]
+
+    def test_discriminative_without_blocks_is_for_every_layer(self):
+        model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(5)))
+        for strategy in (
+            hub.CombinedStrategy(scheduler={"discriminative": {"factor": 2}}),
+            hub.CombinedStrategy().add_scheduler("discriminative", factor=2),
+            hub.ULMFiTStrategy(cut_fraction=0, frz_blocks=0, dis_blocks=None, factor=2),
+        ):
+            again = hub.strategy_from_dict(strategy.to_dict())
+            for each in (strategy, again):
+                run = each.bind(model)
+                assert run.block_factors == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+            assert "discriminative layers as blocks, factor 2" in repr(strategy)
+
+    def test_discriminative_with_0_blocks_or_a_params_layer_is_not(self):
+        model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+        assert set(hub.CombinedStrategy(scheduler={"discriminative": 0}).bind(model).block_factors) == {1.0}
+        assert set(hub.ULMFiTStrategy(dis_blocks=0, frz_blocks=0, cut_fraction=0).bind(model).block_factors) == {1.0}
+        layers = {"factor": 2, "params_layer": {"0.weight": 0, "1.weight": 1}}
+        assert hub.CombinedStrategy(scheduler={"discriminative": layers}).bind(model).block_factors == [0.5, 1.0]
 
     def test_options_reach_the_optimizer(self):
         run = hub.DefaultStrategy(0.1, "Momentum", momentum=0.5, use_nesterov=True).bind(nn.Linear(1, 1))
@@ -109,13 +143,26 @@ class TestConflicts:
     @pytest.mark.parametrize(
         ("scheduler", "message", "first"),
         [
-            ({"slanted_triangle": {}, "warmup": 0.1}, "'slanted_triangle' takes over: warmup ignored", 1 / 32),
             (
-                {"slanted_triangle": {}, "noam_decay": True, "linear_decay": {}, "warmup": 0.5},
+                {"slanted_triangle": {"cut_fraction": 0.1}, "warmup": 0.1},
+                "'slanted_triangle' takes over: warmup ignored",
+                1 / 32,
+            ),
+            (
+                {
+                    "slanted_triangle": {"cut_fraction": 0.1},
+                    "noam_decay": True,
+                    "linear_decay": {"start_point": 0.0},
+                    "warmup": 0.5,
+                },
                 "'slanted_triangle' takes over: noam_decay, linear_decay, warmup ignored",
                 1 / 32,
             ),
-            ({"noam_decay": True, "linear_decay": {}, "warmup": 0.5}, "'noam_decay' takes over: linear_decay", 0.2),
+            (
+                {"noam_decay": True, "linear_decay": {"start_point": 0.0}, "warmup": 0.5},
+                "'noam_decay' takes over: linear_decay",
+                0.2,
+            ),
         ],
     )
     def test_the_stronger_curve_warns_of_what_it_ignores(self, scheduler, message, first):
@@ -284,3 +331,93 @@ def test_paddles_rprop_ignores_the_multiplier():
         optimizer.step()
         moved.append(abs(layer.weight.item() - start))
     assert moved[0] == pytest.approx(moved[1], rel=1e-5)
+
+
+class NoNumber:
+    """Something whose repr fails."""
+
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
+NO_NUMBERS = [
+    np.True_,
+    True,
+    None,
+    "0.9",
+    np.array(0.9),
+    np.array([0.9]),
+    paddle.to_tensor(0.9),
+    1j,
+    NoNumber(),
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e300,
+    10**400,
+    10**5000,
+]
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
+    @pytest.mark.parametrize(
+        ("key", "build"),
+        [
+            ("learning_rate", lambda value: hub.DefaultStrategy(value)),
+            ("scheduler.warmup", lambda value: combined(scheduler={"warmup": value})()),
+            ("start_point", lambda value: combined(scheduler={"linear_decay": {"start_point": value}})()),
+            ("regularization.L2", lambda value: combined(regularization={"L2": value})()),
+            ("clip.Norm", lambda value: combined(clip={"Norm": value})()),
+            ("'beta1' of optimizer 'adam'", lambda value: hub.DefaultStrategy(beta1=value)),
+            ("'epsilon' of optimizer 'adamw'", lambda value: hub.DefaultStrategy(0.1, "adamw", epsilon=value)),
+            ("'momentum'", lambda value: hub.DefaultStrategy(0.1, "momentum", momentum=value)),
+            ("num_epoch", lambda value: hub.RunConfig(num_epoch=value)),
+        ],
+    )
+    def test_what_is_no_finite_number_is_refused_with_its_key(self, key, build, value):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            build(value)
+        assert key in str(caught.value)
+        assert len(str(caught.value)) < 1000
+
+    @pytest.mark.parametrize("value", [math.nan, None, 1, 1.0, np.True_, np.array(True), "yes"], ids=str)
+    def test_a_switch_is_true_or_false(self, value):
+        with pytest.raises(TypeError, match="'use_nesterov' of optimizer 'momentum' must be True or False"):
+            hub.DefaultStrategy(0.1, "momentum", use_nesterov=value)
+
+    @pytest.mark.parametrize(
+        "value", [np.array(0.1), np.array([0.1]), paddle.ones([]), math.nan, -1.0, "L2", np.True_], ids=str
+    )
+    def test_weight_decay_of_an_optimizer(self, value):
+        with pytest.raises((TypeError, ValueError), match="'weight_decay' of optimizer 'adam'"):
+            hub.DefaultStrategy(weight_decay=value)
+
+    def test_numbers_of_numpy_and_whole_ones_reach_paddle_as_its_own(self):
+        layer = nn.Linear(2, 2)
+        run = hub.DefaultStrategy(np.float32(0.5), beta1=np.float32(0.5), epsilon=1).bind(layer)
+        assert [type(value) for value in (run.optimizer._beta1, run.optimizer._epsilon)] == [float, float]
+        layer(paddle.ones([1, 2])).sum().backward()
+        run.step()
+        assert np.isfinite(layer.weight.numpy()).all()
+
+    @pytest.mark.parametrize("value", [3.5, [], ["a"], {"a"}, paddle.ones([1]), np.ones(2), str, True], ids=str)
+    def test_a_checkpoint_folder_is_a_path(self, value):
+        with pytest.raises(TypeError, match="checkpoint_dir must be a path"):
+            hub.RunConfig(checkpoint_dir=value)
+
+    @pytest.mark.parametrize("key", ["max_train_steps", "num_epoch", "steps_per_epoch"])
+    @pytest.mark.parametrize(
+        "value", [10**30, 10**5000, 0, 2.0, np.array(3), math.nan], ids=lambda value: str(type(value))
+    )
+    def test_lengths(self, key, value):
+        lengths = {"num_epoch": 2, "steps_per_epoch": 2} if key != "max_train_steps" else {}
+        with pytest.raises((TypeError, ValueError), match=key):
+            combined(scheduler={"warmup": 0.1})().bind(nn.Linear(1, 1), **{**lengths, key: value})
+
+    @pytest.mark.parametrize(
+        "sample", [paddle.ones([3, 9]), "text", {"y": 1}, (1, 2, 3), 5], ids=lambda value: str(type(value))
+    )
+    def test_a_sample_input_that_the_model_does_not_take(self, sample):
+        with pytest.raises(ValueError, match="sample_input"):
+            hub.DefaultStrategy().bind(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), sample_input=sample)

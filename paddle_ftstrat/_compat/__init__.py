@@ -28,6 +28,11 @@ def unwrap(model: nn.Layer) -> nn.Layer:
     return model
 
 
+def is_wrapped(model: nn.Layer) -> bool:
+    """Whether the model or a layer in it is wrapped in `paddle.DataParallel`."""
+    return any(isinstance(layer, paddle.DataParallel) for layer in model.sublayers(include_self=True))
+
+
 def is_norm(layer: nn.Layer) -> bool:
     """Whether a layer normalises: Paddle's classes, or one of another library called …Norm."""
     return isinstance(layer, _NORMS) or type(layer).__name__.endswith("Norm")
@@ -52,6 +57,11 @@ def is_container(layer: nn.Layer) -> bool:
 def is_sparse_embedding(layer: nn.Layer) -> bool:
     """Whether a layer is an Embedding whose gradient is sparse."""
     return isinstance(layer, nn.Embedding) and bool(getattr(layer, "_sparse", False))
+
+
+def values_of(grad: Any) -> Any:
+    """The values of a gradient as a dense tensor: of a sparse one, those of its rows, in the order they came in."""
+    return grad._get_tensor_from_selected_rows() if grad.is_selected_rows() else grad
 
 
 def after_update(optimizer: Any, act: Callable[[list[tuple[Any, Any]]], None]) -> None:

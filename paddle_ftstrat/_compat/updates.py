@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,22 @@ def listeners(optimizer: Any) -> list[Any] | None:
         if stage is not None and getattr(stage, "__func__", None) is not getattr(type(optimizer), name):
             return None
     return acts[::-1]
+
+
+def before_update(optimizer: Any, act: Callable[[list[tuple[Any, Any]]], None]) -> None:
+    """Have `act([(parameter, gradient), …])` called before an update by Paddle's operations changes anything.
+
+    It is not called for an update that mixed precision skips, nor for one that becomes part of a static graph.
+    """
+    apply = optimizer._apply_optimize
+
+    def watched(loss: Any, startup_program: Any, params_grads: Any, param_group_idx: int = 0) -> Any:
+        if paddle.in_dynamic_mode() and not mixed_precision_skips(optimizer):
+            act(params_grads)
+        return apply(loss, startup_program, params_grads, param_group_idx)
+
+    watched.act, watched.inner = act, apply
+    optimizer._apply_optimize = watched
 
 
 def mixed_precision_skips(optimizer: Any) -> bool:

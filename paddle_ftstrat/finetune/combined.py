@@ -49,7 +49,9 @@ class DefaultStrategy(Serializable):
         self.learning_rate = _errors.check_number("learning_rate", learning_rate, above=0)
         self.optimizer_name = optimizer_name
         self.optimizer_options = kwargs
-        table.check_options(table.find(optimizer_name), kwargs)
+        row = table.find(optimizer_name)
+        table.check_options(row, kwargs)
+        table.checked_values(row, kwargs)
 
     def plan(self, max_train_steps: int | None = None) -> Plan:
         """The plan of this strategy for a training of `max_train_steps` updates."""
@@ -113,7 +115,8 @@ class DefaultStrategy(Serializable):
         )
 
     def __repr__(self) -> str:
-        parts = [f"optimizer {_optimizer_text(self.optimizer_name)!r}", f"learning_rate {self.learning_rate:g}"]
+        optimizer = getattr(self.optimizer_name, "__name__", self.optimizer_name)
+        parts = [f"optimizer {optimizer!r}", f"learning_rate {self.learning_rate:g}"]
         parts += [f"{name}={value!r}" for name, value in self.optimizer_options.items()]
         return f"{type(self).__name__}({', '.join(parts + self._more())})"
 
@@ -129,7 +132,8 @@ class CombinedStrategy(DefaultStrategy):
         learning_rate: η > 0, the peak of every schedule.
         scheduler: any of `warmup` (fraction), `linear_decay` {start_point, end_learning_rate}, `noam_decay` (bool),
             `slanted_triangle` {cut_fraction, ratio}, `discriminative` {blocks, factor, params_layer},
-            `gradual_unfreeze` (epochs, or {blocks, params_layer}).
+            `gradual_unfreeze` (epochs, or {blocks, params_layer}). As in PaddleHub, linear_decay is off without
+            start_point, slanted_triangle without cut_fraction; discriminative without blocks is for every layer.
         regularization: any of `L2`, `L2SP` (coefficients added to the gradient), `weight_decay` (decoupled).
         clip: one of `GlobalNorm`, `Norm`, `Value`.
         **kwargs: options of the optimizer.
@@ -301,7 +305,7 @@ class CombinedStrategy(DefaultStrategy):
 
     def _discriminative(self) -> Discriminative | None:
         given = self._scheduler["discriminative"]
-        if not given["blocks"] and not given["params_layer"]:
+        if given["blocks"] == 0 and not given["params_layer"]:
             return None
         return Discriminative(given["factor"], *_by_depth("discriminative", given))
 
@@ -325,8 +329,8 @@ class CombinedStrategy(DefaultStrategy):
             )
         for name in ("discriminative", "gradual_unfreeze"):
             entry = given[name]
-            if entry["blocks"] or entry["params_layer"]:
-                how = "params_layer" if entry["params_layer"] else f"{entry['blocks']} blocks"
+            if entry["blocks"] != 0 or entry["params_layer"]:
+                how = "params_layer" if entry["params_layer"] else f"{entry['blocks'] or 'layers as'} blocks"
                 more.append(f"{name} {how}" + (f", factor {entry['factor']:g}" if "factor" in entry else ""))
         more += [f"{name} {value:g}" for name, value in self._regularization.items() if value]
         more += [f"clip {name} {value:g}" for name, value in self._clip.items() if value]
@@ -354,7 +358,3 @@ def _by_depth(what: str, given: Mapping[str, Any]) -> tuple[int, Mapping[str, in
     if given["blocks"] and given["params_layer"]:
         warnings.warn(f"{what}: params_layer takes over: blocks={given['blocks']} ignored", stacklevel=5)
     return (0, given["params_layer"]) if given["params_layer"] else (given["blocks"], None)
-
-
-def _optimizer_text(optimizer: str | type) -> str:
-    return optimizer if isinstance(optimizer, str) else optimizer.__name__

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from typing import Any
 
 import paddle
 
@@ -49,7 +49,7 @@ class RunConfig:
         use_data_parallel: bool = True,
         save_ckpt_interval: int | None = None,
         use_cuda: bool | None = None,
-        checkpoint_dir: str | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
         num_epoch: int = 1,
         batch_size: int = 32,
         enable_memory_optim: bool = False,
@@ -57,19 +57,21 @@ class RunConfig:
     ) -> None:
         self._log_interval = _errors.check_whole("log_interval", log_interval, minimum=1)
         self._eval_interval = _errors.check_whole("eval_interval", eval_interval, minimum=1)
-        self._use_pyreader = _flag("use_pyreader", use_pyreader)
-        self._use_data_parallel = _flag("use_data_parallel", use_data_parallel)
+        self._use_pyreader = _errors.check_flag("use_pyreader", use_pyreader)
+        self._use_data_parallel = _errors.check_flag("use_data_parallel", use_data_parallel)
         self._save_ckpt_interval = save_ckpt_interval
         if save_ckpt_interval is not None:
             self._save_ckpt_interval = _errors.check_whole("save_ckpt_interval", save_ckpt_interval, minimum=1)
-        self._use_cuda = None if use_cuda is None else _flag("use_cuda", use_cuda)
+        self._use_cuda = None if use_cuda is None else _errors.check_flag("use_cuda", use_cuda)
+        if not isinstance(checkpoint_dir, (str, os.PathLike, type(None))):
+            raise TypeError(f"checkpoint_dir must be a path, not {_errors.shown(checkpoint_dir)}")
         self._checkpoint_dir = checkpoint_dir or f"ckpt_{time.strftime('%Y%m%d%H%M%S')}"
         self._num_epoch = _errors.check_whole("num_epoch", num_epoch, minimum=1)
         self._batch_size = _errors.check_whole("batch_size", batch_size, minimum=1)
-        self._enable_memory_optim = _flag("enable_memory_optim", enable_memory_optim)
+        self._enable_memory_optim = _errors.check_flag("enable_memory_optim", enable_memory_optim)
         self._strategy = DefaultStrategy() if strategy is None else strategy
         if not isinstance(self._strategy, DefaultStrategy):
-            raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {strategy!r}")
+            raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {_errors.shown(strategy)}")
         for name, given, default in (
             ("use_pyreader", use_pyreader, True),
             ("enable_memory_optim", enable_memory_optim, False),
@@ -108,7 +110,7 @@ class RunConfig:
         return self._use_cuda
 
     @property
-    def checkpoint_dir(self) -> str:
+    def checkpoint_dir(self) -> str | os.PathLike[str]:
         """Folder of the best model and the checkpoints."""
         return self._checkpoint_dir
 
@@ -144,9 +146,3 @@ class RunConfig:
         if self.use_cuda and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
             warnings.warn("use_cuda=True, but there is no GPU: training on the CPU", stacklevel=3)
         paddle.set_device("gpu" if self.use_cuda and paddle.device.cuda.device_count() else "cpu")
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return value

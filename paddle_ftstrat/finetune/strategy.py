@@ -131,7 +131,7 @@ class ULMFiTStrategy(CombinedStrategy):
         optimizer_name: a name of the optimizer table or an Optimizer class.
         cut_fraction: share of updates in which the LR rises; 0 switches the triangle off.
         ratio: η/ratio is the lowest LR.
-        dis_blocks: number of blocks with LRs of their own; 0 switches discriminative LRs off.
+        dis_blocks: number of blocks with LRs of their own, None: every layer; 0 switches discriminative LRs off.
         factor: each block's LR over that of the block below.
         dis_params_layer: parameter name → layer number, instead of blocks.
         frz_blocks: number of epochs over which the model thaws from the top; 0 switches unfreezing off.
@@ -155,7 +155,7 @@ class ULMFiTStrategy(CombinedStrategy):
         optimizer_name: str | type = "adam",
         cut_fraction: float = 0.1,
         ratio: float = 32,
-        dis_blocks: int = 3,
+        dis_blocks: int | None = 3,
         factor: float = 2.6,
         dis_params_layer: Mapping[str, int] | None = None,
         frz_blocks: int = 3,

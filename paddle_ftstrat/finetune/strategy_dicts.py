@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,8 @@ SCHEDULER = {
 }
 REGULARIZATION = {"L2": 0.0, "L2SP": 0.0, "weight_decay": 0.0}
 CLIP = {"GlobalNorm": 0.0, "Norm": 0.0, "Value": 0.0}
-# `{"linear_decay": {}}` asks for the decay, and then from the start; the default above means "off".
-_ASKED_FOR = {"linear_decay": {"start_point": 0.0}, "slanted_triangle": {"cut_fraction": 0.1}}
+# The entry whose default above leaves its key off, as it does in PaddleHub.
+_SWITCHES = {"linear_decay": "start_point", "slanted_triangle": "cut_fraction"}
 
 
 def items_of(what: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
@@ -26,7 +27,7 @@ def items_of(what: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]
     if given is None:
         return []
     if not isinstance(given, Mapping):
-        raise TypeError(f"{what} must be a dict, not {given!r} of type {type(given).__name__}")
+        raise TypeError(f"{what} must be a dict, not {_errors.shown(given)} of type {type(given).__name__}")
     return list(given.items())
 
 
@@ -40,33 +41,38 @@ def as_entries(name: str, value: Any, values: Mapping[str, Any]) -> dict[str, An
         return {"blocks": value, **values}
     expected = f"a dict with {_errors.listing(SCHEDULER[name])}"
     expected += " or a number of blocks" if "blocks" in SCHEDULER[name] else ""
-    raise TypeError(f"scheduler.{name} must be {expected}, not {value!r}")
+    raise TypeError(f"scheduler.{name} must be {expected}, not {_errors.shown(value)}")
 
 
 def merged(name: str, current: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
-    """`current` with new entries checked and put in; asking for a decay that is off switches it on."""
+    """`current` with new entries checked and put in; `discriminative` without a number of blocks is for every layer."""
     _errors.check_keys(f"key of scheduler.{name}", entries, SCHEDULER[name])
-    off = {key: current[key] == SCHEDULER[name][key] for key in current}
-    asked = {key: value for key, value in _ASKED_FOR.get(name, {}).items() if off[key]}
-    checked = {key: _CHECKS[key](f"scheduler.{name}.{key}", value) for key, value in entries.items()}
-    return {**current, **asked, **checked}
+    checks = {**_CHECKS, "blocks": _blocks_or_every_layer} if name == "discriminative" else _CHECKS
+    checked = {key: checks[key](f"scheduler.{name}.{key}", value) for key, value in entries.items()}
+    found = {**current, **checked}
+    if name == "discriminative" and not {"blocks", "params_layer"} & set(entries) and not found["params_layer"]:
+        found["blocks"] = found["blocks"] or None
+    switch = _SWITCHES.get(name)
+    if switch is not None and switch not in entries and found[switch] == SCHEDULER[name][switch]:
+        warnings.warn(f"scheduler.{name} is off as long as {switch} is not given, as in PaddleHub", stacklevel=3)
+    return found
 
 
 def _params_layer(what: str, value: Any) -> dict[str, int] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise TypeError(f"{what} must be a dict parameter name → layer number, not {value!r}")
+        raise TypeError(f"{what} must be a dict parameter name → layer number, not {_errors.shown(value)}")
     return {str(name): _errors.check_whole(f"{what}[{name!r}]", number) for name, number in value.items()}
+
+
+def _blocks_or_every_layer(what: str, value: Any) -> int | None:
+    return None if value is None else _errors.check_whole(what, value)
 
 
 def boolean(what: str, value: Any) -> bool:
     """A switch; None, as in `add_scheduler("noam_decay")`, means on."""
-    if value is None:
-        return True
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} must be True or False, not {value!r}")
-    return value
+    return True if value is None else _errors.check_flag(what, value)
 
 
 _CHECKS = {

@@ -7,8 +7,9 @@ from typing import Any
 
 from paddle import nn
 
-from paddle_ftstrat import _compat
-from paddle_ftstrat.optim import clip, decay, fused, masters, table
+from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat._compat import updates
+from paddle_ftstrat.optim import clip, decay, finite, fused, masters, table
 from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.plan import Plan
@@ -32,8 +33,8 @@ def build_optimizer(
             asked for that there is not.
     """
     row = table.find(plan.optimizer)
-    options = dict(plan.optimizer_options)
-    table.check_options(row, options)
+    table.check_options(row, plan.optimizer_options)
+    options = table.checked_values(row, plan.optimizer_options)
     _check_multipliers(row, plan, rows)
     _check_sparse(row, model, rows, plan)
     in_force, native = decay.choose(row, plan, options, rows)
@@ -45,14 +46,21 @@ def build_optimizer(
     arguments = {**options, **native, "learning_rate": learning_rate, "parameters": [r.param for r in rows]}
     if plan.clip is not None or given_clip is not None:
         arguments["grad_clip"] = clip.grad_clip(plan.clip) or given_clip
-    optimizer = row.cls(**arguments)
+    try:
+        optimizer = row.cls(**arguments)
+    except (AssertionError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"optimizer {row.name!r} refuses its options {_errors.shown(options)}: {error}") from error
+    names = {r.param.name: r.name for r in rows}
+    check = finite.FiniteGradients(names, lr_scheduler)
+    # Inside what turns half precision into float32, where all sums have the range.
+    updates.before_update(optimizer, check)
     masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
     decoupled = None
     if not in_force.by_optimizer:
         decayed = {r.param.name for r in rows if r.decayed}
         decoupled = decay.Decoupled(optimizer, lr_scheduler, decayed, in_force.coefficient)
     hypers = HyperParameters(optimizer, decoupled)
-    fused.attach(optimizer, {r.param.name: r.name for r in rows}, decoupled, hypers, fused_update)
+    fused.attach(optimizer, names, decoupled, hypers, check, fused_update)
     return optimizer, in_force, hypers
 
 

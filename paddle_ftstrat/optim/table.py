@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle.optimizer import Optimizer
+from paddle.regularizer import WeightDecayRegularizer
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.optim import rules
@@ -17,6 +20,15 @@ from paddle_ftstrat.optim.grouped import Optimizer as GroupedOptimizer
 
 # What binding itself hands to the optimizer, so that it cannot come through optimizer options.
 _BOUND = ("self", "learning_rate", "parameters", "name", "apply_decay_param_fun", "exclude_from_weight_decay_fn")
+
+_RANGES = {
+    **{key: {"minimum": 0, "maximum": 1} for key in ("beta1", "beta2", "rho", "decay")},
+    **{
+        key: {"minimum": 0} for key in ("epsilon", "momentum", "weight_decay", "lamb_weight_decay", "lars_weight_decay")
+    },
+}
+# What an option without a default may be, beside None and a number.
+_KINDS = {"weight_decay": WeightDecayRegularizer, "lr_ratio": Callable}
 
 
 @dataclass(frozen=True)
@@ -195,6 +207,43 @@ def check_options(row: OptimizerRow, options: Mapping[str, Any]) -> None:
         _errors.check_keys(f"option of optimizer {row.name!r}", options, row.defaults)
 
 
+def checked_values(row: OptimizerRow, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Optimizer options with their numbers as Python's; refuses what is not of the kind of its default.
+
+    Raises:
+        TypeError: no number where the default is one, no bool where it is one, an array or a tensor.
+        ValueError: a number out of range, or not finite.
+
+    Example:
+        >>> checked_values(find("momentum"), {"momentum": 1, "use_nesterov": True})
+        {'momentum': 1.0, 'use_nesterov': True}
+    """
+    defaults = row.defaults
+    return {
+        key: _checked_value(f"option {key!r} of optimizer {row.name!r}", key, defaults[key], value)
+        if key in defaults
+        else value
+        for key, value in options.items()
+    }
+
+
+def _checked_value(what: str, key: str, default: Any, value: Any) -> Any:
+    if isinstance(default, bool):
+        return _errors.check_flag(what, value)
+    if isinstance(default, tuple) and default:
+        if not isinstance(value, (tuple, list)) or len(value) != len(default):
+            raise TypeError(f"{what} must be {len(default)} numbers, not {_errors.shown(value)}")
+        return tuple(_errors.check_number(f"{what}, entry {i}", number) for i, number in enumerate(value))
+    if isinstance(default, Real) or (isinstance(value, Real) and not isinstance(value, bool)):
+        number = _errors.check_number(what, value, **_RANGES.get(key, {}))
+        return int(value) if isinstance(default, int) and number.is_integer() else number
+    # What ends the process at the first update, in place of an object.
+    no_option = isinstance(value, (np.ndarray, np.generic, paddle.Tensor))
+    if value is not None and (no_option or not isinstance(value, _KINDS.get(key, object))):
+        raise TypeError(f"{what} cannot be {_errors.shown(value)} of type {type(value).__name__}")
+    return value
+
+
 def _row_of_name(name: str) -> OptimizerRow:
     wanted = name.lower()
     for row in ROWS.values():
@@ -217,7 +266,7 @@ def _plain_row(cls: Any) -> OptimizerRow:
     if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
         raise TypeError(
             "optimizer_name must be a name or a paddle.optimizer.Optimizer class (not an instance: the strategy "
-            f"builds it), not {cls!r}"
+            f"builds it), not {_errors.shown(cls)}"
         )
     if issubclass(cls, GroupedOptimizer):
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, modes
+from paddle_ftstrat import _compat, _errors, modes
 from paddle_ftstrat.param_attr import select
 
 
@@ -39,8 +39,8 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
             list of selectors. They have to cover every parameter.
 
     Raises:
-        ValueError: `layers` overlap or leave parameters out.
-        RuntimeError: the forward of `sample_input` fails.
+        TypeError: `layers` is no list.
+        ValueError: `layers` overlap or leave parameters out, or the forward of `sample_input` fails.
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 4), nn.Linear(4, 2))
@@ -77,6 +77,8 @@ def split(count: int, blocks: int) -> list[int]:
 
 
 def _units_by_hand(model: nn.Layer, layers: Sequence[Any]) -> list[Unit]:
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise TypeError(f"layers must be a list of selectors, bottom first, not {_errors.shown(layers)}")
     units, taken = [], {}
     for index, selectors in enumerate(layers):
         names = select.select_all(model, selectors, f"layers[{index}]")
@@ -172,7 +174,7 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
         with modes.evaluating(model), paddle.no_grad():
             call(model, sample_input)
     except Exception as error:
-        raise RuntimeError(
+        raise ValueError(
             f"the forward of sample_input, which finds the order of the layers, failed: {error}\n"
             "Give an input as the model takes it (tensor, tuple of arguments or dict), or layers= by hand. If it came "
             "from a Dataset whose samples hold lists of numbers: make them arrays (np.array), or Paddle's batches take "

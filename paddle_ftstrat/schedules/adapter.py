@@ -24,6 +24,9 @@ class CurveLR(LRScheduler):
         last_epoch: the index before the first update to come; -1 starts at update 0.
         verbose: print the LR whenever it is stepped, as Paddle's schedulers do.
 
+    Attributes:
+        heard: called after each step by one update, which every loop makes; None: nothing is.
+
     Raises:
         TypeError: `curve` is not callable.
 
@@ -43,6 +46,7 @@ class CurveLR(LRScheduler):
             raise TypeError(f"curve must be a function of the update index, not {curve!r}")
         self.curve = curve
         self._ahead: tuple[int, list[float]] = (0, [])
+        self.heard: Callable[[], None] | None = None
         # The base class keeps base_lr only for schedulers that scale it; a curve already has its own scale.
         super().__init__(learning_rate=float(curve(0)), last_epoch=last_epoch, verbose=verbose)
 
@@ -54,6 +58,8 @@ class CurveLR(LRScheduler):
         self.last_lr = values[t - first] if 0 <= t - first < len(values) else self._look_ahead(t)
         if self.verbose:
             print(f"update {t}: {type(self).__name__} sets the learning rate to {self.last_lr}")
+        if epoch is None and self.heard is not None:
+            self.heard()
 
     def _look_ahead(self, t: int) -> float:
         # As one array, a thousand values cost about as much as fifty single ones, and training asks for them in order.

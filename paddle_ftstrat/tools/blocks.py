@@ -113,13 +113,15 @@ def blocks_without_model(plan: Plan) -> list[Block]:
     """The blocks of a model that divides evenly: shares of the depth instead of names."""
     levels, thaws = _levels(plan)
     count = math.lcm(len(levels), len(thaws))
+    by_layer = plan.discriminative is not None and not (plan.discriminative.blocks or plan.discriminative.params_layer)
+    remark = f"each layer ×1/{plan.discriminative.factor:g} of the one above" if by_layer else ""
     regulariser = ", ".join(f"{name}({value:g})" for name, value in (("L2SP", plan.l2sp), ("L2", plan.l2)) if value)
     runs: dict[tuple[float, int], list[int]] = {}
     for layer in range(count):
         key = levels[layer * len(levels) // count], thaws[layer * len(thaws) // count]
         runs.setdefault(key, []).append(layer)
     return [
-        Block(_share(run[0], run[-1] + 1, count), factor, epoch, regulariser or "none", decay_of(plan))
+        Block(_share(run[0], run[-1] + 1, count), factor, epoch, regulariser or "none", decay_of(plan), remark)
         for (factor, epoch), run in sorted(runs.items(), key=lambda item: -item[1][0])
     ]
 
@@ -139,7 +141,7 @@ def _levels(plan: Plan) -> tuple[list[float], list[int]]:
 def _numbers(spec: Any) -> list[int]:
     if spec.params_layer:
         return sorted(set(spec.params_layer.values()))
-    return depth.split(spec.blocks, spec.blocks)
+    return depth.split(spec.blocks or 1, spec.blocks or 1)
 
 
 def _share(start: int, end: int, count: int) -> str:

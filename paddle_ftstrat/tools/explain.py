@@ -87,7 +87,7 @@ def _layers(outline: Outline) -> str:
     spec = outline.plan.discriminative
     if spec is None:
         return "all at the same learning rate"
-    how = "by params_layer" if spec.params_layer else f"{_count(spec.blocks, 'block')}"
+    how = "by params_layer" if spec.params_layer else _count(spec.blocks, "block") if spec.blocks else "layer by layer"
     return f"{how}: the top at the full rate, each below at 1/{spec.factor:g} of the one above"
 
 

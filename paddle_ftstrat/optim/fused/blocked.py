@@ -51,22 +51,21 @@ def update(rule: str, members: Members, threads: int) -> None:
     pool.run(work, members.shares(threads))
 
 
-def squares(at: Any, chunks: Any, wanted: Any, first: int, last: int, out: Any) -> None:
-    """out[c] = Σ g² of each chunk, in float64; 0 for parameters that are not wanted."""
+def squares(at: Any, chunks: Any, first: int, last: int, out: Any) -> None:
+    """out[c] = Σ g² of each chunk, in float64."""
     index, start, length = chunks
     for c in range(first, last):
         i = index[c]
         out[c] = 0.0
-        if wanted[i]:
-            grads = _values(at[i, GRAD] + 4 * start[c], length[c])
-            for block in range(0, length[c], BLOCK):
-                g = grads[block : block + BLOCK]
-                total = float(np.dot(g, g))
-                # Past float32's range, or below it, once more in float64.
-                if not 1e-20 < total < 1e30:
-                    wide = g.astype(np.float64)
-                    total = float(np.dot(wide, wide))
-                out[c] += total
+        grads = _values(at[i, GRAD] + 4 * start[c], length[c])
+        for block in range(0, length[c], BLOCK):
+            g = grads[block : block + BLOCK]
+            total = float(np.dot(g, g))
+            # Past float32's range, or below it, once more in float64.
+            if not 1e-20 < total < 1e30:
+                wide = g.astype(np.float64)
+                total = float(np.dot(wide, wide))
+            out[c] += total
 
 
 def powers(at: Any, factors: Any, out: Any) -> None:

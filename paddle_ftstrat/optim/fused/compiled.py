@@ -96,23 +96,22 @@ def make_ready(rule: str) -> None:
     """Compile what an optimizer's rule needs, or load it from the cache: no chunk is worked on yet."""
     at, numbers = np.zeros((1, ADDRESSES), np.int64), np.zeros((1, NUMBERS), np.float32)
     chunks = (np.zeros(1, np.int64),) * 3
-    squares(at, chunks, np.zeros(1, np.bool_), 0, 0, np.zeros(1))
+    squares(at, chunks, 0, 0, np.zeros(1))
     powers(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
     globals()[rule](at, chunks, numbers, 0, 0)
 
 
 # Any order of the sum is right, and without that freedom it would take one value at a time.
 @_pass("reassoc", "contract")
-def squares(at, chunks, wanted, first, last, out):  # noqa: D103
+def squares(at, chunks, first, last, out):  # noqa: D103
     index, start, length = chunks
     for c in range(first, last):
         i = index[c]
         total = 0.0
-        if wanted[i]:
-            g = carray(_pointer(at[i, GRAD] + 4 * start[c]), (length[c],))
-            for k in range(length[c]):
-                x = np.float64(g[k])
-                total += x * x
+        g = carray(_pointer(at[i, GRAD] + 4 * start[c]), (length[c],))
+        for k in range(length[c]):
+            x = np.float64(g[k])
+            total += x * x
         out[c] = total
 
 

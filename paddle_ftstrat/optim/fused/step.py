@@ -17,6 +17,7 @@ from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 from paddle_ftstrat import _compat, _errors, threads
 from paddle_ftstrat._compat import pointers, updates
 from paddle_ftstrat.optim.decay import Decoupled
+from paddle_ftstrat.optim.finite import FiniteGradients
 from paddle_ftstrat.optim.fused import blocked, layout, pool
 from paddle_ftstrat.optim.fused.members import Members
 from paddle_ftstrat.optim.fused.rule import Unfit, check_clip, check_numbers, rule_of
@@ -24,7 +25,12 @@ from paddle_ftstrat.optim.hyper import HyperParameters
 
 
 def attach(
-    optimizer: Any, names: Mapping[str, str], decoupled: Decoupled | None, hypers: HyperParameters, fused: bool | None
+    optimizer: Any,
+    names: Mapping[str, str],
+    decoupled: Decoupled | None,
+    hypers: HyperParameters,
+    check: FiniteGradients,
+    fused: bool | None,
 ) -> None:
     """Put a fused `step` on an optimizer that has one.
 
@@ -33,6 +39,7 @@ def attach(
         names: parameter `.name` → structured name, for messages.
         decoupled: the decoupled decay, which becomes part of the pass.
         hypers: the hyper-parameters that may differ between parameters.
+        check: what refuses gradients that are not finite.
         fused: None or True for the fused pass, False for none.
 
     Raises:
@@ -40,7 +47,7 @@ def attach(
         TypeError: `fused` is none of the three.
     """
     if fused not in (None, True, False) or (isinstance(fused, (int, float)) and not isinstance(fused, bool)):
-        raise TypeError(f"fused must be None, True or False, not {fused!r}")
+        raise TypeError(f"fused must be None, True or False, not {_errors.shown(fused)}")
     if fused is False:
         return
     try:
@@ -50,7 +57,7 @@ def attach(
         if fused:
             raise ValueError(f"fused=True, but there is no fused update: {unfit}") from None
         return
-    optimizer.step = FusedStep(optimizer, names, decoupled, hypers)
+    optimizer.step = FusedStep(optimizer, names, decoupled, hypers, check)
 
 
 def describe(optimizer: Any) -> str:
@@ -75,17 +82,24 @@ class FusedStep:
     """Stands in for an optimizer's `step`: the same update, and Paddle's own where it does not fit.
 
     clip → regulariser → rule with lr·multiplier → decay, each value read and written once (and each gradient once
-    before, for the norm). Everything is asked anew at each update: addresses, settings, hyper-parameters.
+    before, for the norm and because one that is not finite must not get that far). Everything is asked anew at each
+    update: addresses, settings, hyper-parameters.
     """
 
     def __init__(
-        self, optimizer: Any, names: Mapping[str, str], decoupled: Decoupled | None, hypers: HyperParameters
+        self,
+        optimizer: Any,
+        names: Mapping[str, str],
+        decoupled: Decoupled | None,
+        hypers: HyperParameters,
+        check: FiniteGradients,
     ) -> None:
         self._optimizer = optimizer
         self._own = type(optimizer).step
         self._names = names
         self._decoupled = decoupled
         self._hypers = hypers
+        self._check = check
         self._members: Members | None = None
         self._kernels: Any = None
         self._listeners: list[Any] | None = None
@@ -110,7 +124,7 @@ class FusedStep:
         """One update.
 
         Raises:
-            FloatingPointError: the norm to clip by is not finite; nothing was changed.
+            FloatingPointError: a gradient is not finite; nothing was changed.
         """
         if updates.mixed_precision_skips(self._optimizer):
             self._own(self._optimizer)
@@ -184,7 +198,7 @@ class FusedStep:
         kernels = self._kernels
         chunks = members.chunks
         table = chunks.index, chunks.start, chunks.length
-        self._clip(members, table)
+        self._clip(members, self._squares(members, table))
         if members.powers:
             self._correct(members)
         count = pool.threads_for(int(chunks.ends[-1]), threads.for_updates())
@@ -201,7 +215,7 @@ class FusedStep:
         numbers[:, layout.LR] *= root / (1 - first)
         numbers[:, layout.EPS] *= root
 
-    def _clip(self, members: Members, table: Any) -> None:
+    def _clip(self, members: Members, squares: np.ndarray) -> None:
         clip, numbers = updates.gradient_clip(self._optimizer), members.numbers
         numbers[:, layout.SCALE] = 1.0
         numbers[:, [layout.LOW, layout.HIGH]] = 0.0
@@ -209,32 +223,31 @@ class FusedStep:
             numbers[members.clipped, layout.LOW] = clip.min
             numbers[members.clipped, layout.HIGH] = clip.max
         elif isinstance(clip, (ClipGradByGlobalNorm, ClipGradByNorm)) and members.clipped.any():
-            squares = self._squares(members, table)
+            squares = np.where(members.clipped, squares, 0.0)
             if isinstance(clip, ClipGradByGlobalNorm):
                 squares = np.where(members.clipped, squares.sum(), 0.0)
             norms = np.sqrt(squares)
             numbers[:, layout.SCALE] = clip.clip_norm / np.maximum(norms, clip.clip_norm)
 
     def _squares(self, members: Members, table: Any) -> np.ndarray:
-        """Σ g² of each parameter, float64; 0 for those that are not clipped."""
+        """Σ g² of each parameter, float64.
+
+        Raises:
+            FloatingPointError: one is not finite; float32 values have no squares that overflow there.
+        """
         chunks = members.chunks
         out = np.empty(len(chunks))
         count = pool.threads_for(int(chunks.ends[-1]) // 4, threads.for_updates())
-        work = partial(_square, self._kernels.squares, members.at, table, members.clipped, out)
+        work = partial(_square, self._kernels.squares, members.at, table, out)
         pool.run(work, members.shares(count))
         squares = np.add.reduceat(out, chunks.first)
-        total = float(squares.sum())
-        if not math.isfinite(total):
-            bad = [name for name, square in zip(members.names, squares) if not math.isfinite(square)]
-            raise FloatingPointError(
-                f"the norm of the gradients is {math.sqrt(total)}: those of {_errors.listing(bad)} are not finite; "
-                "the weights and the optimizer's state are as before the update"
-            )
+        if not math.isfinite(squares.sum()):
+            self._check.refuse([name for name, square in zip(members.names, squares) if not math.isfinite(square)])
         return squares
 
 
-def _square(squares: Any, at: Any, table: Any, wanted: Any, out: Any, first: int, last: int) -> None:
-    squares(at, table, wanted, first, last, out)
+def _square(squares: Any, at: Any, table: Any, out: Any, first: int, last: int) -> None:
+    squares(at, table, first, last, out)
 
 
 def without_numba(optimizer: Any) -> None:
