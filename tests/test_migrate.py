@@ -590,6 +590,8 @@ class TestFluid:
         assert "fluid.optimizer.Adam is gone: the class of that name in paddle.optimizer" in said
         assert "loss.backward(); optimizer.step(); optimizer.clear_grad()" in said
         assert "fluid.layers.noam_decay is gone: one of paddle.optimizer.lr" in said
+        (once,) = said_of("import paddle.fluid\npaddle.fluid.optimizer.Adam(0.1).minimize(loss)")[1:]
+        assert once.startswith("fluid.optimizer.Adam is gone")
 
 
 class TestFormats:
