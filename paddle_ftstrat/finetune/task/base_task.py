@@ -22,7 +22,7 @@ from paddle_ftstrat.finetune.task.hooked import HookedTask
 from paddle_ftstrat.finetune.task.hooks import RunState
 from paddle_ftstrat.finetune.task.phases import PHASES
 from paddle_ftstrat.finetune.training import data as batches
-from paddle_ftstrat.finetune.training import parallel
+from paddle_ftstrat.finetune.training import parallel, reading
 from paddle_ftstrat.param_attr.depth import call
 
 __all__ = ["BEST", "PHASES", "BaseTask"]
@@ -332,7 +332,7 @@ class BaseTask(HookedTask):
         loader = batches.as_loader(data, self.config.batch_size, shuffle=False, what="data")
         model = self.learner.model
         with modes.evaluating(model):
-            for batch in loader:
+            for batch in reading.read(loader):
                 with paddle.no_grad(), self.learner.precision.forward():
                     output = call(model, batches.only_inputs(batch))
                 yield output, batches.batch_size_of(batch)
