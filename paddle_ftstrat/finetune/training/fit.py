@@ -53,7 +53,7 @@ def train(
     about = fingerprint.of_fit(learner, method, n_epoch, {**given, "begun at epoch": start_epoch})
     parallel.same_everywhere(about, learner.ranks)
     prepare(learner)
-    with told(learner, cbs), threads.cpu_threads(learner.num_threads):
+    with told(learner, [*cbs, ProgressCallback(learner.quiet)]), threads.cpu_threads(learner.num_threads):
         start = learner.journal.begin(learner, about, start_epoch, learner.updates)
         if not start.finished:
             run = bound(start.span)
@@ -70,8 +70,8 @@ def train(
 
 @contextmanager
 def told(learner: Learner, cbs: Iterable[Any]) -> Iterator[None]:
-    """Inside it the Learner's callbacks, these, and the progress bar hear of what happens."""
-    learner.telling = [*learner.cbs, *cbs, ProgressCallback(learner.quiet)]
+    """Inside it the Learner's callbacks and these hear of what happens."""
+    learner.telling = [*learner.cbs, *cbs]
     try:
         yield
     finally:
