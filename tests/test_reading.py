@@ -4,7 +4,6 @@ import threading
 import traceback
 
 import numpy as np
-import paddle
 import pytest
 from paddle import nn
 from paddle.io import BatchSampler, DataLoader, Dataset
