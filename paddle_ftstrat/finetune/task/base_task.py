@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -100,7 +101,8 @@ class BaseTask(HookedTask):
             loss=self._observed_loss,
             metrics=list(self._find_metrics(metrics_choices).values()),
             path=self._folder,
-            progress=None if verbose else False,
+            # Without a terminal the log says it all.
+            progress=None if verbose and sys.stderr.isatty() else False,
             checkpoints=self._folder / "checkpoints",
             data_parallel=self.config.use_data_parallel,
             **{name: value for name, value in options.items() if name in _LEARNER_OPTIONS},
