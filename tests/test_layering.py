@@ -30,6 +30,7 @@ LEVELS = {
     "binding": 3,
     "finetune": 4,
     "tools": 5,
+    "__main__": 5,
 }
 
 

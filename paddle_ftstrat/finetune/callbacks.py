@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -99,15 +100,21 @@ def evaluated_weights(learner: Learner) -> Iterator[None]:
         yield
 
 
+def say(line: str) -> None:
+    """Print a line beside tqdm's bars; at once, since a log file is followed while training goes on."""
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
 class ProgressCallback(Callback):
-    """A tqdm bar per epoch with loss, LR and speed, and a line of results after each; silent without a terminal.
+    """A tqdm bar per epoch with loss, LR and speed, and a line of results after each.
 
     Args:
-        quiet: True shows nothing, False a bar, None one only on a terminal.
+        quiet: True shows nothing, False bars and lines, None lines, and on a terminal bars.
     """
 
     def __init__(self, quiet: bool | None = None) -> None:
-        self._disable = quiet
+        self._quiet = quiet
         self._bar: Any = None
         self._started = 0.0
 
@@ -116,9 +123,7 @@ class ProgressCallback(Callback):
         self._started = time.perf_counter()
         label = f"epoch {state.epoch}/{state.num_epoch}"
         done = state.batch_number
-        self._bar = tqdm(
-            total=state.batches, initial=done, desc=label, unit="batch", disable=self._disable, leave=False
-        )
+        self._bar = tqdm(total=state.batches, initial=done, desc=label, unit="batch", disable=self._quiet, leave=False)
 
     def on_batch_end(self, learner: Learner) -> None:
         if self._bar is not None and not self._bar.disable:
@@ -128,10 +133,10 @@ class ProgressCallback(Callback):
             self._bar.update()
 
     def on_epoch_end(self, learner: Learner) -> None:
-        if self._bar is not None and not self._bar.disable:
+        if not self._quiet:
+            state, seconds = learner.state, time.perf_counter() - self._started
             values = {key: value for key, value in learner.recorder.values[-1].items() if key != "epoch"}
-            seconds = time.perf_counter() - self._started
-            self._bar.write(f"epoch {learner.state.epoch}: {metrics.summary(values)} ({seconds:.1f} s)")
+            say(f"epoch {state.epoch}/{state.num_epoch}: {metrics.summary(values)} ({seconds:.1f} s)")
         self._close()
 
     def on_fit_end(self, learner: Learner) -> None:
@@ -143,17 +148,13 @@ class ProgressCallback(Callback):
             self._bar = None
 
 
-def mode_of(monitor: str) -> str:
-    """Whether a value of the epoch results is better when lower ("min": losses and errors) or higher ("max")."""
-    return "min" if "loss" in monitor or "error" in monitor else "max"
-
-
 class TrackerCallback(Callback):
     """Watches one value of the epoch results and knows whether it got better.
 
     Args:
         monitor: `valid_loss`, `train_loss` or a metric's name.
-        mode: "min" or "max"; None chooses "min" for losses and errors, "max" otherwise.
+        mode: "min" or "max"; None: names with loss, error, mse, mae, mape or perplexity in them are better when
+            lower, all else when higher.
         min_delta: by how much a value has to be better to count, ≥ 0.
 
     Raises:
@@ -164,7 +165,7 @@ class TrackerCallback(Callback):
         if mode not in (None, "min", "max"):
             raise ValueError(_errors.unknown("mode", mode, ["min", "max"]))
         self.monitor = monitor
-        self.mode = mode or mode_of(monitor)
+        self.mode = mode or metrics.mode_of(monitor)
         self.min_delta = _errors.check_number("min_delta", min_delta, minimum=0)
         self._resumed: Mapping[str, Any] | None = None
         self.restart()

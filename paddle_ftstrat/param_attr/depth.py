@@ -29,7 +29,8 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
     descended into. What stands inside a container is one unit: a transformer layer, a residual block, an LSTM, a
     Sequential of leaf layers. Other children of the model that own parameters are units, too. Parameters held by a
     descended-into layer itself (a class token, say) form a unit below its children. A parameter that several units
-    use belongs to the lowest.
+    use belongs to the lowest. The head is on top: auxiliary classifiers (with "aux" in their names, or GoogLeNet's)
+    stand below it.
 
     Args:
         model: the model.
@@ -53,7 +54,7 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
     found = list(_expand(model, ""))
     if sample_input is not None:
         found = _in_order_of_execution(found, _first_calls(model, found, sample_input))
-    return _without_repeats(model, found)
+    return _main_head_last(model, _without_repeats(model, found))
 
 
 def split(count: int, blocks: int) -> list[int]:
@@ -155,6 +156,8 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
         with modes.evaluating(model), paddle.no_grad():
             call(model, sample_input)
     except Exception as error:
+        if _is_double(model, sample_input):
+            raise
         raise ValueError(
             f"the forward of sample_input, which finds the order of the layers, failed: {error}\n"
             "Give an input as the model takes it (tensor, tuple of arguments or dict), or layers= by hand. If it came "
@@ -169,12 +172,30 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
 
 
 def call(model: nn.Layer, inputs: Any) -> Any:
-    """`model(inputs)`, with a tuple or list as positional and a dict as keyword arguments."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
+    """`model(inputs)`, with a tuple or list as positional and a dict as keyword arguments.
+
+    Raises:
+        TypeError: the forward failed on inputs in float64, which the model's weights are not.
+    """
+    try:
+        if isinstance(inputs, dict):
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+    except Exception as error:
+        if _is_double(model, inputs):
+            raise TypeError(
+                "the inputs are float64, as numpy makes them, but the model's weights are not: make the arrays "
+                "float32 in the Dataset, e.g. x.astype('float32')"
+            ) from error
+        raise
+
+
+def _is_double(model: nn.Layer, inputs: Any) -> bool:
+    """Whether inputs are float64 and the model has no weight that is."""
+    given = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, (tuple, list)) else [inputs]
+    return any(getattr(value, "dtype", None) == paddle.float64 for value in given) and not any(
+        param.dtype == paddle.float64 for param in model.parameters()
+    )
 
 
 def _in_order_of_execution(units: list[Unit], ranks: dict[int, int]) -> list[Unit]:
@@ -195,6 +216,20 @@ def _in_order_of_execution(units: list[Unit], ranks: dict[int, int]) -> list[Uni
             inside = [rank for other, rank in following if rank is not None and other.name.startswith(prefix)]
             keys.append((min(inside, default=-1), -1, position))
     return [units[position] for _, _, position in sorted(keys)]
+
+
+def _main_head_last(model: nn.Layer, units: list[Unit]) -> list[Unit]:
+    """The last unit that is no auxiliary classifier goes on top: it is the one that predictions come from."""
+
+    def is_auxiliary(unit: Unit) -> bool:
+        googlenet = isinstance(model, paddle.vision.models.GoogLeNet)
+        return "aux" in unit.name or (googlenet and unit.name in _GOOGLENET_AUXILIARY)
+
+    main = max((place for place, unit in enumerate(units) if not is_auxiliary(unit)), default=len(units) - 1)
+    return [*units[:main], *units[main + 1 :], *units[main : main + 1]]
+
+
+_GOOGLENET_AUXILIARY = ("_conv_o1", "_fc_o1", "_out1", "_conv_o2", "_fc_o2", "_out2")
 
 
 def _without_repeats(model: nn.Layer, units: Sequence[Unit]) -> list[Unit]:

@@ -178,7 +178,7 @@ def find_head(model: nn.Layer, head: Any = None) -> list[str]:
         model: the model.
         head: selectors of its parameters: a layer, the name of one, a glob, a regex, a function (name, parameter) →
             bool, or a list. None means what `load_pretrained` has not filled, if it has filled something and not all;
-            else the last layer that was registered.
+            else the last layer that was registered, auxiliary classifiers apart (see `param_attr.depth.find_units`).
 
     Raises:
         ValueError: a selector matches nothing, or the model is a single layer.

@@ -12,10 +12,10 @@ import paddle
 from tqdm.auto import tqdm
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.finetune.callbacks import mode_of
 from paddle_ftstrat.finetune.checkpoint import contents, fingerprint
 from paddle_ftstrat.finetune.checkpoint.store import Checkpoint, Store
-from paddle_ftstrat.finetune.training import data, parallel, rng
+from paddle_ftstrat.finetune.metrics import mode_of
+from paddle_ftstrat.finetune.training import data, parallel, reading, rng
 from paddle_ftstrat.finetune.training.parallel import Ranks
 from paddle_ftstrat.finetune.training.state import Position, Span
 
@@ -38,7 +38,8 @@ class Checkpoints:
         keep: how many of the newest are kept, ≥ 1; the best one is kept besides.
         background: write while training goes on.
         monitor: what makes a checkpoint the best: a value of the epoch's results; None: `valid_loss`, where there is
-            validation data, else `train_loss`. Losses and errors are better when lower, all else when higher.
+            validation data, else `train_loss`. Names with loss, error, mse, mae, mape or
+            perplexity in them are better when lower, all else when higher.
         on_length_change: how to go on where the fit now has another number of epochs: "extend" goes on at the same
             update of the longer (or shorter) curve; "restart" begins a new curve over the updates that are left;
             "keep" stays on the old curve, and at its last value past its end. None raises.
@@ -180,19 +181,19 @@ class Journal:
                 rng.set_host_state(mine["now"])
             state.epoch_host = rng.host_state()
             data.begin_epoch(loader, begin.epoch)
-            yield from loader
+            yield from reading.read(loader)
             return
         state.epoch_host = mine["epoch"]
         rng.set_host_state(mine["epoch"])
         if resumed.facts["data"]["fixed"]:
             data.begin_epoch(loader, begin.epoch, begin.batch)
-            yield from loader
+            yield from reading.read(loader)
             return
         data.begin_epoch(loader, begin.epoch)
-        batches = iter(loader)
+        batches = reading.read(loader)
         label = f"epoch {begin.epoch}: reading up to batch {begin.batch}"
         for _ in tqdm(range(begin.batch), desc=label, unit="batch", leave=False, disable=learner.quiet):
-            next(batches)
+            next(batches, None)
         if rng.host_state() == mine["epoch"]:
             # Reading draws no random numbers, so whatever the training itself drew has to be put back.
             rng.set_host_state(mine["now"])

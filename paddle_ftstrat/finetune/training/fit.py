@@ -56,6 +56,7 @@ def train(
     about = fingerprint.of_fit(learner, method, n_epoch, {**given, "begun at epoch": start_epoch})
     parallel.same_everywhere(about, learner.ranks)
     prepare(learner)
+    cbs = [*cbs, ProgressCallback(learner.quiet)]
     with told(learner, cbs), threads.cpu_threads(learner.num_threads), learner.journal.writing():
         start = learner.journal.begin(learner, about, start_epoch, learner.updates)
         if not start.finished:
@@ -73,15 +74,14 @@ def train(
 
 @contextmanager
 def told(learner: Learner, cbs: Iterable[Any]) -> Iterator[None]:
-    """Inside it the Learner's callbacks, these, and the progress bar hear of what happens.
+    """Inside it the Learner's callbacks and these hear of what happens.
 
     Raises:
         RuntimeError: the Learner is in a fit.
     """
-    hearing = [*learner.cbs, *cbs, ProgressCallback(learner.quiet)]
     with _beginning:
         check_idle(learner)
-        learner.telling = hearing
+        learner.telling = [*learner.cbs, *cbs]
     try:
         yield
     finally:

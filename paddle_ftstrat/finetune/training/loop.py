@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import paddle
-from paddle import nn
 
 from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.finetune import losses
 from paddle_ftstrat.finetune.callbacks import StopTraining
 from paddle_ftstrat.finetune.training import data, parallel, rng
 from paddle_ftstrat.finetune.training.state import Position, TrainState
@@ -38,6 +38,8 @@ def fit(learner: Learner, run: Binding, state: TrainState, begin: Position) -> N
     except StopTraining:
         pass
     finally:
+        # A stop between the batches of one update leaves gradients that are none of the next fit's.
+        run.optimizer.clear_grad(set_to_zero=False)
         learner.tell("fit_end")
         # What is drawn after the fit follows from the fit alone, whether it was resumed or not.
         paddle.seed(rng.fold(state.seed, 0))
@@ -54,6 +56,7 @@ def _one_epoch(learner: Learner, run: Binding, begin: Position) -> None:
         learner.features.begin_phase([name for name, param in learner.weights.items() if param.stop_gradient])
     gathered = _Gathered()
     for state.batch in learner.journal.batches(learner, begin):
+        _check_length(state, state.batch_number == state.batches, "more")
         state.batch_number += 1
         _one_batch(learner, gathered)
         if state.batch_number % learner.accumulate == 0 or state.batch_number == state.batches:
@@ -61,14 +64,24 @@ def _one_epoch(learner: Learner, run: Binding, begin: Position) -> None:
             gathered = _Gathered()
         learner.tell("batch_end")
         learner.journal.after_batch(learner, run)
-    losses = recorder.losses[state.epoch_losses :]
-    values = {"epoch": float(state.epoch), "train_loss": sum(losses) / len(losses) if losses else math.nan}
+    _check_length(state, state.batch_number < state.batches, f"only {state.batch_number}")
+    seen = recorder.losses[state.epoch_losses :]
+    values = {"epoch": float(state.epoch), "train_loss": sum(seen) / len(seen) if seen else math.nan}
     if learner.valid is not None and not state.skip_validation:
         found = learner.validate()
         values.update({"valid_loss" if name == "loss" else name: value for name, value in found.items()})
     recorder.add_epoch(values)
     learner.tell("epoch_end")
     learner.journal.after_epoch(learner, run)
+
+
+def _check_length(state: TrainState, differs: bool, came: str) -> None:
+    """Refuse an epoch of another length than the one that the schedules were planned for."""
+    if differs:
+        raise ValueError(
+            f"train has a length of {state.batches} batches, on which the schedules count, but gave {came} in epoch "
+            f"{state.epoch}: make the loader's (or its batch_sampler's) len and what it gives agree"
+        )
 
 
 class _Gathered:
@@ -85,7 +98,7 @@ def _one_batch(learner: Learner, gathered: _Gathered) -> None:
     inputs, label = data.split_batch(state.batch)
     samples, weight = _share(learner)
     with learner.precision.forward():
-        loss = loss_of(learner.loss, _output(learner, inputs), label)
+        loss = losses.loss_of(learner.loss, _output(learner, inputs), label)
     state.loss = float(loss.item())
     gathered.loss += state.loss * samples
     gathered.samples += samples
@@ -144,19 +157,3 @@ def _one_update(learner: Learner, run: Binding, gathered: _Gathered) -> None:
         state.step += 1
         learner.recorder.add_update(lr, state.loss)
         learner.tell("after_update")
-
-
-def loss_of(given: Any, output: Any, label: Any) -> Any:
-    """The loss by the given function, by the label's type, or from a model that returns its loss."""
-    if label is None:
-        loss = output[0] if isinstance(output, (list, tuple)) else output
-        if loss.size != 1:
-            raise ValueError(
-                f"a batch without label needs a model that returns its loss, not an output of shape {loss.shape}; "
-                "batches are (input, …, label) or dicts with 'labels'"
-            )
-        return loss
-    if given is not None:
-        return given(output, label)
-    whole = label.dtype in (paddle.int64, paddle.int32)
-    return nn.functional.cross_entropy(output, label) if whole else nn.functional.mse_loss(output, label)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paddle_ftstrat import threads
+from paddle_ftstrat.finetune.callbacks import say
 from paddle_ftstrat.finetune.checkpoint.journal import Journal
 from paddle_ftstrat.finetune.lr_find import LRFinder, suggestions
 from paddle_ftstrat.finetune.recorder import Recorder, Sweep
@@ -41,7 +42,11 @@ def sweep(learner: Learner, finder: LRFinder, functions: Sequence[Callable[..., 
             except FloatingPointError:
                 if not finder.stop_div:
                     raise
-            return suggestions(learner.recorder, finder, functions)
+            found, swept = suggestions(learner.recorder, finder, functions)
+            if not learner.quiet:
+                names = " ".join(f"{name}={lr:.2e}" for name, lr in swept.suggested.items())
+                say(f"lr_find, {len(swept.lrs)} updates: {names}")
+            return found, swept
         finally:
             learner.own.binding = binding
             learner.run, learner.recorder, learner.state, learner.journal = kept
