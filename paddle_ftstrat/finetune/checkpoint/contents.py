@@ -50,7 +50,7 @@ def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], 
         "data": {
             "seed": None if sampler is None else sampler.seed,
             "together": None if sampler is None else sampler.batch_size * sampler.ranks.world,
-            "fixed": data.is_fixed(learner.train, learner.state.epoch_host),
+            "fixed": data.is_fixed(learner.train, learner.state.reading_host),
         },
         "environment": environment(learner, run),
         **learner.notes,

@@ -148,6 +148,12 @@ class Journal:
         self._fits.append({**entry, "ended": None})
         return start
 
+    def begin_epoch(self, learner: Learner, begin: Position, resumed: Checkpoint | None) -> None:
+        """Have the random numbers of Python and numpy be those with which the epoch of `begin` began, and keep them."""
+        if resumed is not None and begin.batch:
+            rng.set_host_state(contents.of_rank(resumed.facts["hosts"], self._who)["epoch"])
+        learner.state.epoch_host = rng.host_state()
+
     def restore(self, learner: Learner, run: Binding, saved: Checkpoint) -> None:
         """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
         contents.warn_of_environment(saved, learner, run)
@@ -166,22 +172,23 @@ class Journal:
             resumed: the checkpoint, in the epoch that goes on from one.
         """
         state, loader = learner.state, learner.train
-        within = resumed is not None and begin.batch > 0
-        mine = contents.of_rank(resumed.facts["hosts"], self._who) if within else {"epoch": rng.host_state()}
-        fixed = within and resumed.facts["data"]["fixed"]
-        state.epoch_host = mine["epoch"]
-        rng.set_host_state(mine["epoch"])
+        before = state.reading_host = rng.host_state()
+        mine = None if resumed is None else contents.of_rank(resumed.facts["hosts"], self._who)
+        if begin.batch == state.batches:
+            rng.set_host_state(mine["now"])
+            return
+        fixed = begin.batch > 0 and resumed.facts["data"]["fixed"]
         data.begin_epoch(loader, begin.epoch, begin.batch if fixed else 0)
         try:
             with loading.reading(loader) as batches:
-                if within and not fixed:
+                if begin.batch and not fixed:
                     _read_up_to(begin, batches, learner.quiet)
-                    if rng.host_state() == mine["epoch"]:
+                    if rng.host_state() == before:
                         # Reading draws no random numbers, so whatever the training itself drew has to be put back.
                         rng.set_host_state(mine["now"])
                 yield from batches
         except GeneratorExit:
-            rng.set_host_state(state.epoch_host)
+            rng.set_host_state(before)
             raise
 
     def after_batch(self, learner: Learner, run: Binding) -> None:

@@ -58,6 +58,7 @@ def _one_epoch(learner: Learner, run: Binding, begin: Position, resumed: Checkpo
     run.begin_epoch(state.epoch)
     # What callbacks draw is the same after a resumption, too.
     paddle.seed(rng.fold(state.seed, state.epoch))
+    learner.journal.begin_epoch(learner, begin, resumed)
     learner.tell("epoch_begin")
     learner.model.train()
     if learner.features is not None:

@@ -63,6 +63,7 @@ class TrainState:
     finished: bool = False
     epoch_losses: int = 0
     epoch_host: dict[str, Any] = field(default_factory=dict)
+    reading_host: dict[str, Any] = field(default_factory=dict)
 
     @property
     def curve_step(self) -> int:
