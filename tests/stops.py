@@ -28,7 +28,9 @@ FITS = {
         EPOCHS,
         strategy=hub.CombinedStrategy(
             "momentum", 0.05, clip={"GlobalNorm": 1.0},
-            scheduler={"slanted_triangle": {"cut_fraction": 0.3}, "gradual_unfreeze": 2, "discriminative": {"blocks": 2}},
+            scheduler={
+                "slanted_triangle": {"cut_fraction": 0.3}, "gradual_unfreeze": 2, "discriminative": {"blocks": 2}
+            },
         ),
     ),
     "L2SP": lambda learner: learner.fit(EPOCHS, strategy=hub.L2SPFinetuneStrategy(0.02, regularization_coeff=0.1)),
@@ -83,7 +85,7 @@ class Drawing(Callback):
             self.epoch += 1
         self._heard(event, self.fit, self.epoch)
         drawn = [paddle.rand([1]).item()]
-        if not self._noisy or "batch" not in event and "update" not in event:
+        if not self._noisy or not ("batch" in event or "update" in event):
             drawn += [np.random.rand(), random.random()]
         if event != "fit_end" or not learner.state.finished:
             # An epoch that goes on begins a second time.
@@ -253,14 +255,14 @@ _original = {name: getattr(io if name == "open" else os, name) for name in CALLS
 
 @contextmanager
 def _watched(folder, heard):
-    """Inside it `heard` is told before each change of a file below the folder; nothing is synced, as nothing crashes."""
+    """Inside it `heard` is told before each change of a file below the folder; nothing is synced: nothing crashes."""
 
     def watch(name):
         def call(*args, **options):
-            # Relative to an open folder, or a file that is open: those of `rmtree` and of a sync.
-            if isinstance(args[0], int) or options.get("dir_fd") is not None or str(args[0]).startswith(str(folder)):
-                if name != "open" or set("wxa+").intersection(args[1] if len(args) > 1 else "r"):
-                    heard(name)
+            # Relative to an open folder, or an open file: those of `rmtree` and of a sync.
+            inside = isinstance(args[0], int) or "dir_fd" in options or str(args[0]).startswith(str(folder))
+            if inside and (name != "open" or set("wxa+").intersection(args[1] if len(args) > 1 else "r")):
+                heard(name)
             return None if name == "fsync" else _original[name](*args, **options)
 
         return call

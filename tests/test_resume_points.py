@@ -1,7 +1,7 @@
 """Stopped at any point and started again, a script comes out equal in every bit.
 
-A covering sample of the points in `stops.py`: each pair of fits, and each kind of point in each epoch of each fit of the
-script. `benchmarks/soak_resume.py --every-point` goes through all of them.
+A covering sample of the points in `stops.py`: each pair of fits, and each kind of point in each epoch of each fit.
+`benchmarks/soak_resume.py --every-point` goes through all of them.
 """
 
 import itertools
