@@ -50,7 +50,8 @@ class Callback:
     with the last of its batches; a skipped update (mixed precision) has no `on_after_update`.
 
     A callback with `state_dict()` and `set_state_dict(state)` (nested dicts of tensors and of what JSON can hold) is
-    saved in checkpoints; on resuming, `set_state_dict` comes after `on_fit_begin`.
+    saved in checkpoints; on resuming, `set_state_dict` comes after `on_fit_begin`. Of the last fit that an earlier
+    process finished they hear these two and `on_fit_end`, with `learner.state.finished`.
 
     Example:
         >>> class Stop(Callback):
@@ -200,11 +201,6 @@ class TrackerCallback(Callback):
         if state["best"] is not None:
             self.best = state["best"]
 
-    def set_finished_state(self, state: Mapping[str, Any]) -> None:
-        """Know how a fit ended that an earlier process finished."""
-        self.set_state_dict(state)
-        self._resumed = None
-
     def improved(self, learner: Learner) -> bool:
         """Whether the last epoch is the best so far; remembers it if so."""
         value = learner.recorder.values[-1][self.monitor]
@@ -314,7 +310,7 @@ class SaveModelCallback(TrackerCallback):
 
     def on_fit_end(self, learner: Learner) -> None:
         super().on_fit_end(learner)
-        if self._saved:
+        if self._saved and not learner.state.finished:
             learner.load(self.fname, with_opt=self.with_opt)
 
     def state_dict(self) -> dict[str, Any]:

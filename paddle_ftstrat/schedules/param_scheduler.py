@@ -78,7 +78,10 @@ class ParamScheduler:
         if top == 0:
             return
         factors = np.full(len(run.blocks), 1.0) if np.ndim(lrs) == 0 else np.asarray(lrs) / top
-        if self._factors is None or not np.allclose(factors, self._factors, rtol=1e-12, atol=0):
+        if self._factors is None:
+            # Those that a checkpoint has brought back, to the last digit.
+            self._factors = np.asarray(run.block_factors)
+        if not np.allclose(factors, self._factors, rtol=1e-12, atol=0):
             run.set_block_factors(factors.tolist())
             self._factors = factors
 

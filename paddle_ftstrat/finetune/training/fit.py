@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import paddle
+
 from paddle_ftstrat import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune.callbacks import ProgressCallback
 from paddle_ftstrat.finetune.checkpoint import fingerprint
 from paddle_ftstrat.finetune.features import DEFAULT_MEMORY, FrozenFeatures
-from paddle_ftstrat.finetune.training import data, loop, parallel
+from paddle_ftstrat.finetune.training import data, loop, parallel, rng
 from paddle_ftstrat.finetune.training.state import Span, TrainState
 from paddle_ftstrat.param_attr.depth import find_units
 
@@ -59,16 +61,23 @@ def train(
     cbs = [*cbs, ProgressCallback(learner.quiet)]
     with told(learner, cbs), threads.cpu_threads(learner.num_threads), learner.journal.writing():
         start = learner.journal.begin(learner, about, start_epoch, learner.updates)
-        if not start.finished:
-            run = bound(start.span)
-            run.lr_scheduler.step(start.position.step - start.span.begin)
-            state = TrainState(n_epoch, len(learner.train), learner.updates, start.span, start.seed)
-            try:
+        learner.run = run = bound(start.span)
+        run.lr_scheduler.step(start.position.step - start.span.begin)
+        learner.state = state = TrainState(n_epoch, len(learner.train), learner.updates, start.span, start.seed)
+        state.finished = start.finished is not None
+        try:
+            if not state.finished:
                 with _features(learner):
-                    loop.fit(learner, run, state, start.position)
+                    loop.fit(learner, run, state, start)
                 learner.journal.finish(learner, run)
-            finally:
-                learner.journal.wait()
+            elif start.resumed is not None:
+                loop.fit(learner, run, state, start)
+        finally:
+            learner.journal.wait()
+        if state.finished:
+            # What callbacks have drawn just now was drawn before, too.
+            paddle.seed(rng.fold(state.seed, 0))
+            rng.set_host_state(start.finished)
     return learner.journal.results(learner)
 
 

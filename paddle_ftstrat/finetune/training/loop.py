@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -10,6 +11,8 @@ import paddle
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune import losses
 from paddle_ftstrat.finetune.callbacks import StopTraining
+from paddle_ftstrat.finetune.checkpoint.journal import Start
+from paddle_ftstrat.finetune.checkpoint.store import Checkpoint
 from paddle_ftstrat.finetune.training import data, parallel, rng
 from paddle_ftstrat.finetune.training.state import Position, TrainState
 from paddle_ftstrat.param_attr.depth import call
@@ -18,53 +21,63 @@ if TYPE_CHECKING:
     from paddle_ftstrat.finetune.learner import Learner
 
 
-def fit(learner: Learner, run: Binding, state: TrainState, begin: Position) -> None:
-    """Train from `begin` on to the end of epoch `state.num_epoch`. The results go into the Learner's recorder.
+def fit(learner: Learner, run: Binding, state: TrainState, start: Start) -> None:
+    """Train from `start` on to the end of epoch `state.num_epoch`. The results go into the Learner's recorder.
 
-    The Learner's `telling` are the callbacks that hear of it.
+    The Learner's `telling` are the callbacks that hear of it; also of a fit that an earlier process finished, where
+    they get the state that they had at its end.
 
     Raises:
         FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
     """
-    learner.run, learner.state = run, state
-    state.epoch, state.batch_number, state.step = begin.epoch, begin.batch, begin.step
+    begin, resumed = start.position, start.resumed
+    over = state.finished or begin.epoch > state.num_epoch
+    state.epoch, state.batch_number = (begin.epoch - 1, state.batches) if over else (begin.epoch, begin.batch)
+    state.step = begin.step
     learner.recorder.hps = {}
     try:
         learner.tell("fit_begin")
-        learner.journal.restore(learner, run)
-        while begin.epoch <= state.num_epoch:
-            _one_epoch(learner, run, begin)
-            begin = Position(begin.epoch + 1, 0, state.step)
+        if resumed is not None:
+            learner.journal.restore(learner, run, resumed)
+        while not state.finished and begin.epoch <= state.num_epoch:
+            _one_epoch(learner, run, begin, resumed)
+            begin, resumed = Position(begin.epoch + 1, 0, state.step), None
     except StopTraining:
         pass
     finally:
         # A stop between the batches of one update leaves gradients that are none of the next fit's.
         run.optimizer.clear_grad(set_to_zero=False)
+        # What is drawn at the end and after it follows from the fit alone, whether it was resumed or not.
+        paddle.seed(rng.fold(state.seed, 0))
         learner.tell("fit_end")
-        # What is drawn after the fit follows from the fit alone, whether it was resumed or not.
         paddle.seed(rng.fold(state.seed, 0))
 
 
-def _one_epoch(learner: Learner, run: Binding, begin: Position) -> None:
+def _one_epoch(learner: Learner, run: Binding, begin: Position, resumed: Checkpoint | None) -> None:
     state, recorder = learner.state, learner.recorder
     state.epoch, state.batch_number = begin.epoch, begin.batch
     state.epoch_losses = len(recorder.losses) if begin.losses is None else begin.losses
     run.begin_epoch(state.epoch)
+    # What callbacks draw is the same after a resumption, too.
+    paddle.seed(rng.fold(state.seed, state.epoch))
+    learner.journal.begin_epoch(learner, begin, resumed)
     learner.tell("epoch_begin")
     learner.model.train()
     if learner.features is not None:
         learner.features.begin_phase([name for name, param in learner.weights.items() if param.stop_gradient])
     gathered = _Gathered()
-    for state.batch in learner.journal.batches(learner, begin):
-        _check_length(state, state.batch_number == state.batches, "more")
-        state.batch_number += 1
-        _one_batch(learner, gathered)
-        if state.batch_number % learner.accumulate == 0 or state.batch_number == state.batches:
-            _one_update(learner, run, gathered)
-            gathered = _Gathered()
-        learner.tell("batch_end")
-        learner.journal.after_batch(learner, run)
+    with closing(learner.journal.batches(learner, begin, resumed)) as batches:
+        for state.batch in batches:
+            _check_length(state, state.batch_number == state.batches, "more")
+            state.batch_number += 1
+            _one_batch(learner, gathered)
+            if state.batch_number % learner.accumulate == 0 or state.batch_number == state.batches:
+                _one_update(learner, run, gathered)
+                gathered = _Gathered()
+            learner.tell("batch_end")
+            learner.journal.after_batch(learner, run)
     _check_length(state, state.batch_number < state.batches, f"only {state.batch_number}")
+    paddle.seed(rng.fold(state.seed, state.epoch, state.batches + 1))
     seen = recorder.losses[state.epoch_losses :]
     values = {"epoch": float(state.epoch), "train_loss": sum(seen) / len(seen) if seen else math.nan}
     if learner.valid is not None and not state.skip_validation:

@@ -11,6 +11,8 @@ import numpy as np
 from paddle.io import DataLoader
 from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
 
+from paddle_ftstrat._compat import loading
+
 _FAILED = "reading failed"
 
 
@@ -18,7 +20,8 @@ def read(loader: DataLoader) -> Iterator[Any]:
     """The batches of a loader; what its Dataset, sampler or collate function raises is raised here, as it was.
 
     Paddle reads ahead in a thread. An exception ends that thread and nobody hears of it, so the error is handed on as
-    a batch of its own. A loader with worker processes has Paddle's own way to tell.
+    a batch of its own. A loader with worker processes has Paddle's own way to tell. A generator that is closed before
+    its end reads no more.
 
     Args:
         loader: a `paddle.io.DataLoader`, which is left as it is.
@@ -36,17 +39,19 @@ def read(loader: DataLoader) -> Iterator[Any]:
         ZeroDivisionError: division by zero
     """
     if loader.num_workers or type(loader).__iter__ is not DataLoader.__iter__:
-        yield from loader
+        with loading.reading(loader) as batches:
+            yield from batches
         return
     guard = _Guard(loader)
     guarded = copy.copy(loader)
     guarded.dataset, guarded.collate_fn = guard, guard.collate
     if loader.batch_sampler is not None:
         guarded.batch_sampler = guard.indices()
-    for batch in guarded:
-        if isinstance(batch, dict) and _FAILED in batch:
-            raise guard.error
-        yield batch
+    with loading.reading(guarded) as batches:
+        for batch in batches:
+            if isinstance(batch, dict) and _FAILED in batch:
+                raise guard.error
+            yield batch
 
 
 def collated(loader: DataLoader, samples: Any) -> Any:

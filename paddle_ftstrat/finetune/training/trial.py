@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddle_ftstrat import threads
 from paddle_ftstrat.finetune.callbacks import say
-from paddle_ftstrat.finetune.checkpoint.journal import Journal
+from paddle_ftstrat.finetune.checkpoint.journal import Journal, Start
 from paddle_ftstrat.finetune.lr_find import LRFinder, suggestions
 from paddle_ftstrat.finetune.recorder import Recorder, Sweep
 from paddle_ftstrat.finetune.training import fit, loop, snapshot
@@ -30,15 +30,16 @@ def sweep(learner: Learner, finder: LRFinder, functions: Sequence[Callable[..., 
     binding = learner.own.binding
     kept = learner.run, learner.recorder, learner.state, learner.journal
     with snapshot.preserved(learner.model, binding if binding is not None and binding.in_force else None):
-        run = learner.own.run()
+        learner.run = run = learner.own.run()
         learner.recorder = Recorder()
         learner.journal = Journal(None, learner.ranks)
         epochs = -(-finder.num_it // learner.updates)
-        state = TrainState(epochs, len(learner.train), learner.updates, Span(0, finder.num_it))
+        start = Start(Position(1, 0, 0), Span(0, finder.num_it), seed=0)
+        learner.state = state = TrainState(epochs, len(learner.train), learner.updates, start.span)
         try:
             try:
                 with fit.told(learner, [finder]), threads.cpu_threads(learner.num_threads):
-                    loop.fit(learner, run, state, Position(1, 0, 0))
+                    loop.fit(learner, run, state, start)
             except FloatingPointError:
                 if not finder.stop_div:
                     raise
