@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from paddle_ftstrat import _errors
 from paddle_ftstrat.finetune.checkpoint import contents, fingerprint
 from paddle_ftstrat.finetune.checkpoint.store import Checkpoint, Store
 from paddle_ftstrat.finetune.metrics import mode_of
-from paddle_ftstrat.finetune.training import data, parallel, rng
+from paddle_ftstrat.finetune.training import data, parallel, reading, rng
 from paddle_ftstrat.finetune.training.parallel import Ranks
 from paddle_ftstrat.finetune.training.state import Position, Span
 
@@ -369,4 +369,4 @@ class Journal:
 def _read_up_to(begin: Position, batches: Iterator[Any], quiet: bool | None) -> None:
     label = f"epoch {begin.epoch}: reading up to batch {begin.batch}"
     for _ in tqdm(range(begin.batch), desc=label, unit="batch", leave=False, disable=quiet):
-        next(batches)
+        next(batches, None)
