@@ -16,7 +16,7 @@ import time
 import paddle
 from common import report, resident
 
-from paddle_ftstrat.optim import adam, custom, lr_scheduler, optimizers, rules
+from paddle_ftstrat.optim import custom, lr_scheduler, optimizers, rules
 
 SHAPES = [(56, 110), (110,)] * 96
 
@@ -86,13 +86,13 @@ def pairs():
         ),
         "Adagrad": (lambda p: optimizers.Adagrad(p, 1e-3), lambda p: own.Adagrad(1e-3, 1e-10, p)),
         "RMSprop": (lambda p: optimizers.RMSprop(p, 1e-3), lambda p: own.RMSProp(1e-3, 0.99, 1e-8, parameters=p)),
-        "Adam": (lambda p: adam.Adam(p, 1e-3), lambda p: own.Adam(1e-3, parameters=p)),
+        "Adam": (lambda p: optimizers.Adam(p, 1e-3), lambda p: own.Adam(1e-3, parameters=p)),
         "Adam two groups": (
-            lambda p: adam.Adam([{"params": p[:96]}, {"params": p[96:], "lr": 1e-4}], 1e-3),
+            lambda p: optimizers.Adam([{"params": p[:96]}, {"params": p[96:], "lr": 1e-4}], 1e-3),
             lambda p: own.Adam(1e-3, parameters=p),
         ),
-        "AdamW": (lambda p: adam.AdamW(p, 1e-3, weight_decay=0.01), lambda p: own.AdamW(1e-3, parameters=p)),
-        "LAMB": (lambda p: adam.LAMB(p, 1e-3), lambda p: own.Lamb(1e-3, 0.0, always_adapt=True, parameters=p)),
+        "AdamW": (lambda p: optimizers.AdamW(p, 1e-3, weight_decay=0.01), lambda p: own.AdamW(1e-3, parameters=p)),
+        "LAMB": (lambda p: optimizers.LAMB(p, 1e-3), lambda p: own.Lamb(1e-3, 0.0, always_adapt=True, parameters=p)),
         "custom, class form": (lambda p: PlainSGD(1e-3, p), lambda p: SGDInPaddle(1e-3, p)),
         "custom, short form": (lambda p: short(1e-3, p), lambda p: SGDInPaddle(1e-3, p)),
     }
@@ -155,8 +155,8 @@ def main():
         "growth_mib": {
             "steps": steps,
             "SGD": growth(lambda p: optimizers.SGD(p, 1e-3, momentum=0.9), steps),
-            "Adam": growth(lambda p: adam.Adam(p, 1e-3), steps),
-            "LAMB": growth(lambda p: adam.LAMB(p, 1e-3, weight_decay=0.01), steps),
+            "Adam": growth(lambda p: optimizers.Adam(p, 1e-3), steps),
+            "LAMB": growth(lambda p: optimizers.LAMB(p, 1e-3, weight_decay=0.01), steps),
             "Lion": growth(lambda p: rules.Lion(1e-3, parameters=p), steps),
         },
     }

@@ -1,4 +1,4 @@
-"""Curves and schedules: array evaluation, single evaluation, and `CurveLR.step()` against Paddle's NoamDecay.
+"""Curves and schedules: array evaluation, single evaluation, and `ScheduleLR.step()` against Paddle's NoamDecay.
 
     PYTHONPATH=. python benchmarks/bench_schedules.py [--quick]
 
@@ -14,13 +14,10 @@ import time
 import numpy as np
 from common import report
 from paddle.optimizer.lr import NoamDecay
-from paddle_ftstrat.schedules.fit_curve import FitCurve
-from paddle_ftstrat.schedules.policies import fine_tune, flat_cos, one_cycle, sgdr
 
-from paddle_ftstrat.schedules import torch_curves
-from paddle_ftstrat.schedules.adapter import CurveLR
-from paddle_ftstrat.schedules.annealing import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly
-from paddle_ftstrat.schedules.curves import CURVES
+from paddle_ftstrat.schedules import SCHEDULES
+from paddle_ftstrat.schedules.adapter import ScheduleLR
+from paddle_ftstrat.schedules.annealing import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly, combined_cos
 
 N = 10**6
 STEPS = 20_000
@@ -30,33 +27,27 @@ SETTINGS = {
     "linear_decay": {"warmup_proportion": 0.1},
     "noam_decay": {"warmup_proportion": 0.1},
 }
-WITHOUT_LENGTH = {
+MORE = {
     "cosine_annealing": {"T_max": N // 7},
-    "cosine_decay": {"decay_steps": N},
-    "exponential": {"gamma": 0.999999},
-    "multi_step": {"milestones": [N // 4, N // 2, 3 * N // 4]},
-    "polynomial": {"steps": N, "power": 0.9},
-    "step": {"step_size": N // 10},
+    "exponential_decay": {"gamma": 0.999999},
+    "multi_step_decay": {"milestones": [N // 4, N // 2, 3 * N // 4]},
+    "polynomial_decay": {"power": 0.9},
+    "sgdr": {"n_cycles": 4},
 }
 
 
 def curves():
-    found = {name: build(0.1, N, **SETTINGS.get(name, {})) for name, build in CURVES.items()}
-    found.update({name: getattr(torch_curves, name)(0.1, **options) for name, options in WITHOUT_LENGTH.items()})
+    found = {name: build(0.1, N, **SETTINGS.get(name, MORE.get(name, {}))) for name, build in SCHEDULES.items()}
     fits = {
-        "one_cycle": one_cycle(0.1)["lr"],
-        "one_cycle mom": one_cycle(0.1)["mom"],
-        "one_cycle, 3 groups": one_cycle([0.1, 0.2, 0.3])["lr"],
-        "flat_cos": flat_cos(0.1)["lr"],
-        "sgdr": sgdr(0.1, [1, 2, 4, 8])["lr"],
-        "fine_tune": fine_tune(1)[1].policy["lr"],
+        "one_cycle mom": combined_cos(0.25, 0.95, 0.85, 0.95),
+        "one_cycle, 3 groups": combined_cos(0.25, [0.01, 0.02, 0.03], [0.1, 0.2, 0.3], 0.0),
         "SchedNo": SchedNo(0.1, 1),
         "SchedLin": SchedLin(0.1, 1),
         "SchedCos": SchedCos(0.1, 1),
         "SchedExp": SchedExp(0.1, 1),
         "SchedPoly": SchedPoly(0.1, 1, 2.5),
     }
-    return {**found, **{name: FitCurve(schedule, N) for name, schedule in fits.items()}}
+    return {**found, **{name: schedule.over(N) for name, schedule in fits.items()}}
 
 
 def seconds(function, *args):
@@ -79,7 +70,7 @@ def measure(curve, rounds):
     row = {"array_s": min(seconds(curve, t) for _ in range(3))}
     row["single_ns"] = 1e9 * min(seconds(lambda: [curve(t) for t in range(STEPS)]) for _ in range(5)) / STEPS
     if np.ndim(curve(0)) == 0:
-        ours, noam = CurveLR(curve), NoamDecay(d_model=64, warmup_steps=4000)
+        ours, noam = ScheduleLR(curve), NoamDecay(d_model=64, warmup_steps=4000)
         # Alternating rounds see the same load of the machine; the median of their ratios is what is judged.
         pairs = [(per_step(ours), per_step(noam)) for _ in range(rounds)]
         row["step_ns"] = 1e9 * min(mine for mine, _ in pairs)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,12 +14,37 @@ MAX_SHOWN = 200
 # Past the first, a number is infinite where it is computed with; past the second, no array can be so long.
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 INT64_MAX = 2**63 - 1
+MAX_MESSAGE = 1_000  # characters
+_MAX_NAME = 120  # characters of a name in a list
+_MAX_COMPARED = 2_000_000  # pairs of characters
+
+
+def shortened(text: str, limit: int = MAX_MESSAGE) -> str:
+    """`text`, with its middle left out where it has more than `limit` characters.
+
+    Example:
+        >>> shortened("a" * 5_000, 40)
+        'aaaaaaaaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaa'
+    """
+    end = limit // 4
+    return text if len(text) <= limit else f"{text[: limit - end - 1]}…{text[-end:]}"
+
+
+@contextmanager
+def short_messages() -> Iterator[None]:
+    """Keep the messages of refusals short, whatever names and values of a file they quote; also as a decorator."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if len(str(error)) > MAX_MESSAGE:
+            error.args = (shortened(str(error)),)
+        raise
 
 
 def listing(names: Iterable[Any], limit: int = MAX_LISTED) -> str:
     """The names, comma-separated; past `limit` the rest is counted instead of printed."""
-    names = [str(name) for name in names]
-    shown = ", ".join(names[:limit])
+    names = list(names)
+    shown = ", ".join(shortened(str(name), _MAX_NAME) for name in names[:limit])
     rest = len(names) - limit
     return f"{shown}, … and {rest} more" if rest > 0 else shown
 
@@ -33,8 +60,10 @@ def shown(value: Any) -> str:
 
 def nearest(name: Any, allowed: Iterable[Any]) -> str | None:
     """The allowed name that looks most like `name`, or None when none is close."""
-    wanted = str(name).lower()
-    options = [str(option) for option in allowed]
+    wanted, allowed = str(name).lower(), list(allowed)
+    # Keys of a file may be many and long; what stands first is compared.
+    compared = itertools.accumulate(len(wanted) * len(str(option)) for option in allowed)
+    options = [str(option) for option, pairs in zip(allowed, compared) if pairs <= _MAX_COMPARED]
     begun = [option for option in options if len(option) > 2 and wanted.startswith(option.lower())]
     if begun:
         return max(begun, key=len)
@@ -80,8 +109,10 @@ def check_number(
     minimum: float = -math.inf,
     maximum: float = math.inf,
     above: float = -math.inf,
+    below: float = math.inf,
 ) -> float:
-    """`value` as a Python float that float32 holds, in the closed range [minimum, maximum] and greater than `above`.
+    """`value` as a Python float that float32 holds, in the closed range [minimum, maximum],
+    above `above` and below `below`.
 
     Arrays and tensors are no numbers, even with one value.
     """
@@ -91,8 +122,9 @@ def check_number(
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not (abs(number) <= FLOAT32_MAX and minimum <= number <= maximum and number > above):
-        raise ValueError(f"{name} = {shown(value)} is outside what is allowed: {_range(minimum, maximum, above)}")
+    if not (abs(number) <= FLOAT32_MAX and minimum <= number <= maximum and above < number < below):
+        allowed = _range(minimum, maximum, above, below)
+        raise ValueError(f"{name} = {shown(value)} is outside what is allowed: {allowed}")
     return number
 
 
@@ -115,12 +147,14 @@ def check_flag(name: str, value: Any) -> bool:
     return value
 
 
-def _range(minimum: float, maximum: float, above: float) -> str:
+def _range(minimum: float, maximum: float, above: float, below: float) -> str:
     bounds = []
     if math.isfinite(above):
         bounds.append(f"> {above:g}")
     if math.isfinite(minimum):
         bounds.append(f"≥ {minimum:g}")
     if math.isfinite(maximum):
-        bounds.append(f"≤ {maximum:g}")
+        bounds.append(f"≤ {maximum:.8g}")
+    if math.isfinite(below):
+        bounds.append(f"< {below:g}")
     return "a finite float32 number" + (" " + " and ".join(bounds) if bounds else "")

@@ -1,8 +1,9 @@
-"""Writing files so that a crash, a full disk or an error leaves the old file or the new one, never half of one."""
+"""Writing files so that a crash, a full disk or an error leaves the old file or the new one; reading none but files."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,27 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.replace(beside, path)
     finally:
         Path(beside).unlink(missing_ok=True)
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A regular file open for reading; a pipe, whose writer may never come, or a device is refused instead.
+
+    Raises:
+        OSError: there is no such file, or it may not be read.
+        ValueError: it is no regular file.
+
+    Example:
+        >>> with open_regular(os.devnull) as file:
+        ...     file.read()
+        Traceback (most recent call last):
+        ValueError: /dev/null is not a regular file
+    """
+    # Opening a pipe waits for its writer, unless it is told not to.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path} is not a regular file")
+        yield file
 
 
 def _umask() -> int:

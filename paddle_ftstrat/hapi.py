@@ -96,7 +96,9 @@ class StrategyCallback(LRScheduler):
         phase = self.run.plan.phases[self.run.progress.phase]
         if phase.until is None or self.run.epoch == 0:
             return
-        values = {f"valid_{name}": float(np.mean(value)) for name, value in (logs or {}).items() if name in self._scores}
+        values = {
+            f"valid_{name}": float(np.mean(value)) for name, value in (logs or {}).items() if name in self._scores
+        }
         self.run.evaluated(values)
         self.model.stop_training |= self.run.progress.finished
 

@@ -18,10 +18,10 @@ class Scripted(hub.Callback):
         learner.recorder.values[-1]["valid_loss"] = self.values[learner.state.epoch - 1]
 
 
-def learner(folder="."):
+def learner(folder=".", **options):
     x = paddle.randn([8, 4])
     pairs = TensorDataset([x, (x.sum(-1) > 0).astype("int64")])
-    return hub.Learner(nn.Linear(4, 2), pairs, pairs, batch_size=4, progress=False, path=folder)
+    return hub.Learner(nn.Linear(4, 2), pairs, pairs, batch_size=4, progress=False, path=folder, **options)
 
 
 LOSSES = [1.0, 0.5, 0.7, 0.6, 0.55, 0.4, 0.3, 0.2]
@@ -79,8 +79,24 @@ def test_saved_model_is_loaded_at_the_end_of_a_resumed_fit(tmp_path):
     assert resumed.state_dict() == {"best": 0.5, "saved": True}
 
 
-def test_a_finished_fit_is_known_but_not_gone_on_with():
-    stop, subject = hub.EarlyStoppingCallback(patience=0), learner()
-    stop.set_finished_state({"best": 0.1, "waited": 0})
-    assert stop.best == 0.1
-    assert len(subject.fit(2, 0.1, cbs=[Scripted(LOSSES), stop])) == 2
+def test_a_finished_fit_is_known_but_not_gone_on_with(tmp_path):
+    def stopped():
+        stop, subject = hub.EarlyStoppingCallback(patience=0), learner(tmp_path, checkpoints=tmp_path / "ckpt")
+        subject.fit(5, 0.1, cbs=[Scripted(LOSSES), stop])
+        return stop, subject
+
+    first, _ = stopped()
+    again, subject = stopped()
+    assert again.state_dict() == first.state_dict() == {"best": 0.5, "waited": 1}
+    assert len(subject.fit(2, 0.1, cbs=[Scripted([0.7, 0.6]), again])) == 2
+
+
+def test_the_best_model_of_a_finished_fit_may_have_been_moved(tmp_path):
+    def fitted():
+        subject = learner(tmp_path, checkpoints=tmp_path / "ckpt")
+        subject.fit(3, 0.1, cbs=[Scripted(LOSSES), hub.SaveModelCallback()])
+        return subject.model.weight.numpy()
+
+    best = fitted()
+    (tmp_path / "models" / "model.safetensors").unlink()
+    assert (fitted() == best).all()

@@ -20,8 +20,9 @@ def test_everything_there_is(capsys):
     assert "takes a closure" in " ".join(shown.split())
 
 
-def test_as_a_module_and_without_a_command(capsys):
-    ran = subprocess.run([sys.executable, "-m", "paddle_ftstrat.tools.cli", "list"], capture_output=True, text=True)
+@pytest.mark.parametrize("module", ["paddle_ftstrat", "paddle_ftstrat.tools.cli"])
+def test_as_a_module_and_without_a_command(module, capsys):
+    ran = subprocess.run([sys.executable, "-m", module, "list"], capture_output=True, text=True)
     assert ran.returncode == 0
     assert "slanted_triangle" in ran.stdout
     with pytest.raises(SystemExit, match="2"):

@@ -187,6 +187,9 @@ class TestOrder:
         assert names(Two(), sample_input=(x, x)) == names(Two(), sample_input={"x": x, "y": x}) == ["a", "b"]
 
     def test_failing_forward_says_what_to_do(self):
+        for layers in (3, "0"):
+            with pytest.raises(TypeError, match="layers must be a list of selectors"):
+                find_units(nn.Linear(1, 1), layers=layers)
         with pytest.raises(ValueError, match="(?s)sample_input.*layers= by hand"):
             find_units(nn.Linear(2, 2), sample_input=paddle.ones([1, 5]))
 

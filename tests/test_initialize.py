@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from paddle import nn
 from safetensors.numpy import load_file
 
-from paddle_ftstrat.param_attr import export, vectors
-from paddle_ftstrat.param_attr.export import export_parameters
-from paddle_ftstrat.param_attr.initialize import embedding_attr, set_parameters
+from paddle_ftstrat.param_attr import initialize, vectors
+from paddle_ftstrat.param_attr.initialize import embedding_attr, export_parameters, set_parameters
 
 WORDS = ["the", "of", "and", "to", "in"]
 TABLE = np.random.RandomState(0).randn(len(WORDS), 4).astype("float32")
@@ -464,7 +463,7 @@ def test_a_failed_write_leaves_the_old_file(suffix, tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setitem(export._WRITERS, suffix, full_disk)
+    monkeypatch.setitem(initialize._WRITERS, suffix, full_disk)
     with pytest.raises(OSError, match="no space"):
         export_parameters(Model(), "fc.*", path)
     assert path.read_bytes() == before

@@ -1,6 +1,7 @@
 """The training loop: what it does is what a hand-written loop does; data, metrics, callbacks, saving."""
 
 import math
+import re
 
 import numpy as np
 import paddle
@@ -9,8 +10,10 @@ from paddle import nn
 from paddle.io import DataLoader, TensorDataset
 
 import paddle_ftstrat as hub
+from paddle_ftstrat.finetune import metrics
 from paddle_ftstrat.finetune.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
 from paddle_ftstrat.finetune.training import data, rng
+from paddle_ftstrat.finetune.training.parallel import Ranks
 
 
 def pairs(samples=40, features=4):
@@ -139,6 +142,48 @@ class TestLoop:
         assert "loss=" in shown
         assert "lr=" in shown
 
+    @pytest.mark.parametrize(("progress", "lines"), [(None, 2), (True, 2), (False, 0)])
+    def test_a_line_per_epoch_where_there_is_no_terminal(self, progress, lines, capsys):
+        learner(progress=progress).fit(2)
+        shown = capsys.readouterr()
+        assert len(shown.out.splitlines()) == lines
+        assert ("it/s" in shown.err or "batch/s" in shown.err) == (progress is True)
+        if lines:
+            assert shown.out.startswith("epoch 1/2: train_loss=")
+            assert "valid_loss=" in shown.out
+            assert "acc=" in shown.out
+
+    def test_lines_of_several_processes_come_from_the_first(self, capsys):
+        it = learner(progress=None)
+        it.ranks = Ranks(1, 2)
+        assert it.quiet
+
+    @pytest.mark.parametrize("progress", [None, True, False])
+    def test_lr_find_looks_like_no_training(self, progress, capsys):
+        learner(progress=progress).lr_find(num_it=12)
+        shown = capsys.readouterr()
+        assert "epoch" not in shown.out + shown.err
+        assert ("lr_find" in shown.err) == (progress is True)
+        assert shown.out.startswith("lr_find, 12 updates: valley=") == (progress is not False)
+        assert len(shown.out.splitlines()) == (progress is not False)
+
+    def test_what_it_is_is_readable(self):
+        it = learner(tune="head")
+        assert repr(it) == "Learner(Sequential, 18 of 74 train; batches: 4 train, 2 valid; Recorder(0 updates))"
+        it.fit(1)
+        assert re.search(r"Recorder\(4 updates, last epoch: epoch=1 train_loss=\d.* acc=\d.*\)\)$", repr(it))
+        it.lr_find(num_it=12)
+        assert len(repr(it.recorder.sweep)) < 300
+
+    @pytest.mark.parametrize("given", [None, ["0", "1", "4"], lambda model: [model[:2].parameters(), model[4]]])
+    def test_layer_groups_are_known_before_the_first_fit(self, given):
+        it = learner(layer_groups=given)
+        groups = it.layer_groups
+        assert groups[-1] == ["4.weight", "4.bias"]
+        assert it.run is None
+        it.fit(1)
+        assert it.layer_groups == groups
+
 
 class TestLossesAndMetrics:
     def test_default_losses_by_label_type(self):
@@ -184,6 +229,35 @@ class TestLossesAndMetrics:
         assert found["recall"] == pytest.approx(reference.recall_score(y, p, average="macro"))
         assert found["matthews"] == pytest.approx(reference.matthews_corrcoef(y, p))
         assert found["share_of_ones"] == pytest.approx(p.mean())
+
+    def test_metrics_of_regression(self):
+        x = paddle.randn([40, 4])
+        samples = TensorDataset([x, x.sum(-1)])
+        it = learner(nn.Linear(4, 1), samples, valid=samples, metrics=["mse", "mae", "r2", "pearson", "spearman"])
+        y, p = x.sum(-1).numpy(), it.predict(samples).numpy()[:, 0]
+        found = it.validate()
+        assert found["mse"] == pytest.approx(np.mean((y - p) ** 2), rel=1e-5)
+        assert found["mae"] == pytest.approx(np.mean(abs(y - p)), rel=1e-5)
+        assert found["pearson"] == pytest.approx(np.corrcoef(y, p)[0, 1], rel=1e-5)
+        assert found["loss"] == pytest.approx(found["mse"], rel=1e-5)
+
+    @pytest.mark.parametrize("name", ["mse", "mae", "my_error", "rmse", "valid_loss"])
+    def test_what_is_better_when_lower_is_so_everywhere(self, name, tmp_path):
+        def score(outputs, labels):
+            return next(scores)
+
+        score.__name__ = name
+        scores = iter([3.0, 1.0, 2.0])
+        options = {} if name == "valid_loss" else {"metrics": score}
+        watch = SaveModelCallback(name, fname="best")
+        it = learner(path=tmp_path, checkpoints=hub.Checkpoints(tmp_path / "ckpt", monitor=name), **options)
+        it.fit(3, cbs=[watch])
+        values = [row[name] for row in it.recorder.values]
+        assert watch.best == min(values)
+        assert it.load_checkpoint(best=True) == 4 * (values.index(min(values)) + 1)
+        assert metrics.better(name, 1.0, 2.0)
+        assert EarlyStoppingCallback(name).mode == "min"
+        assert EarlyStoppingCallback("r2").mode == EarlyStoppingCallback("acc").mode == "max"
 
     def test_loss_is_weighted_by_batch_size(self):
         samples = pairs(11)

@@ -1,5 +1,6 @@
 """OneFlow's LR schedulers: its own numbers, saved state, errors, and the curves behind them."""
 
+import inspect
 import json
 import math
 import pickle
@@ -225,6 +226,29 @@ def test_curves_have_no_state(name, asked):
     assert curve(0) == pytest.approx(0.1)
     if name != "cosine_annealing":
         assert np.all(np.diff(curve.values(300)) <= 0)
+
+
+CURVE_OF = {
+    CosineAnnealingLR: "cosine_annealing",
+    CosineDecayLR: "cosine_decay",
+    ExponentialLR: "exponential",
+    MultiStepLR: "multi_step",
+    PolynomialLR: "polynomial",
+    StepLR: "step",
+}
+
+
+@pytest.mark.parametrize("cls", CURVE_OF, ids=lambda cls: cls.__name__)
+def test_a_scheduler_tells_the_formula_options_and_source_of_its_curve(cls):
+    text, curve = cls.__doc__, getattr(torch_curves, CURVE_OF[cls]).__doc__
+    head, _, options = inspect.cleandoc(curve).partition("\n\nRaises:")[0].partition("    learning_rate: ")
+    assert text.startswith(head)
+    assert options.partition("\n")[2] in text
+    assert curve.partition("Source:")[2].strip() in text
+    assert "learning_rate:" not in text.replace("end_learning_rate:", "")
+    example = text.partition("Example:")[2].partition("Source:")[0]
+    assert f"{cls.__name__}(" in example
+    assert f"{CURVE_OF[cls]}(1.0" not in example
 
 
 @quick

@@ -207,6 +207,7 @@ def test_outputs_of_other_forms():
 @pytest.mark.parametrize(
     ("name", "kind", "options", "kind_of_error", "message"),
     [
+        ("f2", None, {}, ValueError, "unknown metric 'f2'. Did you mean 'f1'.* auc, .*spearman"),
         ("f2", "classes", {}, ValueError, "unknown metric 'f2'. Did you mean 'f1'"),
         ("matthews", "labels", {}, ValueError, "unknown metric 'matthews'.* auc, acc"),
         ("spearmanr", "values", {}, ValueError, "Did you mean 'spearman'"),

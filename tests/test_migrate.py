@@ -3,7 +3,6 @@
 import ast
 import inspect
 import io
-import math
 import runpy
 import sys
 import textwrap
@@ -23,8 +22,9 @@ pytest.importorskip("libcst", reason="the tool needs LibCST")
 
 from migrate import stand_in
 
-from paddle_ftstrat.tools.migrate import config, hub_names, source, strategies
-from paddle_ftstrat.tools.migrate.todo import comment
+from paddle_ftstrat.tools.migrate import names as hub_names
+from paddle_ftstrat.tools.migrate import rewriter, strategies, tasks
+from paddle_ftstrat.tools.migrate.site import comment
 
 INPUTS = sorted((Path(__file__).parent / "migrate" / "inputs").glob("*.py"))
 BY_PADDLEHUB = [path for path in INPUTS if "paddlehub" in path.read_text("utf-8").split("import", 1)[1]]
@@ -32,7 +32,12 @@ BY_PADDLEHUB = [path for path in INPUTS if "paddlehub" in path.read_text("utf-8"
 
 def migrated(text):
     """The new text of a script given as (dedented) text."""
-    return source.migrate(textwrap.dedent(text).encode()).code.decode()
+    return rewriter.migrate(textwrap.dedent(text).encode()).code.decode()
+
+
+def said_of(code):
+    """What is left to do of some lines of a script that fine-tunes."""
+    return texts(rewriter.migrate(f"import paddlehub as hub\nhub.RunConfig()\n{code}\n".encode()).left)
 
 
 def texts(notes):
@@ -42,9 +47,9 @@ def texts(notes):
 class TestScripts:
     @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.stem)
     def test_output_parses_and_a_second_run_changes_nothing(self, path):
-        once = source.migrate(path.read_bytes())
+        once = rewriter.migrate(path.read_bytes())
         ast.parse(once.code)
-        twice = source.migrate(once.code)
+        twice = rewriter.migrate(once.code)
         assert twice.code == once.code
         assert not twice.rewritten
         assert twice.left == once.left
@@ -56,14 +61,14 @@ class TestScripts:
             return [token.string for token in tokens if token.type == tokenize.COMMENT]
 
         before, after = (
-            comments(code.decode()) for code in (path.read_bytes(), source.migrate(path.read_bytes()).code)
+            comments(code.decode()) for code in (path.read_bytes(), rewriter.migrate(path.read_bytes()).code)
         )
-        ours = {line for note in source.migrate(path.read_bytes()).left for line in comment(note.text)}
+        ours = {line for note in rewriter.migrate(path.read_bytes()).left for line in comment(note.text)}
         assert [line for line in after if line not in ours] == before
 
     def test_lines_that_have_nothing_to_do_with_it_stay(self):
         old = (INPUTS[0].parent / "image_classification.py").read_text("utf-8").splitlines()
-        new = source.migrate("\n".join(old).encode()).code.decode().splitlines()
+        new = rewriter.migrate("\n".join(old).encode()).code.decode().splitlines()
         changed = {line.strip().partition("=")[0].strip() for line in old if line not in new}
         task = {"task", "data_reader", "feed_list", "feature", "num_classes"}
         assert {"import paddle.fluid as fluid", "import paddlehub as hub"} < changed
@@ -71,7 +76,7 @@ class TestScripts:
 
     @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.stem)
     def test_what_is_left_is_marked_where_it_stands(self, path):
-        result = source.migrate(path.read_bytes())
+        result = rewriter.migrate(path.read_bytes())
         lines = result.code.decode().splitlines()
         for note in result.left:
             assert lines[note.line - 1].strip().startswith("# TODO(ftstrat): " + note.text.split()[0])
@@ -81,7 +86,7 @@ class TestScripts:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["script.py"])
         new = tmp_path / path.name
-        new.write_bytes(source.migrate(path.read_bytes()).code)
+        new.write_bytes(rewriter.migrate(path.read_bytes()).code)
         expected = [settings(made) for made in run_under_paddlehub(path, monkeypatch)]
         found = [settings(made) for made in run_under_ours(new, monkeypatch)]
         assert len(expected) > 1
@@ -130,8 +135,8 @@ def run_under_ours(path, monkeypatch):
         patch.setitem(sys.modules, "paddle.fluid", MagicMock())
         patch.setattr(hub, "__getattr__", lambda name: getattr(left["paddlehub"], name), raising=False)
         patch.setattr(hub, "Module", stand_in.Module, raising=False)
-        for name in filter(hub_names.task_class, hub_names.TASKS):
-            patch.setattr(hub, hub_names.task_class(name), Task, raising=False)
+        for name in hub_names.OUR_TASKS:
+            patch.setattr(hub, name, Task, raising=False)
         patch.setattr(hub.DefaultStrategy, "__init__", recording(hub.DefaultStrategy))
         patch.setattr(hub.RunConfig, "__init__", recording(hub.RunConfig))
         with warnings.catch_warnings():
@@ -145,7 +150,7 @@ def run_under_ours(path, monkeypatch):
 def settings(made):
     """All settings of a strategy or RunConfig, PaddleHub's or ours, in one form."""
     if hasattr(made, "num_epoch"):
-        names = [name for name in config.PARAMETERS if name not in (*config.DROPPED, "strategy")]
+        names = [name for name in hub_names.CONFIG_PARAMETERS if name not in (*tasks.CONFIG_DROPPED, "strategy")]
         return {**{name: getattr(made, name) for name in names}, "strategy": settings(made.strategy)}
     options = getattr(made, "options", None)
     told = {
@@ -176,11 +181,19 @@ class TestStrategies:
             ("hub.finetune.strategy.DefaultFinetuneStrategy()", "hub.finetune.strategy.DefaultFinetuneStrategy()"),
             (
                 "hub.CombinedStrategy(scheduler={'slanted_triangle': {}})",
-                "hub.CombinedStrategy(scheduler={'slanted_triangle': {'cut_fraction': 0.0}})",
+                "hub.CombinedStrategy(scheduler={'slanted_triangle': {}})",
             ),
             (
                 "hub.CombinedStrategy(scheduler={'discriminative': {'factor': 2}})",
                 "hub.CombinedStrategy(scheduler={'discriminative': {'blocks': 0, 'factor': 2}})",
+            ),
+            (
+                "hub.CombinedStrategy(scheduler={'discriminative': dict(factor=2)})",
+                "hub.CombinedStrategy(scheduler={'discriminative': dict(factor=2, blocks=0)})",
+            ),
+            (
+                "hub.CombinedStrategy(**{'scheduler': {'discriminative': {}, 'noam_decay': 1}})",
+                "hub.CombinedStrategy(**{'scheduler': {'discriminative': {'blocks': 0}, 'noam_decay': True}})",
             ),
             (
                 "hub.CombinedStrategy(scheduler={'discriminative': {'params_layer': p}})",
@@ -218,29 +231,44 @@ class TestStrategies:
         ],
     )
     def test_a_default_that_cannot_be_written_out_is_left_to_do(self, use):
-        result = source.migrate(f"import paddlehub as hub\n{use}\n".encode())
+        result = rewriter.migrate(f"import paddlehub as hub\n{use}\n".encode())
         assert texts(result.left) == [strategies.WARMUP_TODO]
 
     def test_what_params_layer_and_l2sp_need(self):
-        result = source.migrate(
+        result = rewriter.migrate(
             b"import paddlehub as hub\n"
             b"a = hub.ULMFiTStrategy(params_layer=layers)\n"
             b"b = hub.CombinedStrategy(regularization={'L2SP': 0.1})\n"
         )
         assert [text.split()[0] for text in texts(result.left)] == ["ULMFiTStrategy", "params_layer", "L2SP"]
 
-    def test_what_add_scheduler_leaves_off_in_paddlehub_is_said(self):
-        result = source.migrate(
-            b"import paddlehub as hub\ns = hub.CombinedStrategy()\n"
-            b"s.add_scheduler('linear_decay', end_learning_rate=0)\ns.add_scheduler('linear_decay', start_point=0.1)\n"
-        )
-        assert len(result.left) == 1
-        assert "start_point" in result.left[0].text
-        result = source.migrate(
-            b"import paddlehub as hub\ns = hub.CombinedStrategy()\ns.add_scheduler('discriminative', factor=2)\n"
-            b"s.add_scheduler('discriminative', params_layer=p)\ns.add_scheduler('discriminative', blocks=2)\n"
-        )
-        assert [text.partition(", ")[2] for text in texts(result.left)] == ["here it is then for every layer"]
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("'discriminative', factor=2", "'discriminative', factor=2, blocks=0"),
+            ("name='discriminative'", "name='discriminative', blocks=0"),
+            ("'discriminative', blocks=2", "'discriminative', blocks=2"),
+            ("'discriminative', params_layer=p", "'discriminative', params_layer=p"),
+            ("'discriminative', **more", "'discriminative', **more"),
+        ],
+    )
+    def test_what_add_scheduler_left_off_is_off(self, old, new):
+        code = "import paddlehub as hub\ns = hub.CombinedStrategy()\ns.add_scheduler({})\n"
+        assert migrated(code.format(old)) == code.format(new).replace("paddlehub", "paddle_ftstrat")
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            "s = hub.CombinedStrategy(scheduler={'linear_decay': {'end_learning_rate': 1e-5}})",
+            "s = hub.CombinedStrategy(scheduler={'linear_decay': dict(end_learning_rate=1e-5)})",
+            "conf = {'scheduler': {'slanted_triangle': {'ratio': 8}}}\ns = hub.CombinedStrategy(**conf)",
+            "s = hub.CombinedStrategy()\ns.add_scheduler('linear_decay', end_learning_rate=0)",
+        ],
+    )
+    def test_an_entry_left_out_of_a_scheduler_is_left_to_the_library(self, use):
+        result = rewriter.migrate(f"import paddlehub as hub\n{use}\n".encode())
+        assert result.code.decode() == f"import paddle_ftstrat as hub\n{use}\n"
+        assert not result.left
 
     def test_names_of_others_are_left_alone(self):
         text = textwrap.dedent("""\
@@ -280,14 +308,12 @@ class TestStrategies:
     def test_every_strategy_of_paddlehub_is_here(self):
         for name in (*hub_names.STRATEGIES, hub_names.CONFIG):
             assert hasattr(hub, name)
-        assert all(
-            hasattr(hub.finetune.task, hub_names.task_class(n)) for n in hub_names.TASKS if hub_names.task_class(n)
-        )
+        assert {name for name in hub_names.TASKS if hasattr(hub, name)} == hub_names.OUR_TASKS
 
 
 class TestRunConfigAndTasks:
     def test_positions_behind_a_dropped_argument_get_names(self):
-        result = source.migrate(b"import paddlehub as hub\nc = hub.RunConfig(1, 2, True, False, 5)\n")
+        result = rewriter.migrate(b"import paddlehub as hub\nc = hub.RunConfig(1, 2, True, False, 5)\n")
         assert b"hub.RunConfig(1, 2, use_data_parallel=False, save_ckpt_interval=5)" in result.code
         assert any(
             text.startswith("RunConfig: use_pyreader dropped: it fed the static graph")
@@ -314,7 +340,7 @@ class TestRunConfigAndTasks:
         ]
 
     def test_an_unknown_setting_is_named_with_the_nearest(self):
-        result = source.migrate(b"import paddlehub as hub\nc = hub.RunConfig(num_epochs=3)\n")
+        result = rewriter.migrate(b"import paddlehub as hub\nc = hub.RunConfig(num_epochs=3)\n")
         assert "unknown argument 'num_epochs'. Did you mean 'num_epoch'?" in result.left[0].text
 
     def test_a_task_takes_model_and_dataset(self):
@@ -339,7 +365,7 @@ class TestRunConfigAndTasks:
         assert "logits of shape [batch, 3]" in new
 
     def test_methods_that_changed(self):
-        result = source.migrate(
+        result = rewriter.migrate(
             b"import paddlehub as hub\ntask = hub.ClassifierTask(feature=f, num_classes=2, config=c)\n"
             b"task.finetune_and_eval()\nwith task.phase_guard('train'):\n    task.init_if_necessary()\n"
             b"print(task.predict(data=data, return_result=True, accelerate_mode=False))\n"
@@ -366,7 +392,7 @@ class TestRunConfigAndTasks:
     def test_each_task_gets_only_what_it_takes(self, task, model):
         given = {name: "n" if name == "num_classes" else name for name in hub_names.TASKS[task]}
         code = ", ".join(f"{name}={value}" for name, value in given.items())
-        result = source.migrate(f"import paddlehub as hub\nt = hub.{task}({code})\n".encode())
+        result = rewriter.migrate(f"import paddlehub as hub\nt = hub.{task}({code})\n".encode())
         call = ast.parse(result.code).body[-1].value
         taken = inspect.signature(getattr(hub, task)).parameters
         assert {"model", "dataset", "config"} <= {word.arg for word in call.keywords} <= set(taken)
@@ -386,7 +412,7 @@ class TestRunConfigAndTasks:
     )
     def test_what_evaluation_returns_is_said_where_it_is_read(self, line, said):
         code = f"import paddlehub as hub\ntask = hub.ClassifierTask(feature=f, config=c)\n{line}\n"
-        result = source.migrate(code.encode())
+        result = rewriter.migrate(code.encode())
         assert result.code.decode().splitlines()[-1] == line
         left = texts(result.left)[1:]
         assert len(left) == len(said)
@@ -400,7 +426,60 @@ class TestRunConfigAndTasks:
         }
         for task, expected in by_task.items():
             code = f"import paddlehub as hub\nmodule = hub.Module(name='ernie')\ntask = hub.{task}(config=c)\n"
-            assert any(expected in text for text in texts(source.migrate(code.encode()).left))
+            assert any(expected in text for text in texts(rewriter.migrate(code.encode()).left))
+
+    @pytest.mark.parametrize(
+        ("call", "said"),
+        [
+            ("GLUE('STS-B')", "load_dataset('glue', 'sts-b', splits=['train', 'dev'])"),
+            ("GLUE(sub_dataset='MRPC')", "load_dataset('glue', 'mrpc', splits=['train', 'dev'])"),
+            ("GLUE('CoLA', tokenizer=t)", "load_dataset('glue', 'cola', splits=['train', 'dev'])"),
+            ("GLUE('MNLI_mm')", "load_dataset('glue', 'mnli', splits=['train', 'dev_mismatched'])"),
+            ("GLUE()", "load_dataset('glue', 'sst-2', splits=['train', 'dev'])"),
+            ("GLUE(chosen)", "load_dataset('glue', its name in lower case, "),
+            ("XNLI(language='en')", "load_dataset('xnli', 'en', "),
+            ("XNLI()", "load_dataset('xnli', 'zh', "),
+            ("Flowers()", "5 classes: paddle.vision.datasets.DatasetFolder(path of it)"),
+        ],
+    )
+    def test_the_data_set_that_the_script_took(self, call, said):
+        (left,) = said_of(f"d = hub.dataset.{call}")
+        assert said in left
+
+    def test_the_data_sets_of_glue_are_not_one(self):
+        tasks = ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B")
+        said = {text for task in tasks for text in said_of(f"d = hub.dataset.GLUE('{task}')")}
+        assert len(said) == len(tasks)
+
+    def test_tags_of_a_sequence_are_asked_for(self):
+        left = said_of("t = hub.SequenceLabelTask(feature=f, num_classes=7, config=c)")
+        assert any("label_list=['O', 'B-PER'" in text for text in left)
+
+    def test_tokenizers_have_counterparts(self):
+        tiny, bert = said_of("a = hub.ErnieTinyTokenizer(p)\nb = hub.BertTokenizer(p)")
+        assert "paddlenlp.transformers.ErnieTinyTokenizer.from_pretrained('ernie-tiny')" in tiny
+        assert "paddlenlp.transformers.AutoTokenizer.from_pretrained" in bert
+
+    def test_a_generator_is_an_encoder_with_a_decoder(self):
+        model, _ = said_of("m = hub.Module(name='ernie')\nt = hub.TextGenerationTask(feature=f)")
+        assert "ErnieModel.from_pretrained('ernie-1.0-base-zh'), which encodes, with a decoder" in model
+
+    @pytest.mark.parametrize(
+        ("name", "ours"),
+        [
+            ("resnet_v2_50_imagenet", "resnet50"),
+            ("resnet50_vd_imagenet_ssld", "resnet50"),
+            ("mobilenet_v2_imagenet", "mobilenet_v2"),
+            ("mobilenet_v3_large_imagenet_ssld", "mobilenet_v3_large"),
+            ("vgg11_imagenet", "vgg11"),
+            ("shufflenet_v2_imagenet", "shufflenet_v2_x1_0"),
+            ("googlenet_imagenet", "googlenet"),
+        ],
+    )
+    def test_image_models_are_paddles(self, name, ours):
+        (left,) = said_of(f"m = hub.Module(name='{name}')")
+        assert f"model = paddle.vision.models.{ours}(pretrained=True" in left
+        assert callable(getattr(paddle.vision.models, ours))
 
 
 class TestImports:
@@ -421,14 +500,14 @@ class TestImports:
                 "from paddlehub import (\n    RunConfig as R,\n)\nR()",
                 "from paddle_ftstrat import (\n    RunConfig as R,\n)\nR()",
             ),
-            ("import paddle.fluid as fluid\nfluid.CPUPlace()", "import paddle\npaddle.CPUPlace()"),
+            ("import paddle.fluid as fluid\nfluid.CPUPlace()", "import paddle\n\npaddle.CPUPlace()"),
             ("import paddle\nimport paddle.fluid\npaddle.fluid.CPUPlace()", "import paddle\npaddle.CPUPlace()"),
             ("import paddle\npaddle.fluid.CPUPlace()", "import paddle\npaddle.CPUPlace()"),
-            ("from paddle import fluid\nfluid.CPUPlace()", "import paddle\npaddle.CPUPlace()"),
-            ("import os, paddle.fluid as F\nF.CPUPlace()", "import paddle\nimport os\npaddle.CPUPlace()"),
+            ("from paddle import fluid\nfluid.CPUPlace()", "import paddle\n\npaddle.CPUPlace()"),
+            ("import os, paddle.fluid as F\nF.CPUPlace()", "import os\nimport paddle\n\npaddle.CPUPlace()"),
             (
                 "# first\nimport paddle.fluid as fluid  # gone\n# second\nimport os\nfluid.CPUPlace()",
-                "# first\nimport paddle\n# second\nimport os\npaddle.CPUPlace()",
+                "# first\n# second\nimport os\nimport paddle\n\npaddle.CPUPlace()",
             ),
             ("def f():\n    import paddle.fluid as F\n", "def f():\n    pass\n"),
             ('"""Doc."""\nimport paddle.fluid as fluid\n\nx = 1', '"""Doc."""\n\nx = 1'),
@@ -438,7 +517,7 @@ class TestImports:
         assert migrated(old + "\n").strip() == new.strip()
 
     def test_what_is_only_paddlehubs_stays_with_a_todo(self):
-        result = source.migrate(b"from paddlehub import Module, RunConfig  # both\nRunConfig()\n")
+        result = rewriter.migrate(b"from paddlehub import Module, RunConfig  # both\nRunConfig()\n")
         assert result.code.decode().splitlines() == [
             "from paddle_ftstrat import RunConfig",
             "# TODO(ftstrat): delete this import when the uses of paddlehub.Module below are replaced",
@@ -447,7 +526,7 @@ class TestImports:
         ]
 
     def test_a_script_that_only_predicts_keeps_paddlehub(self):
-        result = source.migrate(b"import paddlehub as hub\nocr = hub.Module(name='ocr')\n")
+        result = rewriter.migrate(b"import paddlehub as hub\nocr = hub.Module(name='ocr')\n")
         assert b"import paddlehub as hub\n# TODO(ftstrat): build the model itself" in result.code
         assert not result.rewritten
 
@@ -461,27 +540,21 @@ class TestFluid:
             ("fluid.initializer.Uniform(-1, 1, 0)", "paddle.nn.initializer.Uniform(-1, 1)"),
             ("fluid.initializer.MSRA()", "paddle.nn.initializer.KaimingUniform()"),
             ("fluid.initializer.Xavier(False, 3)", "paddle.nn.initializer.XavierNormal(fan_in=3)"),
-            ("fluid.clip.GradientClipByValue(max=1., min=-1.)", "paddle.nn.ClipGradByValue(max=1., min=-1.)"),
             ("fluid.regularizer.L1DecayRegularizer(0.1)", "paddle.regularizer.L1Decay(0.1)"),
-            ("fluid.optimizer.SGD(0.1, p)", "paddle.optimizer.SGD(0.1, p)"),
-            (
-                "fluid.optimizer.Adam(0.1, 0.9, 0.99, 1e-8, p, fluid.regularizer.L2Decay(0.1))",
-                "paddle.optimizer.Adam(0.1, 0.9, 0.99, 1e-8, p, weight_decay=paddle.regularizer.L2Decay(0.1))",
-            ),
-            ("fluid.optimizer.Ftrl(0.1, parameter_list=p)", "paddle_ftstrat.optim.Ftrl(0.1, parameters=p)"),
-            ("fluid.dygraph.to_variable(x)", "paddle.to_tensor(x)"),
+            ("fluid.initializer.NormalInitializer(0., scale=2.)", "paddle.nn.initializer.Normal(0., std=2.)"),
+            ("fluid.CUDAPlace(0)", "paddle.CUDAPlace(0)"),
         ],
     )
     def test_calls(self, old, new):
         assert migrated(f"import paddle.fluid as fluid\nx = {old}\n").splitlines()[-1] == f"x = {new}"
 
     def test_unread_arguments_are_left_alone(self):
-        result = source.migrate(b"import paddle.fluid as fluid\nx = fluid.initializer.Xavier(uniform=flag)\n")
+        result = rewriter.migrate(b"import paddle.fluid as fluid\nx = fluid.initializer.Xavier(uniform=flag)\n")
         assert b"x = fluid.initializer.Xavier(uniform=flag)" in result.code
         assert any("XavierUniform or XavierNormal" in text for text in texts(result.left))
 
     def test_the_rest_of_fluid_is_named_with_what_to_write(self):
-        result = source.migrate(
+        result = rewriter.migrate(
             b"import paddle.fluid as fluid\n"
             b"with fluid.dygraph.guard():\n    y = fluid.layers.fc(x, 10)\n    z = fluid.layers.unheard_of(y)\n"
             b"    e = fluid.Executor(fluid.CPUPlace())\n"
@@ -500,60 +573,40 @@ class TestFluid:
         layer = paddle.nn.Embedding(100, 16, weight_attr=names["embedding"])
         np.testing.assert_array_equal(layer.weight.numpy(), names["vectors"])
         assert names["weight"].regularizer._coeff == 1e-4
-        optimizer = names["momentum"]
-        assert type(optimizer) is paddle.optimizer.Momentum
-        assert (optimizer._momentum, optimizer._grad_clip.clip_norm) == (0.9, 1.0)
-        assert type(names["lars"]) is hub.optim.LarsMomentum
-
-    @pytest.mark.parametrize(
-        ("name", "formula"),
-        [
-            ("stairs", lambda t: 0.1 * 0.5 ** (t // 10)),
-            ("smooth", lambda t: 0.1 * 0.5 ** (t / 60)),
-            ("natural", lambda t: 0.1 * math.exp(-0.5 * t / 20)),
-            ("natural_stairs", lambda t: 0.1 * math.exp(-0.5 * (t // 20))),
-            ("inverse", lambda t: 0.1 / (1 + 0.5 * t / 20)),
-            ("inverse_stairs", lambda t: 0.1 / (1 + 0.5 * (t // 20))),
-            ("polynomial", lambda t: 0.09 * (1 - min(t, 100) / 100) ** 2 + 0.01),
-            # fluid's Noam counts updates from 1
-            ("noam", lambda t: 64**-0.5 * min((t + 1) ** -0.5, (t + 1) * 30**-1.5)),
-            ("cosine", lambda t: 0.05 * (math.cos(t // 50 * math.pi / 4) + 1)),
-            ("pieces", lambda t: 0.1 if t < 30 else 0.01 if t < 60 else 0.001),
-            ("warm", lambda t: 0.1 * min(t, 25) / 25),
-        ],
-    )
-    def test_schedules_give_fluids_learning_rates(self, name, formula):
-        scheduler = self.run_fluid_script()[name]
-        found = []
-        for _ in range(120):
-            found.append(scheduler())
-            scheduler.step()
-        np.testing.assert_allclose(found, [formula(t) for t in range(120)], rtol=1e-6, atol=1e-12)
 
     @staticmethod
     def run_fluid_script():
-        """The names of the migrated fluid script, up to what is left by hand."""
-        code = source.migrate((INPUTS[0].parent / "fluid_training.py").read_bytes()).code.decode()
-        names = {"model": paddle.nn.Linear(2, 2), "__name__": "script"}
+        """The names of the migrated fluid script, up to the nets, schedules and optimizers, which are left by hand."""
+        code = rewriter.migrate((INPUTS[0].parent / "fluid_training.py").read_bytes()).code.decode()
+        names = {"__name__": "script"}
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "paddle.fluid", types.ModuleType("paddle.fluid"))
-            exec(compile(code, "fluid_training.py", "exec"), names)
+            exec(compile(code.partition("# schedules")[0], "fluid_training.py", "exec"), names)
         return names
+
+    def test_optimizers_and_schedules_are_named_with_what_to_write(self):
+        result = rewriter.migrate((INPUTS[0].parent / "fluid_training.py").read_bytes())
+        said = " ".join(texts(result.left))
+        assert "fluid.optimizer.Adam is gone: the class of that name in paddle.optimizer" in said
+        assert "loss.backward(); optimizer.step(); optimizer.clear_grad()" in said
+        assert "fluid.layers.noam_decay is gone: one of paddle.optimizer.lr" in said
+        (once,) = said_of("import paddle.fluid\npaddle.fluid.optimizer.Adam(0.1).minimize(loss)")[1:]
+        assert once.startswith("fluid.optimizer.Adam is gone")
 
 
 class TestFormats:
     def test_encoding_line_ends_and_byte_order_mark_stay(self):
         text = "# -*- coding: gbk -*-\r\nimport paddlehub as hub\r\n# 学习率\r\ns = hub.AdamWeightDecayStrategy()\r\n"
-        new = source.migrate(text.encode("gbk")).code
+        new = rewriter.migrate(text.encode("gbk")).code
         assert new.decode("gbk") == (
             text.replace("paddlehub", "paddle_ftstrat").replace("Strategy()", "Strategy(warmup_proportion=0.1)")
         )
         marked = b"\xef\xbb\xbfimport paddlehub as hub\nhub.RunConfig()\n"
-        assert source.migrate(marked).code.startswith(b"\xef\xbb\xbfimport paddle_ftstrat")
+        assert rewriter.migrate(marked).code.startswith(b"\xef\xbb\xbfimport paddle_ftstrat")
 
     @pytest.mark.parametrize("code", [b"", b"x = 1\n", b"import paddle\nimport hubble as hub\n", b"# paddlehub\n"])
     def test_other_scripts_come_back_as_they_are(self, code):
-        assert source.migrate(code).code == code
+        assert rewriter.migrate(code).code == code
 
     @pytest.mark.parametrize(
         ("code", "message"),
@@ -561,8 +614,10 @@ class TestFormats:
             (b"import paddlehub\nprint 'x'\n", "not Python 3: line 2: Missing parentheses"),
             (b"import paddlehub as hub\n  x = 1\n", "not Python 3: line 2"),
             ("# coding: ascii\nimport paddlehub # 学\n".encode(), "encoding"),
+            (b"# \xc4\xe3\xba\xc3\nimport paddlehub as hub\n", "UTF-8 where it declares none"),
+            (b"# coding: nonsense\nimport paddlehub as hub\n", "encoding"),
         ],
     )
     def test_what_cannot_be_read_is_refused(self, code, message):
         with pytest.raises(ValueError, match=message):
-            source.migrate(code)
+            rewriter.migrate(code)

@@ -150,9 +150,75 @@ class TestPrinting:
         assert ftstrat(script("x = 1\n")) == 0
         assert capsys.readouterr().out == "nothing here uses PaddleHub 1.x or paddle.fluid\n"
 
-    def test_a_notebook_is_named(self, script, capsys):
-        assert ftstrat(script("{}", "old.ipynb")) == 2
-        assert "jupyter nbconvert --to script" in capsys.readouterr().out
+    @pytest.mark.parametrize("text", ["{}", "", "[1]", '{"cells": 3}', '{"worksheets": []}'])
+    def test_what_only_has_the_name_of_a_notebook_is_named(self, script, capsys, text):
+        path = script(text, "old.ipynb")
+        assert ftstrat(path) == 2
+        assert "old.ipynb: left as it is: not a notebook of Jupyter's format 4" in capsys.readouterr().out
+        assert path.read_text() == text
+
+
+class TestOneFileOfMany:
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            b"# \xc4\xe3\xba\xc3\nimport paddlehub as hub\n",
+            b"import paddlehub as hub\nx = 1\n# \xc4\xe3\xba\xc3\n",
+            b"# coding: nonsense\nimport paddlehub as hub\n",
+            b"\xff\xfei\0m\0",
+            b"import paddlehub\0",
+            b"\0\0\0",
+            BROKEN.encode(),
+            b"import paddlehub as hub\nx = " + b"(" * 20000,
+        ],
+        ids=["gbk-first", "gbk-third", "unknown-encoding", "utf-16", "null", "nulls", "python-2", "deep"],
+    )
+    @pytest.mark.parametrize("name", ["b.py", "b.ipynb"])
+    def test_that_cannot_be_read_stops_no_other(self, tmp_path, capsys, bad, name):
+        for other in ("a.py", "c.py"):
+            (tmp_path / other).write_text(DONE)
+        (tmp_path / name).write_bytes(bad)
+        assert ftstrat(tmp_path) == 2
+        assert [(tmp_path / other).read_text() for other in ("a.py", "c.py")] == [NEW, NEW]
+        assert (tmp_path / name).read_bytes() == bad
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.py", name, "c.py"])
+        printed = capsys.readouterr().out
+        assert f"{name}: left as it is: " in printed
+        assert "3 files: 2 done, 1 failed" in printed
+
+    def test_that_breaks_the_tool_stops_no_other(self, tmp_path, monkeypatch, capsys):
+        from paddle_ftstrat.tools.migrate import imports
+
+        rewrite = imports.rewrite
+
+        def breaks(module, *more):
+            if "odd" in module.code:
+                raise KeyError("odd")
+            return rewrite(module, *more)
+
+        monkeypatch.setattr(imports, "rewrite", breaks)
+        for name, text in (("a.py", DONE), ("b.py", DONE + "odd = 1\n"), ("c.py", DONE)):
+            (tmp_path / name).write_text(text)
+        assert ftstrat(tmp_path) == 2
+        assert (tmp_path / "c.py").read_text() == NEW
+        assert "b.py: left as it is: an error of this tool: KeyError: 'odd'" in capsys.readouterr().out
+
+    def test_that_cannot_be_written_stops_no_other(self, tmp_path, monkeypatch, capsys):
+        from paddle_ftstrat import _files
+
+        replacing = _files.replacing
+
+        def full(path):
+            if path.name == "b.py":
+                raise OSError(28, "No space left on device")
+            return replacing(path)
+
+        monkeypatch.setattr(_files, "replacing", full)
+        for name in ("a.py", "b.py", "c.py"):
+            (tmp_path / name).write_text(DONE)
+        assert ftstrat(tmp_path) == 2
+        assert [(tmp_path / name).read_text() for name in ("a.py", "b.py", "c.py")] == [NEW, DONE, NEW]
+        assert "No space left on device" in capsys.readouterr().out
 
 
 def test_all_old_scripts_at_once(tmp_path):

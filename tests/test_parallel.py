@@ -93,6 +93,16 @@ def test_ranks_that_want_different_things_are_told(tmp_path):
     assert "momentum" in told
 
 
+@pytest.mark.parametrize("what", ["train", "valid"])
+def test_loaders_of_different_lengths_are_refused_by_every_rank(tmp_path, what):
+    told = launch(tmp_path, 2, "lengths", fails=True, lengths=[3, 5], what=what)
+    assert told.count(f"ValueError: {what}: the processes' DataLoaders have [3, 5] batches, by rank") >= 1
+    for rank in range(2):
+        log = (tmp_path / "logs_lengths" / f"workerlog.{rank}").read_text()
+        assert "[3, 5] batches" in log
+        assert "Timeout" not in log
+
+
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 5), st.booleans(), st.integers(1, 3))
 def test_shares_are_all_samples_once(length, batch, world, shuffle, epoch):
     samplers = [EpochSampler(length, batch, shuffle, 7, Ranks(rank, world)) for rank in range(world)]

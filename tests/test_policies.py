@@ -44,8 +44,8 @@ def test_traces_of_fastai(call):
         schedule, trace = plan.schedules[name], np.array(trace)
         values = np.array([schedule(t) for t in range(steps)])
         if call == "fit_sgdr":
-            # On one joint of its cycles, whose position is no float32, fastai's update still belongs to the cycle before
-            # and has an LR of 8e-16; here it is the restart.
+            # On one joint of its cycles, whose position is no float32, fastai's update still belongs to the cycle
+            # before and has an LR of 8e-16; here it is the restart.
             joint = int(trace.argmin())
             assert (joint, trace[joint] < 1e-15, values[joint]) == (30, True, LR)
             values[joint] = trace[joint]

@@ -1,5 +1,6 @@
 """A training that is interrupted and goes on as if nothing had happened, or says why it cannot."""
 
+import time
 import warnings
 
 import numpy as np
@@ -12,6 +13,8 @@ from paddle import nn
 import paddle_ftstrat as hub
 from paddle_ftstrat import threads
 from paddle_ftstrat.finetune.callbacks import Callback
+from paddle_ftstrat.finetune.checkpoint import folder
+from paddle_ftstrat.optim.fused import step
 
 
 class Interrupted(Exception):
@@ -121,6 +124,104 @@ def test_early_stopping_and_the_best_model_survive(tmp_path):
     assert results[-1]["valid_loss"] == 2.0
 
 
+def small(folder, *cbs, data=None, **options):
+    """A Learner for two updates per epoch."""
+    paddle.seed(0)
+    np.random.seed(0)
+    pairs = [(np.full(4, i, "float32"), np.int64(i % 2)) for i in range(8)] if data is None else data
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    checkpoints = None if folder is None else hub.Checkpoints(folder, **options)
+    return hub.Learner(model, pairs, pairs, batch_size=4, progress=False, cbs=cbs, checkpoints=checkpoints)
+
+
+def ending(event):
+    """A callback that ends the training by an exception at an event."""
+
+    def end(learner):
+        raise Interrupted
+
+    callback = Callback()
+    setattr(callback, f"on_{event}", end)
+    return callback
+
+
+@pytest.mark.parametrize("event", ["validate_end", "epoch_end", "fit_end"])
+@pytest.mark.parametrize("every", [None, 1])
+def test_what_a_fit_resumed_from_ends_with_it(tmp_path, event, every):
+    def fit(learner):
+        learner.fit(1, strategy=hub.L2SPFinetuneStrategy(1e-2))
+        learner.lr_find(num_it=20, end_lr=0.1)
+        learner.fit(2, strategy=hub.DefaultStrategy(1e-2))
+        learner.fit_one_cycle(1, 1e-2)
+        return learner.recorder.losses
+
+    with pytest.raises(Interrupted):
+        fit(small(tmp_path, ending(event), every=every))
+    assert fit(small(tmp_path, every=every)) == fit(small(None))
+
+
+def test_the_reader_of_an_interrupted_fit_reads_no_more(tmp_path):
+    class Slow(paddle.io.Dataset):
+        drawn = 0
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, index):
+            Slow.drawn += 1
+            time.sleep(0.005)
+            return np.random.normal(size=4).astype("float32"), np.int64(index % 2)
+
+    learner = small(tmp_path, ending("batch_end"), data=Slow())
+    with pytest.raises(Interrupted) as kept:  # its traceback keeps the loader's iterator
+        learner.fit(1, strategy=hub.DefaultStrategy(1e-2))
+    drawn = Slow.drawn
+    time.sleep(0.1)
+    assert Slow.drawn == drawn < 40, kept
+
+
+def test_an_interrupted_fit_waits_for_the_checkpoint_that_is_being_written(tmp_path, monkeypatch):
+    write = folder.write
+
+    def slowly(*args):
+        time.sleep(0.3)
+        write(*args)
+
+    expected = small(None)
+    expected.fit(1, 0.1)
+    monkeypatch.setattr(folder, "write", slowly)
+    with pytest.raises(Interrupted):
+        small(tmp_path, ending("validate_begin"), every=1).fit(1, 0.1)
+    again = small(tmp_path, ending("batch_end"), every=1)  # both updates are on the disk
+    assert again.fit(1, 0.1) == expected.recorder.values
+
+
+def test_a_finished_script_is_as_it_was_at_its_end(tmp_path):
+    def script():
+        ema = hub.EMA(decay=0.5)
+        learner = small(tmp_path, ema)
+        learner.fit(1, strategy=hub.DefaultStrategy(1e-2))
+        learner.fit_one_cycle(2, 1e-2)
+        with ema.averaged():
+            averaged = learner.validate()
+        ema.apply()
+        return learner, averaged
+
+    (first, averaged), (again, averaged_again) = script(), script()
+    assert averaged_again == averaged
+    assert again.recorder.hps == first.recorder.hps != {}
+    assert again.run.optimizer.get_lr() == first.run.optimizer.get_lr()
+    assert repr(again.run.state_dict()) == repr(first.run.state_dict())
+    assert (again.state.epoch, again.state.step) == (first.state.epoch, first.state.step) == (2, 4)
+
+
+def test_an_extended_fit_has_the_mean_loss_of_each_epoch(tmp_path):
+    small(tmp_path).fit(1, 0.1)
+    learner = small(tmp_path, on_length_change="keep")
+    results, losses = learner.fit(2, 0.1), learner.recorder.losses
+    assert [row["train_loss"] for row in results] == [sum(losses[:2]) / 2, sum(losses[2:]) / 2]
+
+
 class TestDifferences:
     def again(self, tmp_path, **changes):
         interrupted(4, tmp_path / "ckpt", tmp_path)
@@ -160,6 +261,7 @@ class TestDifferences:
             (paddle, "__version__", "0.0.0", "paddle: '.*' in the checkpoint, '0.0.0' now"),
             (threads, "wanted", lambda n: 3, "threads: .* in the checkpoint, 3 now"),
             (threads, "code_in_force", lambda: 4, "MKL code: .* in the checkpoint, 4 now"),
+            (step, "maker", lambda optimizer: "abacus", "updates by: '.*' in the checkpoint, 'abacus' now"),
         ],
     )
     def test_what_rounds_otherwise_is_a_warning(self, tmp_path, monkeypatch, module, attribute, other, told):
@@ -263,7 +365,7 @@ def test_every_update_that_is_due_is_saved_in_later_fits_too(tmp_path):
     )
     learner.fit(1, 0.1)
     learner.fit(1, 0.1)
-    found = sorted(int(folder.name.removeprefix("step_")) for folder in tmp_path.glob("step_*"))
+    found = sorted(int(path.name.removeprefix("step_")) for path in tmp_path.glob("step_*"))
     assert found == [5, 10, 15, 20, 25, 30]
 
 

@@ -1,7 +1,9 @@
 """Strategies as plain data: exact round trips, and every bad key with its message."""
 
 import json
+import os
 import sys
+import time
 
 import paddle
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 import paddle_ftstrat as hub
 from paddle_ftstrat.strategies import plain_text, serialize, strategy_from_dict, strategy_from_yaml
+from paddle_ftstrat.tools import cli
 
 
 class Lion2(paddle.optimizer.SGD):
@@ -79,7 +82,7 @@ class TestRoundTrip:
     def test_through_a_dict_and_json(self, name):
         strategy = STRATEGIES[name]()
         written = strategy.to_dict()
-        rebuilt = strategy_from_dict(json.loads(json.dumps(written)))
+        rebuilt = strategy_from_dict(json.loads(json.dumps(written)), trust="own" in name)
         assert settings(rebuilt) == settings(strategy)
         assert rebuilt.to_dict() == written
 
@@ -88,7 +91,7 @@ class TestRoundTrip:
         text = strategy.to_yaml(path)
         assert path.read_text("utf-8") == text
         for source in (text, path, str(path)):
-            assert settings(strategy_from_yaml(source)) == settings(strategy)
+            assert settings(strategy_from_yaml(source, trust="own" in name)) == settings(strategy)
 
     def test_a_dict_is_the_strategys_no_longer(self, name):
         strategy = STRATEGIES[name]()
@@ -163,8 +166,8 @@ class TestWritten:
             hub.DefaultStrategy(optimizer_name=Local).to_dict()
 
 
-def from_dict(**given):
-    return lambda: strategy_from_dict(given)
+def from_dict(trust=False, **given):
+    return lambda: strategy_from_dict(given, trust=trust)
 
 
 BAD = [
@@ -184,9 +187,11 @@ BAD = [
     (from_dict(strategy="ULMFiTStrategy", clip=3), TypeError, "clip must be a dict, not 3"),
     (from_dict(strategy="DefaultStrategy", learning_rate=-1), ValueError, "learning_rate = -1"),
     (from_dict(strategy="DefaultStrategy", learning_rate="fast"), TypeError, "learning_rate must be a number"),
-    (from_dict(strategy="os:system"), TypeError, "'os:system' is not a strategy class"),
-    (from_dict(strategy="no.such.module:X"), ValueError, "'no.such.module:X' cannot be found as module:Class"),
-    (from_dict(strategy="DefaultStrategy", optimizer_name="os:system"), TypeError, "a name or a paddle.optimizer"),
+    (from_dict(True, strategy="os:system"), TypeError, "'os:system' is not a strategy class"),
+    (from_dict(True, strategy="no.such.module:X"), ValueError, "'no.such.module:X' cannot be found as module:Class"),
+    (from_dict(True, strategy="DefaultStrategy", optimizer_name="os:system"), TypeError, "a name or a paddle.optimiz"),
+    (from_dict(strategy={"a": "b"}), TypeError, "strategy must be the name of a class, not {'a': 'b'} of type dict"),
+    (from_dict(strategy="DefaultStrategy", optimizer_name={"a": 1}), TypeError, "a name or a paddle.optimizer"),
     (lambda: strategy_from_dict(["DefaultStrategy"]), TypeError, "a strategy is a dict"),
     (lambda: hub.ULMFiTStrategy.from_dict({"strategy": "DefaultStrategy"}), ValueError, "not a ULMFiTStrategy"),
     (lambda: strategy_from_yaml("strategy: A\nstrategy: B"), ValueError, "the key 'strategy' occurs twice"),
@@ -200,6 +205,96 @@ BAD = [
 def test_bad_input_is_refused_with_a_clear_message(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize("key", ["strategy", "optimizer_name"])
+class TestTrust:
+    def test_nothing_is_imported_unless_the_caller_says_so(self, key, tmp_path, monkeypatch):
+        (tmp_path / "stranger.py").write_text("import pathlib; pathlib.Path('executed').touch()")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        given = {"strategy": "DefaultStrategy", key: "stranger:Class"}
+        text = "".join(f"{name}: {value}\n" for name, value in given.items())
+        for call in (lambda **how: strategy_from_dict(given, **how), lambda **how: strategy_from_yaml(text, **how)):
+            with pytest.raises(ValueError, match=f"{key} 'stranger:Class' is code outside .*trust=True .*--trust"):
+                call()
+            assert not (tmp_path / "executed").exists()
+            with pytest.raises(ValueError, match="cannot be found as module:Class"):
+                call(trust=True)
+            assert (tmp_path / "executed").exists()
+            (tmp_path / "executed").unlink()
+            sys.modules.pop("stranger")
+
+    def test_the_command_line_names_its_flag(self, key, tmp_path, monkeypatch, capsys):
+        own = {"strategy": "test_serialize:Mine", "optimizer_name": "test_serialize:Lion2"}[key]
+        monkeypatch.setitem(sys.modules, "test_serialize", sys.modules[__name__])
+        rest = {"strategy": "warm: 0.1", "optimizer_name": "strategy: DefaultStrategy"}[key]
+        (tmp_path / "s.yaml").write_text(f"{rest}\n{key}: {own}")
+        command = ["explain", str(tmp_path / "s.yaml"), "--steps", "9"]
+        assert cli.main(command) == 2
+        assert "--trust" in capsys.readouterr().err
+        assert cli.main([*command, "--trust"]) == 0
+
+
+HEAD = "strategy: CombinedStrategy\n"
+LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 9}]\n" for i in range(1, 30))
+HOSTILE = {
+    "billion laughs": (HEAD + LAUGHS, "more than 10,000 entries, aliases written out"),
+    "a list of them": (
+        "[" + ",\n".join(f"&a{i} [{f'*a{i - 1},' * 9 if i else 'x'}]" for i in range(30)) + "]",
+        "10,000 entries",
+    ),
+    "itself": (HEAD + "scheduler: &a {warmup: *a}", "the alias 'a' stands in what it names"),
+    "many aliases": (HEAD + "a: &a x\nb: [" + "*a," * 60_000 + "]", "10,000 entries"),
+    "digits": (HEAD + "learning_rate: " + "1" * 60_000 + "x", "a value of more than 1,000 characters"),
+    "number": (HEAD + "learning_rate: " + "9" * 400, "a whole number of more than 20 digits"),
+    "sexagesimal": (HEAD + "learning_rate: 1" + ":59" * 300, "a whole number of more than 20 digits"),
+    "infinity": (HEAD + "learning_rate: " + "9" * 400 + ".0", "learning_rate = inf"),
+    "keys": (HEAD + "".join(f"k{i}: 1\n" for i in range(15_000)), "10,000 entries"),
+    "long key": (HEAD + "k" * 900 + ": 1", "unknown key of CombinedStrategy 'kkk"),
+    "long text": (HEAD + "#" * 200_000, "200,027 bytes, and 200,000 are allowed"),
+    "flow lists": (HEAD + "a: " + "[" * 100_000, "nested too deeply"),
+    "block lists": (HEAD + "a:\n" + "- " * 50_000, "nested too deeply"),
+    "flow mappings": (HEAD + "a: " + "{b: " * 30_000, "nested too deeply"),
+    "date": (HEAD + "learning_rate: 2001-01-01", "timestamp"),
+    "tag": (HEAD + "x: !!bool maybe", "the tag 'tag:yaml.org,2002:bool'"),
+    "tag of a list": (HEAD + "x: !!set {a}", "the tag 'tag:yaml.org,2002:set'"),
+    "key that is a list": (HEAD + "? [a]\n: b", "a key is text or a number"),
+    "merge key": (HEAD + "<<: {learning_rate: 1}", "merge key '<<' is not known"),
+    "key twice, below": (HEAD + "scheduler: {warmup: 1, warmup: 0}", "the key 'warmup' occurs twice"),
+    "twice.json": ('{"strategy": "DefaultStrategy", "clip": {"Norm": 1, "Norm": 2}}', "the key 'Norm' occurs twice"),
+    "deep.json": ("[" * 100_000, "nested too deeply"),
+    "number.json": ('{"learning_rate": ' + "9" * 4_000 + "}", "has 4000 digits"),
+    "nan.json": ('{"strategy": "DefaultStrategy", "learning_rate": NaN}', "learning_rate = nan"),
+    "empty.json": ("", "is empty"),
+    "empty.yaml": ("", "is empty"),
+    "long.json": (" " * 300_000, "300,000 bytes, and 200,000 are allowed"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_a_stranger_may_write(name, tmp_path):
+    text, message = HOSTILE[name]
+    if name.endswith((".json", ".yaml")):
+        (tmp_path / name).write_text(text)
+        text = tmp_path / name
+    start = time.process_time()
+    with pytest.raises(ValueError, match=message) as caught:
+        strategy_from_yaml(text)
+    assert time.process_time() - start < 2
+    assert len(str(caught.value)) <= 1_000
+
+
+def test_pipes_and_folders_are_no_strategies(tmp_path):
+    os.mkfifo(tmp_path / "strategy.yaml")
+    for path in (tmp_path / "strategy.yaml", tmp_path):
+        with pytest.raises(ValueError, match="not a regular file"):
+            strategy_from_yaml(path)
+
+
+def test_an_alias_is_what_it_names():
+    text = HEAD + "regularization: &a {L2: 0.01}\nscheduler: {discriminative: &b {blocks: 3}, gradual_unfreeze: *b}"
+    assert strategy_from_yaml(text).scheduler["gradual_unfreeze"]["blocks"] == 3
 
 
 def test_a_call_that_does_not_fit_is_refused_as_before():

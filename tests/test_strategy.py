@@ -393,6 +393,11 @@ class TestNumbers:
         with pytest.raises((TypeError, ValueError), match="'weight_decay' of optimizer 'adam'"):
             hub.DefaultStrategy(weight_decay=value)
 
+    @pytest.mark.parametrize("key", ["beta1", "beta2"])
+    def test_a_beta_that_float32_takes_for_1(self, key):
+        with pytest.raises(ValueError, match=f"'{key}' .* ≤ 0.99999994"):
+            hub.DefaultStrategy(**{key: 1 - 1e-16})
+
     def test_numbers_of_numpy_and_whole_ones_reach_paddle_as_its_own(self):
         layer = nn.Linear(2, 2)
         run = hub.DefaultStrategy(np.float32(0.5), beta1=np.float32(0.5), epsilon=1).bind(layer)

@@ -1,5 +1,6 @@
 """Saving: other readers understand it, a crash leaves no half file, an exported program is the model."""
 
+import json
 import os
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 import safetensors.numpy
 from paddle import nn
 
-from paddle_ftstrat.transfer import export_inference, load_pretrained, save_pretrained
+import paddle_ftstrat as hub
+from paddle_ftstrat.finetune.checkpoint import tensor_file
+from paddle_ftstrat.param_attr import export_parameters
+from paddle_ftstrat.transfer import export_inference, load_pretrained, safe_tensors, save_pretrained
 
 
 def net():
@@ -118,3 +122,102 @@ def test_a_program_that_differs_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="differs from the model's"):
         export_inference(Moody(), tmp_path / "moody", paddle.ones([1, 4]))
     assert os.listdir(tmp_path) == []
+
+
+class TestOwnFiles:
+    """Whatever this library writes, `load_pretrained` reads, without a rename."""
+
+    X, Y = np.random.default_rng(0).normal(size=(8, 4)).astype("float32"), np.arange(8) % 4
+
+    def net(self):
+        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1D(4), nn.Linear(4, 4))
+
+    def learner(self, folder, **given):
+        data = paddle.io.TensorDataset([paddle.to_tensor(self.X), paddle.to_tensor(self.Y)])
+        return hub.Learner(self.net(), data, loss=nn.CrossEntropyLoss(), batch_size=4, path=folder, **given)
+
+    def save(self, folder, with_opt=True):
+        it = self.learner(folder)
+        it.fit(1, strategy=hub.L2SPFinetuneStrategy())
+        return it.model, it.save("tuned", with_opt)
+
+    def best_of_a_task(self, folder):
+        rows = [(x, int(y)) for x, y in zip(self.X, self.Y)]
+        config = hub.RunConfig(checkpoint_dir=folder, batch_size=4, eval_interval=1, use_cuda=False)
+        task = hub.ClassifierTask(self.net(), {"train": rows, "dev": rows}, config, num_classes=4)
+        task.finetune_and_eval()
+        task.load_best_model()
+        return task.model, task.best_model_path
+
+    def checkpoint(self, folder):
+        it = self.learner(folder, checkpoints=hub.Checkpoints(folder / "c", every=1))
+        it.fit(1, strategy=hub.DefaultStrategy())
+        return it.model, max((folder / "c").glob("step_*"))
+
+    def average(self, folder):
+        ema = hub.EMA(0.5)
+        it = self.learner(folder, cbs=[ema])
+        it.fit(1, strategy=hub.DefaultStrategy())
+        path = ema.save(it, "average")
+        ema.apply(it.model)
+        return it.model, path
+
+    def exported(self, folder, suffix):
+        model = self.net()
+        export_parameters(model, "*", folder / f"x.{suffix}")
+        return model, folder / f"x.{suffix}"
+
+    def before_version_0_2(self, folder):
+        it = self.learner(folder)
+        it.fit(1, strategy=hub.DefaultStrategy())
+        state = it.run.state_dict()
+        state.pop("anchors")
+        tensors = {f"model::{name}": value for name, value in it.model.state_dict().items()}
+        tensors.update(tensor_file.flatten("optimizer", state.pop("optimizer")))
+        (folder / "models").mkdir()
+        with (folder / "models" / "old.safetensors").open("wb") as file:
+            safe_tensors.write(file, tensor_file.as_entries(tensors), {"facts": json.dumps({"run": state})})
+        return it.model, folder / "models" / "old.safetensors"
+
+    @pytest.mark.parametrize(
+        ("write", "aside"),
+        [
+            pytest.param(save, "anchors, optimizer", id="Learner.save"),
+            pytest.param(lambda self, folder: self.save(folder, with_opt=False), None, id="Learner.save, weights"),
+            pytest.param(best_of_a_task, None, id="a task's best model"),
+            pytest.param(checkpoint, None, id="a checkpoint"),
+            pytest.param(average, None, id="EMA.save"),
+            pytest.param(lambda self, folder: self.exported(folder, "npz"), None, id="export, npz"),
+            pytest.param(lambda self, folder: self.exported(folder, "safetensors"), None, id="export, safetensors"),
+            pytest.param(before_version_0_2, "optimizer", id="before 0.2"),
+        ],
+    )
+    def test_load_as_they_are(self, write, aside, tmp_path):
+        model, path = write(self, tmp_path)
+        for place in (path, path / "model.safetensors") if path.is_dir() else (path,):
+            fresh = self.net()
+            report = load_pretrained(fresh, place)
+            assert len(report.weights) == 6
+            assert (report.renamed, report.unexpected, report.layout) == ({}, [], "paddle")
+            assert report.notes == ((f"state besides the weights, left aside: {aside}",) if aside else ())
+            for name in report.loaded:
+                np.testing.assert_array_equal(fresh.state_dict()[name].numpy(), model.state_dict()[name].numpy())
+
+    def test_older_files_load_into_a_learner(self, tmp_path):
+        model, _ = self.before_version_0_2(tmp_path)
+        it = self.learner(tmp_path)
+        it.fit(1, strategy=hub.DefaultStrategy())
+        it.load("old")
+        for name, value in it.model.state_dict().items():
+            np.testing.assert_array_equal(value.numpy(), model.state_dict()[name].numpy())
+
+    def test_names_that_state_would_be_taken_for(self, tmp_path):
+        it = self.learner(tmp_path)
+        it.model.add_sublayer("a::b", nn.Linear(1, 1))
+        with pytest.raises(ValueError, match=r"cannot have '::' in them: a::b\.weight"):
+            it.save("x")
+
+    def test_a_folder_of_checkpoints_names_them(self, tmp_path):
+        _, path = self.checkpoint(tmp_path)
+        with pytest.raises(ValueError, match=f"is a folder; name a file or a folder of weights in it: .*{path.name}"):
+            load_pretrained(self.net(), tmp_path / "c")

@@ -39,6 +39,54 @@ def test_resnet18_has_exactly_two_trainable_tensors():
     assert trainable(model) == ["fc.weight", "fc.bias"]
 
 
+VISION = {
+    "alexnet": 224,
+    "densenet121": 32,
+    "googlenet": 224,
+    "inception_v3": 96,
+    "mobilenet_v1": 32,
+    "mobilenet_v2": 32,
+    "mobilenet_v3_small": 32,
+    "resnet18": 32,
+    "shufflenet_v2_x0_25": 32,
+    "squeezenet1_1": 64,
+    "vgg11": 32,
+}
+
+
+@pytest.mark.parametrize(("name", "size"), VISION.items())
+def test_the_head_of_vision_models_is_what_predictions_come_from(name, size):
+    model = getattr(paddle.vision.models, name)(num_classes=3)
+    names = tune_head(model)
+    model.eval()
+    output = model(paddle.ones([1, 3, size, size]))
+    (output[0] if isinstance(output, (list, tuple)) else output).sum().backward()
+    assert trainable(model) == names
+    assert len(names) == 2
+    weights = dict(model.named_parameters())
+    assert 3 in weights[names[0]].shape
+    assert all(weights[each].grad is not None for each in names)
+
+
+def test_auxiliary_classifiers_are_no_head():
+    class Net(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.aux_head = nn.Linear(2, 2), nn.Linear(2, 3), nn.Linear(2, 3)
+
+        def forward(self, x):
+            x = self.body(x)
+            return self.head(x), self.aux_head(x)
+
+    assert tune_head(Net()) == ["head.weight", "head.bias"]
+    it = hub.Learner(Net(), [(np.ones(2, "float32"), 0)] * 8, batch_size=4, progress=False)
+    assert it.layer_groups[-1] == ["head.weight", "head.bias"]
+    before = it.model.head.weight.numpy()
+    it.freeze()
+    it.fit(1, 0.1)
+    assert np.abs(it.model.head.weight.numpy() - before).max() > 0
+
+
 @pytest.mark.parametrize("head", ["3", "3.*", lambda name, _: name.startswith("3."), None])
 def test_head_trains_and_nothing_else_moves(head):
     model = net()

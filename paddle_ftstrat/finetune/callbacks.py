@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -49,7 +50,8 @@ class Callback:
     with the last of its batches; a skipped update (mixed precision) has no `on_after_update`.
 
     A callback with `state_dict()` and `set_state_dict(state)` (nested dicts of tensors and of what JSON can hold) is
-    saved in checkpoints; on resuming, `set_state_dict` comes after `on_fit_begin`.
+    saved in checkpoints; on resuming, `set_state_dict` comes after `on_fit_begin`. Of the last fit that an earlier
+    process finished they hear these two and `on_fit_end`, with `learner.state.finished`.
 
     Example:
         >>> class Stop(Callback):
@@ -99,15 +101,21 @@ def evaluated_weights(learner: Learner) -> Iterator[None]:
         yield
 
 
+def say(line: str) -> None:
+    """Print a line beside tqdm's bars; at once, since a log file is followed while training goes on."""
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
 class ProgressCallback(Callback):
-    """A tqdm bar per epoch with loss, LR and speed, and a line of results after each; silent without a terminal.
+    """A tqdm bar per epoch with loss, LR and speed, and a line of results after each.
 
     Args:
-        quiet: True shows nothing, False a bar, None one only on a terminal.
+        quiet: True shows nothing, False bars and lines, None lines, and on a terminal bars.
     """
 
     def __init__(self, quiet: bool | None = None) -> None:
-        self._disable = quiet
+        self._quiet = quiet
         self._bar: Any = None
         self._started = 0.0
 
@@ -116,9 +124,7 @@ class ProgressCallback(Callback):
         self._started = time.perf_counter()
         label = f"epoch {state.epoch}/{state.num_epoch}"
         done = state.batch_number
-        self._bar = tqdm(
-            total=state.batches, initial=done, desc=label, unit="batch", disable=self._disable, leave=False
-        )
+        self._bar = tqdm(total=state.batches, initial=done, desc=label, unit="batch", disable=self._quiet, leave=False)
 
     def on_batch_end(self, learner: Learner) -> None:
         if self._bar is not None and not self._bar.disable:
@@ -128,10 +134,10 @@ class ProgressCallback(Callback):
             self._bar.update()
 
     def on_epoch_end(self, learner: Learner) -> None:
-        if self._bar is not None and not self._bar.disable:
+        if not self._quiet:
+            state, seconds = learner.state, time.perf_counter() - self._started
             values = {key: value for key, value in learner.recorder.values[-1].items() if key != "epoch"}
-            seconds = time.perf_counter() - self._started
-            self._bar.write(f"epoch {learner.state.epoch}: {metrics.summary(values)} ({seconds:.1f} s)")
+            say(f"epoch {state.epoch}/{state.num_epoch}: {metrics.summary(values)} ({seconds:.1f} s)")
         self._close()
 
     def on_fit_end(self, learner: Learner) -> None:
@@ -143,17 +149,13 @@ class ProgressCallback(Callback):
             self._bar = None
 
 
-def mode_of(monitor: str) -> str:
-    """Whether a value of the epoch results is better when lower ("min": losses and errors) or higher ("max")."""
-    return "min" if "loss" in monitor or "error" in monitor else "max"
-
-
 class TrackerCallback(Callback):
     """Watches one value of the epoch results and knows whether it got better.
 
     Args:
         monitor: `valid_loss`, `train_loss` or a metric's name.
-        mode: "min" or "max"; None chooses "min" for losses and errors, "max" otherwise.
+        mode: "min" or "max"; None: names with loss, error, mse, mae, mape or perplexity in them are better when
+            lower, all else when higher.
         min_delta: by how much a value has to be better to count, ≥ 0.
 
     Raises:
@@ -164,7 +166,7 @@ class TrackerCallback(Callback):
         if mode not in (None, "min", "max"):
             raise ValueError(_errors.unknown("mode", mode, ["min", "max"]))
         self.monitor = monitor
-        self.mode = mode or mode_of(monitor)
+        self.mode = mode or metrics.mode_of(monitor)
         self.min_delta = _errors.check_number("min_delta", min_delta, minimum=0)
         self._resumed: Mapping[str, Any] | None = None
         self.restart()
@@ -198,11 +200,6 @@ class TrackerCallback(Callback):
         self._resumed = state
         if state["best"] is not None:
             self.best = state["best"]
-
-    def set_finished_state(self, state: Mapping[str, Any]) -> None:
-        """Know how a fit ended that an earlier process finished."""
-        self.set_state_dict(state)
-        self._resumed = None
 
     def improved(self, learner: Learner) -> bool:
         """Whether the last epoch is the best so far; remembers it if so."""
@@ -313,7 +310,7 @@ class SaveModelCallback(TrackerCallback):
 
     def on_fit_end(self, learner: Learner) -> None:
         super().on_fit_end(learner)
-        if self._saved:
+        if self._saved and not learner.state.finished:
             learner.load(self.fname, with_opt=self.with_opt)
 
     def state_dict(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class RunConfig:
         self._enable_memory_optim = _errors.check_flag("enable_memory_optim", enable_memory_optim)
         self._strategy = DefaultStrategy() if strategy is None else strategy
         if not isinstance(self._strategy, DefaultStrategy):
-            raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {strategy!r}")
+            raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {_errors.shown(strategy)}")
         for name, given, default in (
             ("use_pyreader", use_pyreader, True),
             ("enable_memory_optim", enable_memory_optim, False),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paddle
-from paddle import nn
 
 from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat.finetune.callbacks import Callback
@@ -67,7 +66,6 @@ class EMA(Callback):
         self._average: dict[str, Any] = {}
         self._put_by: dict[str, Any] | None = None
         self._resumed: Mapping[str, Any] | None = None
-        self._finished: Mapping[str, Any] | None = None
 
     def on_fit_begin(self, learner: Learner) -> None:
         self._weights = select.named_weights(learner.model)
@@ -111,16 +109,13 @@ class EMA(Callback):
             self.save(learner, self.fname)
 
     @contextmanager
-    def averaged(self, model: nn.Layer | None = None) -> Iterator[None]:
+    def averaged(self) -> Iterator[None]:
         """The model with the averaged weights inside; afterwards, or after an error, with its own.
-
-        Args:
-            model: needed only where an earlier process finished the fit, whose checkpoint holds the average.
 
         Raises:
             RuntimeError: there is no average yet.
         """
-        self._know(model)
+        self._check_known()
         outer = self._put_by is not None
         if not outer:
             self._swap_in()
@@ -130,9 +125,9 @@ class EMA(Callback):
             if not outer:
                 self._swap_out()
 
-    def apply(self, model: nn.Layer | None = None) -> None:
-        """Leave the averaged weights in the model for good; its own are gone. `model` as for `averaged`."""
-        self._know(model)
+    def apply(self) -> None:
+        """Leave the averaged weights in the model for good; its own are gone."""
+        self._check_known()
         self._swap_in()
         self._put_by = None
 
@@ -142,7 +137,7 @@ class EMA(Callback):
         Raises:
             OSError: the folder cannot be written; an older file stays.
         """
-        with self.averaged(learner.model):
+        with self.averaged():
             return learner.save(fname, with_opt=False)
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,17 +154,9 @@ class EMA(Callback):
         if self._weights:
             self._take(state)
 
-    def set_finished_state(self, state: Mapping[str, Any]) -> None:
-        """Have the average of a fit that an earlier process finished."""
-        self.updates, self._finished = int(state["updates"]), state
-
-    def _know(self, model: nn.Layer | None) -> None:
-        if self._weights:
-            return
-        if model is None or self._finished is None:
+    def _check_known(self) -> None:
+        if not self._weights:
             raise RuntimeError("there is no average yet: give EMA to a fit as a callback first")
-        self._weights = select.named_weights(model)
-        self._take(self._finished)
 
     def _take(self, state: Mapping[str, Any]) -> None:
         average = state.get("average", {})

@@ -7,6 +7,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
+from paddle_ftstrat.param_attr import select
+
 
 def as_selectors(model: nn.Layer, groups: Any) -> list[Any]:
     """Layer groups as `find_units` takes them: lists of parameters, which fastai's splitters give, become names.
@@ -34,4 +36,11 @@ def as_selectors(model: nn.Layer, groups: Any) -> list[Any]:
             raise ValueError(f"layer_groups: {entry.name!r} is no parameter of the model")
         return names[id(entry)]
 
-    return [[selector(e) for e in group] if isinstance(group, (list, tuple)) else group for group in groups]
+    # `layer.parameters()` has the running statistics of BatchNorm layers in it, too.
+    statistics = names.keys() - {id(weight) for weight in select.named_weights(model).values()}
+    return [
+        [selector(entry) for entry in group if id(entry) not in statistics]
+        if isinstance(group, (list, tuple))
+        else group
+        for group in groups
+    ]

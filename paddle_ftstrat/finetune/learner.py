@@ -34,19 +34,20 @@ class Learner:
         model: a `paddle.nn.Layer`.
         train: training data, a `paddle.io.DataLoader` or a Dataset.
         valid: validation data, likewise, or None.
-        loss: function (output, label) → scalar tensor; None takes cross entropy for integer labels and mean squared
-            error for others. A batch without label means that the model returns its loss.
+        loss: function (output, label) → scalar tensor; None: cross entropy for integer labels, else mean squared error,
+            of `logits` or the first entry of a tuple. A batch without label means that the model returns its loss.
         opt: optimizer name or class, for fits without a strategy.
         lr: learning rate, for fits without one: a number, or `slice(lo, hi)` spread geometrically over the groups.
         wd: decoupled weight decay of fits without a strategy; None leaves the optimizer's own.
         moms: momentum (or β₁) of `fit_one_cycle` at the start, at the peak of the LR and at the end.
-        metrics: what validation computes besides the loss (see `finetune.metrics.find`).
+        metrics: what validation computes besides the loss: names (`acc`, `f1`, `mse`, `r2`, `auc`, …), functions
+            (outputs, labels) → number, `paddle.metric.Metric`s.
         layer_groups: the layer groups, bottom first: selectors, layers or lists of parameters, or a function
             (model) → such a list; None: the layers in order of execution (see `param_attr.depth.find_units`).
         path: folder for `save` and `load`.
         batch_size: samples per batch where `train` or `valid` is a Dataset.
         cbs: callbacks of every fit.
-        progress: show progress bars; None: on a terminal.
+        progress: True shows progress bars, False nothing, None bars on a terminal and else a line per epoch.
         tune: "head" (all else frozen), "all" or "differential" (head LR × `head_factor`); None leaves the model as it
             is (see `transfer.tune`).
         head: what the head is, for `tune`; None: what `load_pretrained` left new, else the top layer.
@@ -75,7 +76,7 @@ class Learner:
         >>> import paddle
         >>> x = paddle.randn([64, 4])
         >>> pairs = paddle.io.TensorDataset([x, (x.sum(-1) > 0).astype("int64")])
-        >>> learner = Learner(nn.Linear(4, 2), pairs, pairs, metrics="acc", batch_size=16)
+        >>> learner = Learner(nn.Linear(4, 2), pairs, pairs, metrics="acc", batch_size=16, progress=False)
         >>> results = learner.fit_one_cycle(3, 0.1)
         >>> sorted(results[-1])
         ['acc', 'epoch', 'train_loss', 'valid_loss']
@@ -131,7 +132,6 @@ class Learner:
         self.wd = None if wd is None else _errors.check_number("wd", wd, minimum=0)
         self.moms = moms
         self.metrics = evaluation.find(metrics)
-        self.layer_groups = layer_groups
         self.path = Path(path)
         self.cbs = _as_list(cbs)
         self.progress = progress
@@ -140,7 +140,7 @@ class Learner:
         self.state = TrainState(0, len(self.train), self.updates)
         self.weights = select.named_weights(self.model)
         self.run: Binding | None = None
-        self.own = OwnFits(self)
+        self.own = OwnFits(self, layer_groups)
         self.prepared = False
         if tune is not None:
             transfer.tune(self.model, tune, head, head_factor, batch_norm)
@@ -178,6 +178,7 @@ class Learner:
             ValueError: bad numbers, or a strategy together with `lr` or `wd`.
             TypeError: `strategy` is none, or `bind_options` without one.
             FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
+            RuntimeError: this Learner is in a fit already, or another fit writes to its checkpoint folder.
 
         Source: fastai `Learner.fit`.
         """
@@ -290,6 +291,7 @@ class Learner:
 
         Source: fastai `fine_tune`.
         """
+        fit.check_idle(self)
         moms = self.own.momentum(moms)
         policy = FineTuneStrategy(base_lr, freeze_epochs, lr_mult, pct_start, div, div_final, moms, self.opt)
         n_epoch = _errors.check_whole("epochs", epochs) + freeze_epochs
@@ -421,8 +423,19 @@ class Learner:
         return found.step
 
     @property
+    def layer_groups(self) -> list[list[str]]:
+        """The names of each layer group's weights, bottom first, as fits without a strategy have them."""
+        return self.own.groups()
+
+    def __repr__(self) -> str:
+        sizes = [(weight.size, not weight.stop_gradient) for weight in self.weights.values()]
+        model = f"{type(self.model).__name__}, {sum(a * b for a, b in sizes):,} of {sum(a for a, _ in sizes):,} train"
+        batches = f"batches: {len(self.train)} train, {0 if self.valid is None else len(self.valid)} valid"
+        return f"Learner({model}; {batches}; {self.recorder!r})"
+
+    @property
     def quiet(self) -> bool | None:
-        """What tqdm wants to know: True shows nothing, None shows bars on a terminal."""
+        """Whether progress is shown: True shows nothing, None lines, and bars on a terminal."""
         if not self.ranks.first:
             return True
         return None if self.progress is None else not self.progress
@@ -442,6 +455,7 @@ class Learner:
         return self.lr if lr is None else lr
 
     def _check_epochs(self, n_epoch: Any, start_epoch: Any) -> tuple[int, int]:
+        fit.check_idle(self)
         n_epoch = _errors.check_whole("n_epoch", n_epoch, minimum=1)
         start_epoch = _errors.check_whole("start_epoch", start_epoch)
         if start_epoch >= n_epoch:

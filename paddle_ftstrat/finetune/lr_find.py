@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tqdm.auto import tqdm
+
 from paddle_ftstrat import _errors
 from paddle_ftstrat.finetune.callbacks import Callback, StopTraining
 from paddle_ftstrat.finetune.recorder import Recorder, Sweep
@@ -51,21 +53,30 @@ class LRFinder(Callback):
         self.stop_div = stop_div
         self._first = 0
         self._best = math.inf
+        self._bar: Any = None
 
     def on_fit_begin(self, learner: Learner) -> None:
         learner.state.skip_validation = True
         self._first, self._best = len(learner.recorder.losses), math.inf
+        self._bar = tqdm(total=self.num_it, desc="lr_find", unit="update", disable=learner.quiet, leave=False)
         schedule = SchedExp(self.start_lr, self.end_lr).over(self.num_it)
         plan = replace(learner.run.plan, schedules={"lr": schedule}, max_train_steps=self.num_it)
         learner.run.follow(plan)
 
     def on_after_update(self, learner: Learner) -> None:
+        self._bar.set_postfix_str(f"loss={learner.state.loss:.4f} lr={learner.recorder.lrs[-1]:.2e}", refresh=False)
+        self._bar.update()
         loss, done = learner.recorder.smooth_losses[-1], len(learner.recorder.losses) - self._first
         if done > self.num_it // 10:
             # The average of the first few batches is mere noise, which no suggestion looks at, either.
             self._best = min(self._best, loss)
         if done >= self.num_it or (self.stop_div and loss > DIVERGED * self._best):
             raise StopTraining
+
+    def on_fit_end(self, learner: Learner) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 def suggestions(recorder: Recorder, finder: LRFinder, functions: Sequence[Callable[..., Any]]) -> tuple[Any, Sweep]:

@@ -9,22 +9,21 @@ import paddle
 from paddle.metric import Metric
 
 from paddle_ftstrat.finetune import named_metrics
-from paddle_ftstrat.finetune.named_metrics import IGNORED, LOWER_IS_BETTER, array, main_output
+from paddle_ftstrat.finetune.named_metrics import IGNORED, array, main_output, mode_of
 
-__all__ = ["IGNORED", "NAMES", "Evaluation", "array", "better", "find", "main_output", "summary"]
-
-NAMES = named_metrics.names("classes")
+__all__ = ["IGNORED", "Evaluation", "array", "better", "find", "main_output", "mode_of", "summary"]
 
 
 def find(
-    metrics: Any, kind: str = "classes", label_list: Sequence[str] | None = None, ignore_index: int = IGNORED
+    metrics: Any, kind: str | None = None, label_list: Sequence[str] | None = None, ignore_index: int = IGNORED
 ) -> dict[str, Any]:
     """Name → metric, for a list of names, functions and `paddle.metric.Metric` objects (or a single one).
 
     Args:
-        metrics: names of `named_metrics.names(kind)`; functions f(predictions, labels) → number, called once with the
+        metrics: names (see `named_metrics.names`); functions f(predictions, labels) → number, called once with the
             tensors of the whole evaluation; Metric objects, updated batch by batch.
-        kind: what the outputs are: "classes", "labels", "values" or "tokens" (see `named_metrics.make`).
+        kind: what the outputs are: "classes", "labels", "values" or "tokens" (see `named_metrics.make`); None: what
+            the first kind in this order means by a name.
         label_list: names of the classes, for chunks of tokens.
         ignore_index: the label of tokens that do not count.
 
@@ -34,8 +33,8 @@ def find(
         ImportError: the metric needs a package that is not installed.
 
     Example:
-        >>> list(find(["acc", "matthews"])), list(find("spearman", "values"))
-        (['acc', 'matthews'], ['spearman'])
+        >>> list(find(["acc", "matthews"])), list(find(["mse", "spearman"]))
+        (['acc', 'matthews'], ['mse', 'spearman'])
     """
     if metrics is None:
         return {}
@@ -56,7 +55,7 @@ def find(
 
 
 def better(name: str, value: float, best: float) -> bool:
-    """Whether a score beats the best so far: lower for the loss and errors, higher for the rest; NaN beats nothing.
+    """Whether a score beats the best so far: lower or higher, as `mode_of` has it; NaN beats nothing.
 
     Args:
         name: the score's name.
@@ -69,7 +68,7 @@ def better(name: str, value: float, best: float) -> bool:
     """
     if best != best:
         return value == value
-    return value < best if name in LOWER_IS_BETTER else value > best
+    return value < best if mode_of(name) == "min" else value > best
 
 
 class Evaluation:
@@ -80,7 +79,7 @@ class Evaluation:
         self._keep = any(not isinstance(metric, Metric) for metric in metrics.values())
         self._outputs: list[Any] = []
         self._labels: list[Any] = []
-        self._loss, self._samples = 0.0, 0
+        self._loss, self.samples = 0.0, 0
         for metric in metrics.values():
             if isinstance(metric, Metric):
                 metric.reset()
@@ -89,10 +88,10 @@ class Evaluation:
         """Count one batch."""
         if loss is not None:
             self._loss += loss * samples
-            self._samples += samples
+            self.samples += samples
         if label is None:
             return
-        output = main_output(output)
+        output = main_output(output) if self._metrics else output
         for metric in self._metrics.values():
             if isinstance(metric, Metric):
                 computed = metric.compute(output, label)
@@ -103,7 +102,7 @@ class Evaluation:
 
     def values(self) -> dict[str, float]:
         """`loss` and each metric by name; NaN without a sample."""
-        result = {"loss": self._loss / self._samples if self._samples else float("nan")}
+        result = {"loss": self._loss / self.samples if self.samples else float("nan")}
         outputs = paddle.concat(self._outputs) if self._outputs else None
         labels = paddle.concat(self._labels) if self._labels else None
         for name, metric in self._metrics.items():

@@ -14,8 +14,10 @@ from paddle_ftstrat import _errors
 
 # What an output means: one class per row, any number of labels per row, a number per row, a class per token.
 KINDS = ("classes", "labels", "values", "tokens")
-LOWER_IS_BETTER = frozenset({"loss", "mse", "mae"})
+# Words in the names of scores that are better when lower.
+_LOWER = ("loss", "error", "mse", "mae", "mape", "perplexity")
 IGNORED = -100
+HALVES = ("bfloat16", "float16")
 
 _MACRO = {"average": "macro", "zero_division": 0}
 _CLASSES = {
@@ -49,14 +51,24 @@ def names(kind: str) -> tuple[str, ...]:
     }[kind]
 
 
-def make(name: str, kind: str, label_list: Sequence[str] | None = None, ignore_index: int = IGNORED) -> Metric:
+def mode_of(name: str) -> str:
+    """Whether a score is better when lower ("min": its name has loss, error, mse, mae, … in it) or higher ("max").
+
+    Example:
+        >>> [mode_of(name) for name in ("valid_loss", "rmse", "mae", "r2", "acc")]
+        ['min', 'min', 'min', 'max', 'max']
+    """
+    return "min" if any(word in name.lower() for word in _LOWER) else "max"
+
+
+def make(name: str, kind: str | None, label_list: Sequence[str] | None = None, ignore_index: int = IGNORED) -> Metric:
     """The metric of a name.
 
     Args:
         name: one of `names(kind)`.
         kind: "classes" (logits [..., classes], labels [...]), "labels" (logits and 0/1 labels [batch, labels]),
-            "values" (outputs and labels of the same number of entries) or "tokens" (logits [batch, length, classes],
-            labels [batch, length]).
+            "values" (outputs and labels of the same number of entries), "tokens" (logits [batch, length, classes],
+            labels [batch, length]) or None: the first of these that knows the name.
         label_list: names of the classes, for chunks of tokens: `O`, `B-…`, `I-…`.
         ignore_index: the label of tokens that do not count.
 
@@ -64,8 +76,10 @@ def make(name: str, kind: str, label_list: Sequence[str] | None = None, ignore_i
         ValueError: an unknown name, or chunks without names of that form.
         ImportError: the package it comes from is not installed.
     """
-    if name not in names(kind):
-        raise ValueError(_errors.unknown("metric", name, names(kind)))
+    allowed = names(kind) if kind else tuple(dict.fromkeys(known for each in KINDS for known in names(each)))
+    if name not in allowed:
+        raise ValueError(_errors.unknown("metric", name, allowed))
+    kind = kind or next(each for each in KINDS if name in names(each))
     if kind == "classes":
         return Accuracy(name="acc") if name == "acc" else Collected(name, _read_classes, _sklearn(name, _CLASSES))
     if kind == "labels":
@@ -120,21 +134,26 @@ class Collected(Metric):
 def main_output(output: Any) -> Any:
     """What of a model's output the loss and the metrics look at: `logits` of a mapping, the first entry of a tuple.
 
+    Raises:
+        ValueError: a mapping of several entries without `logits`.
+
     Example:
         >>> main_output({"hidden": 1, "logits": 2}), main_output((3, 4)), main_output(5)
         (2, 3, 5)
     """
-    if isinstance(output, Mapping):
-        return output["logits"] if "logits" in output else next(iter(output.values()))
-    return output[0] if isinstance(output, (list, tuple)) else output
+    if not isinstance(output, Mapping):
+        return output[0] if isinstance(output, (list, tuple)) else output
+    if "logits" not in output and len(output) != 1:
+        raise ValueError(
+            f"the model returns a dict of {_errors.listing(output)}: which of them loss and metrics are to look at is "
+            "not clear; call it 'logits', or give a loss function of your own"
+        )
+    return output.get("logits", next(iter(output.values())))
 
 
 def array(tensor: Any) -> np.ndarray:
     """A tensor as a numpy array, half precision as float32."""
-    return (tensor if str(tensor.dtype).rpartition(".")[2] not in _HALVES else tensor.astype("float32")).numpy()
-
-
-_HALVES = ("bfloat16", "float16")
+    return (tensor if str(tensor.dtype).rpartition(".")[2] not in HALVES else tensor.astype("float32")).numpy()
 
 
 def _read_classes(output: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -17,13 +17,13 @@ SMOOTHING = 0.98
 class Sweep:
     """An LR finder's trial: LRs, smoothed losses; by name, the suggested LRs and the points they were read off at."""
 
-    lrs: list[float]
-    losses: list[float]
+    lrs: list[float] = field(repr=False)
+    losses: list[float] = field(repr=False)
     suggested: Mapping[str, float]
     points: Mapping[str, tuple[float, float]]
 
 
-@dataclass
+@dataclass(repr=False)
 class Recorder:
     """The trace of all fits of a Learner.
 
@@ -46,6 +46,10 @@ class Recorder:
     sweep: Sweep | None = None
     ends: list[int] = field(default_factory=list)
     average: float = 0.0
+
+    def __repr__(self) -> str:
+        last = " ".join(f"{name}={value:.4g}" for name, value in (self.values[-1] if self.values else {}).items())
+        return f"Recorder({len(self.losses)} updates{', last epoch: ' + last if last else ''})"
 
     def add_update(self, lr: float, loss: float, hypers: Mapping[str, Any]) -> None:
         """Note one update: its LR, its loss, and what is scheduled, a number or one per layer group."""

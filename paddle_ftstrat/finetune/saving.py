@@ -10,11 +10,20 @@ from paddle import nn
 from paddle_ftstrat import _errors
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune.checkpoint import tensor_file
+from paddle_ftstrat.transfer.contents import weight_name
 
 
 def save(path: Path, model: nn.Layer, run: Binding | None) -> Path:
-    """Write weights and buffers, and with a binding its optimizer state, anchors and position."""
-    tensors = tensor_file.flatten("model", model.state_dict())
+    """Write weights and buffers by their names, and with a binding its optimizer state, anchors and position.
+
+    Raises:
+        ValueError: a name with `::` in it, which stands before other state.
+        OSError: the folder cannot be written; an older file stays.
+    """
+    tensors = dict(model.state_dict())
+    reserved = [name for name in tensors if "::" in name]
+    if reserved:
+        raise ValueError(f"names of weights cannot have '::' in them: {_errors.listing(reserved)}")
     facts: dict[str, Any] = {}
     if run is not None:
         state = run.state_dict()
@@ -32,7 +41,7 @@ def load(path: Path, model: nn.Layer, run: Binding | None) -> None:
         ValueError: a damaged file, or one of another model, optimizer or training length.
     """
     tensors, facts = tensor_file.read(path)
-    weights = tensor_file.unflatten("model", tensors)
+    weights = {name: tensor for key, tensor in tensors.items() if (name := weight_name(key)) is not None}
     _check(model, weights)
     if run is not None and "run" in facts:
         state = {part: tensor_file.unflatten(part, tensors) for part in ("optimizer", "anchors")}

@@ -1,11 +1,9 @@
 """Optimizers with parameter groups, optimizers written in Python, and what strategies build on."""
 
 from paddle_ftstrat.optim import lr_scheduler
-from paddle_ftstrat.optim.adam import LAMB, Adam, AdamW
 from paddle_ftstrat.optim.custom import Accumulator, CustomOptimizer, from_function
-from paddle_ftstrat.optim.grouped import Optimizer
-from paddle_ftstrat.optim.groups import ParamGroup
-from paddle_ftstrat.optim.optimizers import SGD, Adagrad, RMSprop
+from paddle_ftstrat.optim.grouped import Optimizer, ParamGroup
+from paddle_ftstrat.optim.optimizers import LAMB, SGD, Adagrad, Adam, AdamW, RMSprop
 from paddle_ftstrat.optim.rules import DecayedAdagrad, Ftrl, LarsMomentum, Lion
 from paddle_ftstrat.optim.table import register
 

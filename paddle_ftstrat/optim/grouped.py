@@ -1,28 +1,22 @@
-"""The optimizer base of OneFlow's and torch's conventions: parameter groups over Paddle tensors."""
+"""Optimizers with parameter groups by OneFlow's and torch's conventions, over Paddle tensors."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import paddle
 
-from paddle_ftstrat import _compat
-from paddle_ftstrat.optim import group_state, groups
+from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat.optim import groups
 from paddle_ftstrat.optim.custom import CustomOptimizer, State, dense, multiplier, named_accumulators
+from paddle_ftstrat.optim.groups import ParamGroup
+from paddle_ftstrat.optim.state import MASTER, fitting
 
 Update = Callable[[Any, Any, float, float, State], None]
 
-
-@dataclass(frozen=True)
-class _Rule:
-    """What holds for the parameters of one group during one update."""
-
-    update: Update
-    lr: float
-    decay: float
+_STEP = "step"
 
 
 class Optimizer(CustomOptimizer):
@@ -74,7 +68,7 @@ class Optimizer(CustomOptimizer):
         super().__init__(1.0, [param for group in self.param_groups for param in group.parameters])
         self._group_of = {p.name: n for n, group in enumerate(self.param_groups) for p in group.parameters}
         self._steps = 0
-        self._rules: list[_Rule] = []
+        self._rules: list[tuple[Update, float, float]] = []
         self._scalars: dict[tuple[float, str], Any] = {}
         self._kept: dict[int, dict[str, float]] = {}
 
@@ -87,10 +81,10 @@ class Optimizer(CustomOptimizer):
         raise NotImplementedError(f"{type(self).__name__} needs rule(self, options)")
 
     def state_names(self, options: Mapping[str, Any]) -> dict[str, float]:
-        """Name → first value of the state that the parameters of a group need."""
-        return {}
+        """Name → first value of the state that the parameters of a group need: by default `accumulators`."""
+        return {name: kind.fill for name, kind in named_accumulators(self.accumulators).items()}
 
-    def check_groups(self, added: Iterable[groups.ParamGroup]) -> None:
+    def check_groups(self, added: Iterable[ParamGroup]) -> None:
         """Refuse groups whose options do not go together; each alone is in range already."""
 
     @property
@@ -138,11 +132,11 @@ class Optimizer(CustomOptimizer):
 
         Source: OneFlow's `Optimizer.clip_grad`, `torch.nn.utils.clip_grad_norm_`.
         """
-        clipped = [group for group in self.param_groups if groups.MAX_NORM in group.options]
+        clipped = [group for group in self.param_groups if groups.MAX_NORM in group]
         if not clipped:
             warnings.warn(f"clip_grad does nothing: no parameter group has {groups.MAX_NORM}", stacklevel=3)
         for group in clipped:
-            groups.clip_group(group)
+            groups.clip(group)
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group {"params": parameters, option: value, …}; options left out have the optimizer's defaults.
@@ -181,7 +175,20 @@ class Optimizer(CustomOptimizer):
 
         A parameter's number is its place over all groups. The tensors are the live ones, not copies.
         """
-        return group_state.packed(self.param_groups, self._states, self._master_weights, self._steps)
+        numbers = {param.name: number for number, param in enumerate(self._parameter_list)}
+        state: dict[Any, Any] = {_STEP: self._steps}
+        for name, number in numbers.items():
+            known = self._states.get(name)
+            kinds = {} if known is None else {**known, **known.numbers}
+            if name in self._master_weights:
+                kinds[MASTER] = self._master_weights[name]
+            if kinds:
+                state[number] = kinds
+        described = [
+            {**group.options, "params": [numbers[param.name] for param in group.parameters]}
+            for group in self.param_groups
+        ]
+        return {"state": state, "param_groups": described}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave, here or in another process, options included.
@@ -190,17 +197,22 @@ class Optimizer(CustomOptimizer):
             ValueError: another number of groups or parameters, an unknown option, state of another kind or shape;
                 the optimizer is unchanged then.
         """
-        loaded = group_state.checked(self, state_dict, self._options)
-        self.check_groups(loaded.groups)
-        for param in loaded.stateless:
-            self._forget(param)
-        for group, new in zip(self.param_groups, loaded.groups):
+        loaded = self._checked_groups(state_dict)
+        states = self._checked_states(state_dict["state"], loaded)
+        steps = _errors.check_whole("state['step']", state_dict["state"].get(_STEP, 0))
+        for number, param in enumerate(self._parameter_list):
+            state = self._states.get(param.name)
+            if number not in states and state is not None:
+                state.numbers.clear()
+                for name, tensor in state.items():
+                    tensor.fill_(self._kept[state.group][name])
+        for group, new in zip(self.param_groups, loaded):
             group.options = new.options
-        self._steps = loaded.steps
-        _compat.create_accumulators(self, [param for param, _ in loaded.states])
-        with paddle.no_grad():
-            for param, kinds in loaded.states:
-                group_state.write(self._states[param.name], self._master_weights.get(param.name), kinds)
+        self._steps = steps
+        params = {number: self._parameter_list[number] for number in states}
+        _compat.create_accumulators(self, list(params.values()))
+        for number, param in params.items():
+            self._write(self._states[param.name], self._master_weights.get(param.name), states[number])
 
     set_state_dict = load_state_dict
 
@@ -233,38 +245,84 @@ class Optimizer(CustomOptimizer):
                 state.group = number
                 self._states[param.name] = state
         self._rules = [
-            _Rule(self.rule(group.options), group["lr"], group.options.get("weight_decay", 0.0))
-            for group in self.param_groups
+            (self.rule(group.options), group["lr"], group.get("weight_decay", 0.0)) for group in self.param_groups
         ]
 
     def _append_optimize_op(self, block: Any, param_and_grad: tuple[Any, Any]) -> None:
         param, grad = param_and_grad
         state = self._states[param.name]
-        rule = self._rules[state.group]
-        decay = rule.decay if getattr(param, "regularizer", None) is None else 0.0
-        lr = rule.lr * multiplier(param)
+        update, lr, decay = self._rules[state.group]
+        lr *= multiplier(param)
+        decay = decay if getattr(param, "regularizer", None) is None else 0.0
         if state.half:
             weight = self.weight_of(param)
-            rule.update(weight, dense(grad, weight, cast=True), lr, decay, state)
+            update(weight, dense(grad, weight, cast=True), lr, decay, state)
             self.write_back(param, weight)
             return
         if not self.sparse_kernel and grad.is_selected_rows():
             grad = dense(grad, param)
-        rule.update(param, grad, lr, decay, state)
+        update(param, grad, lr, decay, state)
 
     def _finish_update(self, block: Any, parameters_and_grads: Any) -> None:
         # Paddle's GradScaler skips an update whose gradients overflowed.
         if not self._get_auxiliary_var("found_inf"):
             self._steps += 1
 
-    def _forget(self, param: Any) -> None:
-        state = self._states.get(param.name)
-        if state is not None:
-            state.numbers.clear()
-            for name, tensor in state.items():
-                tensor.fill_(self._kept[self._group_of[param.name]][name])
+    def _checked_groups(self, state_dict: Mapping[str, Any]) -> list[ParamGroup]:
+        """The groups as they are to be, with a saved state's options."""
+        missing = [key for key in ("state", "param_groups") if key not in state_dict]
+        if missing:
+            raise ValueError(f"not the state of an optimizer with parameter groups: {missing} missing")
+        saved = state_dict["param_groups"]
+        sizes, here = [len(group["params"]) for group in saved], [len(group.parameters) for group in self.param_groups]
+        if sizes != here:
+            raise ValueError(f"the state has parameter groups of {sizes} parameters, this optimizer of {here}")
+        loaded = []
+        for number, (given, group) in enumerate(zip(saved, self.param_groups)):
+            where = f"parameter group {number}"
+            options = {key: value for key, value in given.items() if key != "params"}
+            groups.check_options(f"option of {where} of the state", options, (*self._options, *groups.COMMON))
+            absent = [key for key in self._options if key not in options]
+            if absent:
+                raise ValueError(f"{where} of the state lacks {absent}: it was saved with another optimizer")
+            loaded.append(ParamGroup(group.parameters, options, where))
+        self.check_groups(loaded)
+        return loaded
+
+    def _checked_states(self, state: Mapping[Any, Any], loaded: Sequence[ParamGroup]) -> dict[int, dict[str, Any]]:
+        """Parameter's number → its saved state, with arrays as tensors."""
+        params, states = self._parameter_list, {}
+        entries = {int(key): kinds for key, kinds in state.items() if key != _STEP}
+        strange = sorted(number for number in entries if not 0 <= number < len(params))
+        if strange:
+            raise ValueError(f"the state has entries for parameters {strange}, this optimizer has {len(params)}")
+        for number, kinds in entries.items():
+            names = self.state_names(loaded[self._group_of[params[number].name]].options)
+            if set(kinds) - {MASTER, *self.state_numbers} != set(names):
+                raise ValueError(
+                    f"the state of parameter {number} is {sorted(kinds)}, but this optimizer keeps {sorted(names)}: it "
+                    "was saved with another optimizer or other options"
+                )
+            half = params[number].dtype in (paddle.float16, paddle.bfloat16)
+            dtype = paddle.float32 if half else params[number].dtype
+            states[number] = {
+                name: _errors.check_number(what, value)
+                if name in self.state_numbers
+                else fitting(f"{what} ({params[number].name}) in the state", value, params[number].shape, dtype)
+                for name, value in kinds.items()
+                for what in [f"{name!r} of parameter {number}"]
+            }
+        return states
+
+    @paddle.no_grad()
+    def _write(self, state: State, master: Any, values: Mapping[str, Any]) -> None:
+        state.numbers = {name: value for name, value in values.items() if name in self.state_numbers}
+        for name in values.keys() - state.numbers.keys():
+            target = master if name == MASTER else state[name]
+            if target is not None:
+                paddle.assign(values[name], output=target)
 
 
 def with_l2(grad: Any, weight: Any, decay: float) -> Any:
     """g + decay·w."""
-    return paddle.add_n([grad, paddle.scale(weight, decay)])
+    return paddle.add_n([grad, paddle.scale(weight, decay)]) if decay else grad

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import paddle
@@ -74,18 +75,7 @@ class ParamGroup(MutableMapping):
 def read_groups(
     params: Any, defaults: Mapping[str, Any], taken: Iterable[Any] = (), start: int = 0
 ) -> list[ParamGroup]:
-    """What was given as an optimizer's `params`, as groups with every option filled in.
-
-    Args:
-        params: an iterable of parameters, or of dicts {"params": …, option: value, …}.
-        defaults: the optimizer's options.
-        taken: parameters that other groups have.
-        start: number of the first group, for errors.
-
-    Raises:
-        ValueError: nothing in it, a parameter twice, or an option unknown or out of range.
-        TypeError: no ordered collection of parameters, or of dicts.
-    """
+    """What was given as an optimizer's `params`, as groups with every option; `start` is the first one's number."""
     entries = _listed("params", params)
     if not entries:
         raise ValueError("params is empty: the optimizer has nothing to update")
@@ -121,7 +111,7 @@ def check_options(what: str, given: Iterable[str], allowed: Iterable[str]) -> No
     _errors.check_keys(what, given, allowed)
 
 
-def clip_group(group: ParamGroup) -> None:
+def clip(group: ParamGroup) -> None:
     """Scale the group's gradients in place so that their norm is at most its `clip_grad_max_norm`.
 
     Raises:
@@ -132,37 +122,17 @@ def clip_group(group: ParamGroup) -> None:
     grads = [grad for grad in grads if grad is not None]
     if any(grad.is_selected_rows() for grad in grads):
         raise ValueError("clip_grad cannot clip sparse gradients: build the Embedding with sparse=False")
-    norm = total_norm(grads, group.options.get(NORM_TYPE, 2.0))
+    half, order = (paddle.float16, paddle.bfloat16), group.get(NORM_TYPE, 2.0)
+    norms = [paddle.norm(grad.astype("float32") if grad.dtype in half else grad, order) for grad in grads]
+    # The norm of the norms: of order 0, as torch, how many gradients are not zero.
+    norm = float(paddle.norm(paddle.stack(norms), order)) if norms else 0.0
     if not math.isfinite(norm):
         raise RuntimeError(f"the gradients' norm in {group!r} is {norm}: they cannot be clipped")
     # The constant is OneFlow's and torch's; without it their numbers differ in the sixth digit.
-    factor = group.options[MAX_NORM] / (norm + 1e-6)
+    factor = group[MAX_NORM] / (norm + 1e-6)
     if factor < 1.0:
         for grad in grads:
             grad.scale_(factor)
-
-
-def total_norm(grads: Sequence[Any], norm_type: float) -> float:
-    """The norm of the norms of the gradients; 0.0 where there are none.
-
-    (Σ‖g‖ᵖ)^(1/p) for p = `norm_type`; ±inf: the largest or smallest |g|; 0: as torch, how many tensors are not zero.
-
-    Example:
-        >>> total_norm([paddle.to_tensor([3.0, 0.0]), paddle.to_tensor([4.0])], 2.0)
-        5.0
-    """
-    if not grads:
-        return 0.0
-    wide = [grad.astype("float32") if grad.dtype in (paddle.float16, paddle.bfloat16) else grad for grad in grads]
-    if math.isinf(norm_type):
-        extreme = paddle.max if norm_type > 0 else paddle.min
-        return float(extreme(paddle.stack([extreme(paddle.abs(grad)) for grad in wide])))
-    if norm_type == 0:
-        return float(sum(bool(paddle.any(grad != 0)) for grad in wide))
-    if norm_type == 2:
-        return math.sqrt(float(paddle.stack([paddle.sum(paddle.square(grad)) for grad in wide]).sum()))
-    powers = [paddle.sum(paddle.pow(paddle.abs(grad), norm_type)) for grad in wide]
-    return float(paddle.stack(powers).sum()) ** (1.0 / norm_type)
 
 
 def _listed(what: str, params: Any) -> list[Any]:
@@ -194,27 +164,11 @@ def _check_distinct(params: Iterable[Any]) -> None:
         seen[param.name] = param
 
 
-def _not_negative(what: str, value: Any) -> float:
-    return _errors.check_number(what, value, minimum=0)
-
-
-def _below_one(what: str, value: Any) -> float:
-    number = _errors.check_number(what, value, minimum=0)
-    if number >= 1.0:
-        raise ValueError(f"{what} = {value!r} is outside what is allowed: ≥ 0 and < 1")
-    return number
-
-
 def _betas(what: str, value: Any) -> tuple[float, float]:
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise TypeError(f"{what} must be a pair of numbers, not {value!r}")
-    return _below_one(f"{what}, the first,", value[0]), _below_one(f"{what}, the second,", value[1])
-
-
-def _flag(what: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} must be True or False, not {value!r}")
-    return value
+    first = _errors.check_number(f"{what}, the first,", value[0], minimum=0, below=1)
+    return first, _errors.check_number(f"{what}, the second,", value[1], minimum=0, below=1)
 
 
 def _norm_type(what: str, value: Any) -> float:
@@ -225,15 +179,12 @@ def _norm_type(what: str, value: Any) -> float:
     return float(value)
 
 
+_not_negative = partial(_errors.check_number, minimum=0)
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("lr", "lr_decay", "weight_decay", "eps", "momentum", "initial_accumulator_value"), _not_negative),
+    **dict.fromkeys(("alpha", "dampening", "initial_lr", MAX_NORM), _not_negative),
     **dict.fromkeys(
-        ("lr", "lr_decay", "weight_decay", "eps", "momentum", "initial_accumulator_value", MAX_NORM, "initial_lr"),
-        _not_negative,
-    ),
-    **dict.fromkeys(("alpha", "dampening"), _not_negative),
-    **dict.fromkeys(
-        ("nesterov", "maximize", "centered", "amsgrad", "do_bias_correction", "adam_w_mode"),
-        _flag,
+        ("nesterov", "maximize", "centered", "amsgrad", "do_bias_correction", "adam_w_mode"), _errors.check_flag
     ),
     "betas": _betas,
     NORM_TYPE: _norm_type,

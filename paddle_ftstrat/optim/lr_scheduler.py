@@ -1,16 +1,21 @@
-"""OneFlow's LR schedulers, over any optimizer that has `param_groups`.
+"""OneFlow's LR schedulers, over any optimizer that has `param_groups`, a list of dicts with an "lr" each.
 
 All but `ReduceLROnPlateau` evaluate a curve per group, lr = curve(last_step), and `last_step` is their only state.
 """
 
 from __future__ import annotations
 
+import inspect
+import math
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from paddle_ftstrat.optim.plateau import ReduceLROnPlateau
-from paddle_ftstrat.optim.scheduling import GroupCurve, GroupScheduler, check_groups
+import numpy as np
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.optim.scheduling import GroupCurve, GroupScheduler, Scheduler, check_groups
 from paddle_ftstrat.schedules import torch_curves
 
 __all__ = [
@@ -25,18 +30,24 @@ __all__ = [
 ]
 
 
+def _documented_by(curve: Callable[..., Any], more: str = "") -> Callable[[type], type]:
+    """Have a scheduler tell the formula, the arguments and the source of its curve; its example is its own."""
+
+    def document(cls: type) -> type:
+        text = inspect.getdoc(curve)
+        text = re.sub(r"    learning_rate: .*", "    optimizer: has `param_groups`; η is a group's initial LR.", text)
+        arguments = f"{more}    last_step: index of the last update done; −1 begins.\n    verbose: print each LR set."
+        text = text.replace("\n\nRaises:", f"\n{arguments}\n\nRaises:")
+        example = inspect.getdoc(cls).partition("\n\n")[2]
+        cls.__doc__ = re.sub(r"Example:\n.*?(?=\n\nSource)", lambda _: example, text, flags=re.DOTALL)
+        return cls
+
+    return document
+
+
+@_documented_by(torch_curves.cosine_annealing)
 class CosineAnnealingLR(GroupScheduler):
-    """A cosine wave between the initial LR and `eta_min`, without end: e + (η − e)·(1 + cos(π·t/T_max))/2.
-
-    Args:
-        optimizer: has `param_groups`.
-        T_max: ≥ 1, updates from the top to the bottom; after them the LR rises again.
-        eta_min: e, the lowest LR.
-        last_step: index of the last update done; −1 begins.
-        verbose: print each LR that is set.
-
-    Raises:
-        ValueError, TypeError: T_max is not a whole number ≥ 1, or eta_min is negative.
+    """`schedules.torch_curves.cosine_annealing` for each parameter group.
 
     Example:
         >>> from types import SimpleNamespace
@@ -48,8 +59,6 @@ class CosineAnnealingLR(GroupScheduler):
         ...     scheduler.step()
         >>> lrs
         [1.0, 0.5, 0.0, 0.5, 1.0]
-
-    Source: OneFlow `CosineAnnealingLR`; SGDR (arXiv:1608.03983).
     """
 
     def __init__(
@@ -59,18 +68,9 @@ class CosineAnnealingLR(GroupScheduler):
         super().__init__(optimizer, torch_curves.cosine_annealing, settings, last_step, verbose)
 
 
+@_documented_by(torch_curves.cosine_decay)
 class CosineDecayLR(GroupScheduler):
-    """Half a cosine from the initial LR η to α·η, where it stays: η·((1 − α)·(1 + cos(π·t/D))/2 + α) for t ≤ D.
-
-    Args:
-        optimizer: has `param_groups`.
-        decay_steps: D ≥ 1, in updates.
-        alpha: α, last LR / initial LR.
-        last_step: index of the last update done; −1 begins.
-        verbose: print each LR that is set.
-
-    Raises:
-        ValueError, TypeError: decay_steps is not a whole number ≥ 1, or alpha is negative.
+    """`schedules.torch_curves.cosine_decay` for each parameter group.
 
     Example:
         >>> from types import SimpleNamespace
@@ -78,8 +78,6 @@ class CosineDecayLR(GroupScheduler):
         >>> scheduler.step()
         >>> scheduler.get_last_lr()
         [0.0, 0.0]
-
-    Source: OneFlow `CosineDecayLR`.
     """
 
     def __init__(
@@ -89,17 +87,9 @@ class CosineDecayLR(GroupScheduler):
         super().__init__(optimizer, torch_curves.cosine_decay, settings, last_step, verbose)
 
 
+@_documented_by(torch_curves.exponential)
 class ExponentialLR(GroupScheduler):
-    """The initial LR η times γ^t.
-
-    Args:
-        optimizer: has `param_groups`.
-        gamma: γ > 0.
-        last_step: index of the last update done; −1 begins.
-        verbose: print each LR that is set.
-
-    Raises:
-        ValueError, TypeError: gamma is not a number above 0.
+    """`schedules.torch_curves.exponential` for each parameter group.
 
     Example:
         >>> from types import SimpleNamespace
@@ -107,27 +97,15 @@ class ExponentialLR(GroupScheduler):
         >>> scheduler.step()
         >>> scheduler.get_last_lr()
         [0.5]
-
-    Source: OneFlow `ExponentialLR`.
     """
 
     def __init__(self, optimizer: Any, gamma: float, last_step: int = -1, verbose: bool = False) -> None:
-        settings = {"gamma": gamma}
-        super().__init__(optimizer, torch_curves.exponential, settings, last_step, verbose)
+        super().__init__(optimizer, torch_curves.exponential, {"gamma": gamma}, last_step, verbose)
 
 
+@_documented_by(torch_curves.step)
 class StepLR(GroupScheduler):
-    """The initial LR η times γ^⌊t/step_size⌋.
-
-    Args:
-        optimizer: has `param_groups`.
-        step_size: ≥ 1, in updates.
-        gamma: γ > 0.
-        last_step: index of the last update done; −1 begins.
-        verbose: print each LR that is set.
-
-    Raises:
-        ValueError, TypeError: step_size is not a whole number ≥ 1, or gamma not a number above 0.
+    """`schedules.torch_curves.step` for each parameter group.
 
     Example:
         >>> from types import SimpleNamespace
@@ -135,8 +113,6 @@ class StepLR(GroupScheduler):
         >>> scheduler.step()
         >>> scheduler.get_last_lr()
         [0.5]
-
-    Source: OneFlow `StepLR`.
     """
 
     def __init__(
@@ -146,18 +122,9 @@ class StepLR(GroupScheduler):
         super().__init__(optimizer, torch_curves.step, settings, last_step, verbose)
 
 
+@_documented_by(torch_curves.multi_step)
 class MultiStepLR(GroupScheduler):
-    """The initial LR η times γ^(number of milestones ≤ t).
-
-    Args:
-        optimizer: has `param_groups`.
-        milestones: update indices, ascending.
-        gamma: γ > 0.
-        last_step: index of the last update done; −1 begins.
-        verbose: print each LR that is set.
-
-    Raises:
-        ValueError, TypeError: milestones are not ascending whole numbers ≥ 0, or gamma is not a number above 0.
+    """`schedules.torch_curves.multi_step` for each parameter group.
 
     Example:
         >>> from types import SimpleNamespace
@@ -165,40 +132,21 @@ class MultiStepLR(GroupScheduler):
         >>> scheduler.step()
         >>> scheduler.get_last_lr()
         [0.5]
-
-    Source: OneFlow `MultiStepLR`.
     """
 
     def __init__(
-        self,
-        optimizer: Any,
-        milestones: Sequence[int],
-        gamma: float = 0.1,
-        last_step: int = -1,
-        verbose: bool = False,
+        self, optimizer: Any, milestones: Sequence[int], gamma: float = 0.1, last_step: int = -1, verbose: bool = False
     ) -> None:
-        settings = {"milestones": _plain(milestones), "gamma": gamma}
+        # Saved settings are plain data; what is no sequence is left for the curve to refuse.
+        settings = {"milestones": list(milestones) if np.ndim(milestones) else milestones, "gamma": gamma}
         super().__init__(optimizer, torch_curves.multi_step, settings, last_step, verbose)
 
 
+@_documented_by(
+    torch_curves.polynomial, "    decay_batch: another name of `steps`, in newer documents; give one of them.\n"
+)
 class PolynomialLR(GroupScheduler):
-    """A power of the rest of the way from the initial LR η to e: (η − e)·(1 − t/D)^p + e for t ≤ D, then e.
-
-    With `cycle` it starts again after each `steps` updates, with D = steps·⌈t/steps⌉.
-
-    Args:
-        optimizer: has `param_groups`.
-        steps: ≥ 1, in updates; D without `cycle`.
-        end_learning_rate: e.
-        power: p > 0.
-        cycle: start again instead of staying at e.
-        last_step: index of the last update done; −1 begins.
-        verbose: print each LR that is set.
-        decay_batch: another name of `steps`, which newer OneFlow documents use.
-
-    Raises:
-        ValueError, TypeError: steps is not a whole number ≥ 1 (or given twice, or not at all), end_learning_rate is
-            negative, or power not above 0.
+    """`schedules.torch_curves.polynomial` for each parameter group; `decay_batch` is another name of `steps`.
 
     Example:
         >>> from types import SimpleNamespace
@@ -206,8 +154,6 @@ class PolynomialLR(GroupScheduler):
         >>> scheduler.step()
         >>> scheduler.get_last_lr()
         [0.75]
-
-    Source: OneFlow `PolynomialLR`.
     """
 
     def __init__(
@@ -224,12 +170,8 @@ class PolynomialLR(GroupScheduler):
     ) -> None:
         if (steps is None) == (decay_batch is None):
             raise TypeError(f"give either steps or decay_batch: got steps = {steps!r}, decay_batch = {decay_batch!r}")
-        settings = {
-            "steps": decay_batch if steps is None else steps,
-            "end_learning_rate": end_learning_rate,
-            "power": power,
-            "cycle": cycle,
-        }
+        settings = {"steps": decay_batch if steps is None else steps, "end_learning_rate": end_learning_rate}
+        settings.update(power=power, cycle=cycle)
         super().__init__(optimizer, torch_curves.polynomial, settings, last_step, verbose)
 
 
@@ -264,12 +206,10 @@ class LambdaLR(GroupScheduler):
         last_step: int = -1,
         verbose: bool = False,
     ) -> None:
-        groups = check_groups(optimizer)
-        self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * len(groups)
-        if len(self.lr_lambdas) != len(groups):
-            raise ValueError(
-                f"lr_lambda has {len(self.lr_lambdas)} functions, but the optimizer has {len(groups)} groups"
-            )
+        count = len(check_groups(optimizer))
+        self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * count
+        if len(self.lr_lambdas) != count:
+            raise ValueError(f"lr_lambda has {len(self.lr_lambdas)} functions, but the optimizer has {count} groups")
         for index, function in enumerate(self.lr_lambdas):
             if not callable(function):
                 raise TypeError(f"lr_lambda[{index}] must be a function of the update index, not {function!r}")
@@ -279,10 +219,117 @@ class LambdaLR(GroupScheduler):
         return partial(_scaled, base_lr, self.lr_lambdas[index])
 
 
+class ReduceLROnPlateau(Scheduler):
+    """Multiply the LR by `factor` after more than `patience` steps without a better metric.
+
+    A metric m is better than the best b so far if m < b·(1 − threshold) (mode "min", threshold_mode "rel"),
+    m < b − threshold ("min", "abs"), m > b·(1 + threshold) ("max", "rel"), or m > b + threshold ("max", "abs").
+    A metric that is not a number is not better.
+
+    Args:
+        optimizer: has `param_groups`, a list of dicts with "lr".
+        mode: "min" for a metric that should fall, "max" for one that should rise.
+        factor: in [0, 1), new LR / old LR.
+        patience: ≥ 0, steps without a better metric that are put up with.
+        threshold: ≥ 0, how much better counts.
+        threshold_mode: "rel" or "abs".
+        cooldown: ≥ 0, steps after a reduction during which bad metrics are not counted.
+        min_lr: lowest LR, a number or one per group.
+        eps: a reduction by no more than this is left out.
+        verbose: print each reduction.
+
+    Attributes:
+        best: the best metric so far.
+        last_step: steps so far.
+        in_cooldown: whether bad metrics are not counted at present.
+
+    Raises:
+        ValueError: an unknown mode, a number outside its range, or another number of min_lr than of groups.
+        TypeError: the optimizer has no `param_groups`, or something is not a number.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> sgd = SimpleNamespace(param_groups=[{"lr": 1.0}])
+        >>> scheduler = ReduceLROnPlateau(sgd, factor=0.5, patience=1)
+        >>> for metric in (0.9, 0.8, 0.8, 0.8):
+        ...     scheduler.step(metric)
+        >>> scheduler.get_last_lr()
+        [0.5]
+
+    Source: OneFlow `ReduceLROnPlateau`.
+    """
+
+    _kept = ("last_step", "best", "num_bad_steps", "cooldown_counter")
+
+    def __init__(
+        self,
+        optimizer: Any,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0,
+        eps: float = 1e-8,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(optimizer, {}, verbose)
+        _errors.check_keys("mode", [mode], ("min", "max"))
+        _errors.check_keys("threshold_mode", [threshold_mode], ("rel", "abs"))
+        self._settings = {
+            "mode": mode,
+            "factor": _errors.check_number("factor", factor, minimum=0, below=1),
+            "patience": _errors.check_whole("patience", patience),
+            "threshold": _errors.check_number("threshold", threshold, minimum=0),
+            "threshold_mode": threshold_mode,
+            "cooldown": _errors.check_whole("cooldown", cooldown),
+            "min_lr": _min_lrs(min_lr, self._count),
+            "eps": _errors.check_number("eps", eps, minimum=0),
+        }
+        self.best = math.inf if mode == "min" else -math.inf
+        self.num_bad_steps = self.cooldown_counter = 0
+
+    @property
+    def in_cooldown(self) -> bool:
+        """Whether the cooldown after a reduction is still going on."""
+        return self.cooldown_counter > 0
+
+    def step(self, metrics: Any) -> None:
+        """Look at the metric of this step (a number or a one-element tensor) and reduce the LRs if it is time."""
+        # float() of a Paddle tensor of shape [1] fails with numpy ≥ 2.4.
+        metric = float(metrics.item() if hasattr(metrics, "item") else metrics)
+        self.last_step += 1
+        better = self._is_better(metric)
+        self.best = metric if better else self.best
+        self.num_bad_steps = 0 if better or self.in_cooldown else self.num_bad_steps + 1
+        self.cooldown_counter = max(0, self.cooldown_counter - 1)
+        if self.num_bad_steps > self._settings["patience"]:
+            self._reduce()
+            self.cooldown_counter = self._settings["cooldown"]
+            self.num_bad_steps = 0
+
+    def _is_better(self, metric: float) -> bool:
+        threshold, relative = self._settings["threshold"], self._settings["threshold_mode"] == "rel"
+        if self._settings["mode"] == "min":
+            return metric < (self.best * (1.0 - threshold) if relative else self.best - threshold)
+        return metric > (self.best * (1.0 + threshold) if relative else self.best + threshold)
+
+    def _reduce(self) -> None:
+        for index, (group, lowest) in enumerate(zip(self._groups(), self._settings["min_lr"])):
+            old = float(group["lr"])
+            new = max(old * self._settings["factor"], lowest)
+            if old - new > self._settings["eps"]:
+                self._set(index, new)
+
+
 def _scaled(base_lr: float, function: Callable[[int], float], t: int) -> float:
     return base_lr * function(t)
 
 
-def _plain(values: Any) -> Any:
-    """A sequence as a list, so that saved settings are plain data; anything else is left for the curve to refuse."""
-    return list(values) if hasattr(values, "__iter__") else values
+def _min_lrs(min_lr: float | Sequence[float], groups: int) -> list[float]:
+    if np.ndim(min_lr) == 0:
+        return [_errors.check_number("min_lr", min_lr, minimum=0)] * groups
+    if len(min_lr) != groups:
+        raise ValueError(f"min_lr = {min_lr!r} has {len(min_lr)} values, but the optimizer has {groups} groups")
+    return [_errors.check_number(f"min_lr[{index}]", low, minimum=0) for index, low in enumerate(min_lr)]

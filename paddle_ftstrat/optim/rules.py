@@ -20,10 +20,8 @@ class Lion(CustomOptimizer):
         learning_rate: lr, a number ≥ 0 or a scheduler; the paper uses 3–10 times less than for AdamW.
         beta1: β₁ in [0, 1].
         beta2: β₂ in [0, 1].
-        parameters: the parameters to update.
         weight_decay: λ ≥ 0, decoupled; the paper uses 3–10 times more than for AdamW.
-        grad_clip: a `paddle.nn.ClipGradBy…` object.
-        multi_precision, apply_decay_param_fun, name: as for `CustomOptimizer`.
+        parameters, grad_clip, multi_precision, apply_decay_param_fun, name: as for `CustomOptimizer`.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -74,13 +72,10 @@ class DecayedAdagrad(CustomOptimizer):
     s ← ρs + (1 − ρ)g²; p ← p − lr·g/(√s + ε).
 
     Args:
-        learning_rate: lr, a number ≥ 0 or a scheduler.
         decay: ρ in [0, 1].
         epsilon: ε ≥ 0.
-        parameters: the parameters to update.
         weight_decay: λ of L2, or a Paddle regulariser.
-        grad_clip: a `paddle.nn.ClipGradBy…` object.
-        multi_precision, name: as for `CustomOptimizer`.
+        learning_rate, parameters, grad_clip, multi_precision, name: as for `CustomOptimizer`.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -127,14 +122,11 @@ class Ftrl(CustomOptimizer):
     k = lr_power; s and z begin at 0. An update at an LR of 0 changes nothing.
 
     Args:
-        learning_rate: lr, a number ≥ 0 or a scheduler.
         l1: l1 ≥ 0.
         l2: l2 ≥ 0.
         lr_power: k ≤ 0.
-        parameters: the parameters to update.
         weight_decay: λ of a further L2 in the gradient, or a Paddle regulariser.
-        grad_clip: a `paddle.nn.ClipGradBy…` object.
-        multi_precision, name: as for `CustomOptimizer`.
+        learning_rate, parameters, grad_clip, multi_precision, name: as for `CustomOptimizer`.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -197,16 +189,13 @@ class LarsMomentum(CustomOptimizer):
     For a parameter that does not decay, λ = 0 in all of it.
 
     Args:
-        learning_rate: lr, a number ≥ 0 or a scheduler.
         momentum: μ ≥ 0.
         lars_coeff: c > 0.
         lars_weight_decay: λ ≥ 0; a parameter's own regulariser beats it.
-        parameters: the parameters to update.
         weight_decay: λ of a further L2 in the gradient, or a Paddle regulariser.
-        grad_clip: a `paddle.nn.ClipGradBy…` object.
         exclude_from_weight_decay_fn: parameter → whether `lars_weight_decay` skips it.
         epsilon: ε ≥ 0.
-        multi_precision, name: as for `CustomOptimizer`.
+        learning_rate, parameters, grad_clip, multi_precision, name: as for `CustomOptimizer`.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.

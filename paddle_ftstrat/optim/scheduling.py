@@ -1,7 +1,8 @@
-"""What OneFlow's LR schedulers share: a curve per parameter group, and their saved state."""
+"""What OneFlow's LR schedulers share: the groups whose LRs they set, and their saved state."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -10,7 +11,78 @@ from paddle_ftstrat import _errors
 GroupCurve = Callable[[int], float]
 
 
-class GroupScheduler:
+class Scheduler:
+    """What all of them have: the groups, and a state of the attributes in `_kept`, the LRs and the settings."""
+
+    _kept: tuple[str, ...] = ("last_step",)
+    last_step = 0
+
+    def __init__(self, optimizer: Any, settings: Mapping[str, Any], verbose: bool) -> None:
+        self.optimizer = optimizer
+        self.verbose = verbose
+        self._settings = dict(settings)
+        self._count = len(check_groups(optimizer))
+
+    def get_last_lr(self) -> list[float]:
+        """The LR of each group that was set last."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, the groups' LRs and the settings; plain data."""
+        kept = {name: getattr(self, name) for name in self._kept}
+        return copy.deepcopy({**kept, "last_lr": self.get_last_lr(), "settings": self._settings})
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Go on from a saved state, and set the groups' LRs.
+
+        Args:
+            state_dict: from `state_dict()`.
+            strict: refuse a state that was saved with other settings, which would mix two curves; False takes the
+                position and the LRs from the state and keeps the settings of this scheduler.
+
+        Raises:
+            ValueError: a missing key, other settings, or another number of groups.
+        """
+        missing = [key for key in (*self._kept, "last_lr", "settings") if key not in state_dict]
+        if missing:
+            have = _errors.listing(state_dict)
+            raise ValueError(f"the scheduler state has no {_errors.listing(missing)}; it has {have}")
+        groups = self._groups()
+        if len(state_dict["last_lr"]) != len(groups):
+            raise ValueError(
+                f"the scheduler state is of {len(state_dict['last_lr'])} parameter groups, the optimizer has "
+                f"{len(groups)}"
+            )
+        if strict and state_dict["settings"] != self._settings:
+            raise ValueError(
+                f"the scheduler state was saved with {state_dict['settings']}, this scheduler has {self._settings}: "
+                "make it with the same, or pass strict=False to go on with its own"
+            )
+        for name in self._kept:
+            setattr(self, name, copy.copy(state_dict[name]))
+        for group, lr in zip(groups, state_dict["last_lr"]):
+            group["lr"] = lr
+        self._resume()
+
+    def _resume(self) -> None:
+        """What else a loaded state changes."""
+
+    def _groups(self) -> Sequence[MutableMapping[str, Any]]:
+        groups = self.optimizer.param_groups
+        if len(groups) != self._count:
+            raise ValueError(
+                f"the optimizer has {len(groups)} parameter groups, but had {self._count} when this "
+                f"{type(self).__name__} was made: make the scheduler after the last add_param_group"
+            )
+        return groups
+
+    def _set(self, index: int, lr: float) -> None:
+        self.optimizer.param_groups[index]["lr"] = lr
+        if self.verbose:
+            print(f"{type(self).__name__}: step {self.last_step}, param_groups[{index}]: lr = {lr:.6g}")
+
+
+class GroupScheduler(Scheduler):
     """Base of the stateless schedulers: group["lr"] = curve(last_step), a curve per group from its initial LR.
 
     Making one enters the LR of the coming update in the groups; `step()` moves on by one.
@@ -22,15 +94,6 @@ class GroupScheduler:
         last_step: index of the last update done; −1 begins, and takes the groups' LRs as their initial ones.
         verbose: print each LR that is set.
 
-    Attributes:
-        last_step: index of the coming update, the only state.
-        base_lrs: the initial LR of each group.
-
-    Raises:
-        TypeError: the optimizer has no `param_groups`, or what the curve refuses.
-        ValueError: a group without "lr", or without "initial_lr" when resuming; `last_step` < −1; or what the curve
-            refuses.
-
     Example:
         >>> from types import SimpleNamespace
         >>> sgd = SimpleNamespace(param_groups=[{"lr": 1.0}, {"lr": 0.5}])
@@ -38,9 +101,9 @@ class GroupScheduler:
         >>> scheduler.step()
         >>> [group["lr"] for group in sgd.param_groups]
         [0.5, 0.25]
-
-    Source: OneFlow `oneflow.optim.lr_scheduler`.
     """
+
+    _kept = ("last_step", "base_lrs")
 
     def __init__(
         self,
@@ -50,12 +113,17 @@ class GroupScheduler:
         last_step: int = -1,
         verbose: bool = False,
     ) -> None:
-        self.optimizer = optimizer
-        self.verbose = verbose
+        super().__init__(optimizer, settings, verbose)
         self.last_step = _errors.check_whole("last_step", last_step, minimum=-1)
-        self.base_lrs = _initial_lrs(check_groups(optimizer), begin=self.last_step == -1)
+        for index, group in enumerate(self._groups()):
+            if last_step == -1:
+                group["initial_lr"] = float(group["lr"])
+            elif "initial_lr" not in group:
+                raise ValueError(
+                    f"param_groups[{index}] has no 'initial_lr', which last_step ≥ 0 needs; last_step = -1 begins anew"
+                )
+        self.base_lrs = [float(group["initial_lr"]) for group in self._groups()]
         self._build = build
-        self._settings = dict(settings)
         self._curves = [self._curve(index, lr) for index, lr in enumerate(self.base_lrs)]
         self.step()
 
@@ -72,49 +140,20 @@ class GroupScheduler:
         self.last_step += 1
         self._apply()
 
-    def state_dict(self) -> dict[str, Any]:
-        """`last_step`, the groups' initial and last LRs, and the settings; plain data."""
-        return {
-            "last_step": self.last_step,
-            "base_lrs": list(self.base_lrs),
-            "last_lr": self.get_last_lr(),
-            "settings": dict(self._settings),
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
-        """Go on from a saved state, and set the groups' LRs.
-
-        Args:
-            state_dict: from `state_dict()`.
-            strict: refuse a state that was saved with other settings, which would mix two curves; False takes the
-                position and the initial LRs from the state and keeps the settings of this scheduler.
-
-        Raises:
-            ValueError: a missing key, other settings, or another number of groups.
-        """
-        check_state(state_dict, self.state_dict(), strict)
-        self.last_step = int(state_dict["last_step"])
-        self.base_lrs = [float(lr) for lr in state_dict["base_lrs"]]
-        self._curves = [self._curve(index, lr) for index, lr in enumerate(self.base_lrs)]
-        for group, lr in zip(self.optimizer.param_groups, self.base_lrs):
-            group["initial_lr"] = lr
-        self._apply()
-
     def _curve(self, index: int, base_lr: float) -> GroupCurve:
         return self._build(base_lr, **self._settings)
 
     def _apply(self) -> None:
-        groups = self.optimizer.param_groups
-        if len(groups) != len(self._curves):
-            raise ValueError(
-                f"the optimizer has {len(groups)} parameter groups, but had {len(self._curves)} when this "
-                f"{type(self).__name__} was made: make the scheduler after the last add_param_group"
-            )
+        self._groups()
         self._last_lr = self.get_lr()
-        for index, (group, lr) in enumerate(zip(groups, self._last_lr)):
-            group["lr"] = lr
-            if self.verbose:
-                print(f"{type(self).__name__}: step {self.last_step}, param_groups[{index}]: lr = {lr:.6g}")
+        for index, lr in enumerate(self._last_lr):
+            self._set(index, lr)
+
+    def _resume(self) -> None:
+        for group, lr in zip(self._groups(), self.base_lrs):
+            group["initial_lr"] = lr
+        self._curves = [self._curve(index, lr) for index, lr in enumerate(self.base_lrs)]
+        self._apply()
 
 
 def check_groups(optimizer: Any) -> Sequence[MutableMapping[str, Any]]:
@@ -132,32 +171,3 @@ def check_groups(optimizer: Any) -> Sequence[MutableMapping[str, Any]]:
             raise ValueError(f"optimizer.param_groups[{index}] has no 'lr'; it has {_errors.listing(group)}")
         _errors.check_number(f"param_groups[{index}]['lr']", group["lr"], minimum=0)
     return groups
-
-
-def check_state(state: Mapping[str, Any], own: Mapping[str, Any], strict: bool) -> None:
-    """Refuse a state with missing keys, another number of groups, or (if strict) other settings than our own."""
-    missing = [key for key in own if key not in state]
-    if missing:
-        raise ValueError(f"the scheduler state has no {_errors.listing(missing)}; it has {_errors.listing(state)}")
-    if len(state["last_lr"]) != len(own["last_lr"]):
-        raise ValueError(
-            f"the scheduler state is of {len(state['last_lr'])} parameter groups, the optimizer has "
-            f"{len(own['last_lr'])}"
-        )
-    if strict and state["settings"] != own["settings"]:
-        raise ValueError(
-            f"the scheduler state was saved with {state['settings']}, this scheduler has {own['settings']}: "
-            "make it with the same, or pass strict=False to go on with its own"
-        )
-
-
-def _initial_lrs(groups: Sequence[MutableMapping[str, Any]], begin: bool) -> list[float]:
-    """The groups' initial LRs, which are the present ones where the schedule begins."""
-    for index, group in enumerate(groups):
-        if begin:
-            group["initial_lr"] = float(group["lr"])
-        elif "initial_lr" not in group:
-            raise ValueError(
-                f"param_groups[{index}] has no 'initial_lr', which last_step ≥ 0 needs; last_step = -1 begins anew"
-            )
-    return [float(group["initial_lr"]) for group in groups]

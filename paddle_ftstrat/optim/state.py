@@ -57,17 +57,23 @@ def set_state(optimizer: Any, weights: Mapping[str, Any], state: Mapping[str, Ma
                 "it was saved with another optimizer"
             )
         for kind, value in kinds.items():
-            pairs.append((here[name][kind], _checked(f"{name}/{kind}", value, here[name][kind])))
+            target = here[name][kind]
+            what = f"optimizer state {f'{name}/{kind}'!r}"
+            pairs.append((target, fitting(what, value, target.shape, target.dtype)))
     with paddle.no_grad():
         for target, value in pairs:
             target.set_value(value)
 
 
-def _checked(label: str, value: Any, target: Any) -> Any:
+def fitting(what: str, value: Any, shape: Any, dtype: Any) -> Any:
+    """A saved value as a tensor.
+
+    Raises:
+        ValueError: it has another shape or dtype.
+    """
     value = value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)
-    if list(value.shape) != list(target.shape) or value.dtype != target.dtype:
+    if list(value.shape) != list(shape) or value.dtype != dtype:
         raise ValueError(
-            f"optimizer state {label!r} has shape {list(value.shape)} and dtype {value.dtype}, "
-            f"but {list(target.shape)} and {target.dtype} are needed"
+            f"{what} has shape {list(value.shape)} and dtype {value.dtype}, but {list(shape)} and {dtype} are needed"
         )
     return value

@@ -22,7 +22,9 @@ from paddle_ftstrat.optim.grouped import Optimizer as GroupedOptimizer
 _BOUND = ("self", "learning_rate", "parameters", "name", "apply_decay_param_fun", "exclude_from_weight_decay_fn")
 
 _RANGES = {
-    **{key: {"minimum": 0, "maximum": 1} for key in ("beta1", "beta2", "rho", "decay")},
+    # Nearer to 1 float32 rounds up, and the bias correction divides by 0.
+    **{key: {"minimum": 0, "maximum": 1 - 2**-24} for key in ("beta1", "beta2")},
+    **{key: {"minimum": 0, "maximum": 1} for key in ("rho", "decay")},
     **{
         key: {"minimum": 0} for key in ("epsilon", "momentum", "weight_decay", "lamb_weight_decay", "lars_weight_decay")
     },
@@ -266,7 +268,7 @@ def _plain_row(cls: Any) -> OptimizerRow:
     if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
         raise TypeError(
             "optimizer_name must be a name or a paddle.optimizer.Optimizer class (not an instance: the strategy "
-            f"builds it), not {cls!r}"
+            f"builds it), not {_errors.shown(cls)}"
         )
     if issubclass(cls, GroupedOptimizer):
         raise ValueError(

@@ -2,11 +2,9 @@
 
 from paddle_ftstrat.param_attr.configure import configure
 from paddle_ftstrat.param_attr.description import describe
-from paddle_ftstrat.param_attr.export import export_parameters
-from paddle_ftstrat.param_attr.freezing import freeze, unfreeze, verify_frozen
-from paddle_ftstrat.param_attr.initialize import embedding_attr, set_parameters
+from paddle_ftstrat.param_attr.freezing import freeze, freeze_stage, unfreeze, verify_frozen
+from paddle_ftstrat.param_attr.initialize import embedding_attr, export_parameters, set_parameters
 from paddle_ftstrat.param_attr.sharing import shared_parameters
-from paddle_ftstrat.param_attr.stage import freeze_stage
 
 __all__ = [
     "configure",

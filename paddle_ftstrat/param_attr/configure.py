@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import paddle
 from paddle import nn
 from paddle.nn.initializer import Initializer
-from paddle.regularizer import L1Decay, L2Decay, WeightDecayRegularizer
+from paddle.regularizer import L2Decay, WeightDecayRegularizer
 
 from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat.param_attr import select, settings
 
-_FIELDS = ("learning_rate", "regularizer", "trainable", "need_clip", "initializer")
-_OTHERS = ...
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """What one rule says of one field of one parameter."""
-
-    rule: int
-    value: Any
+# What rules say of one parameter: field → (number of the rule, value).
+_Claims = dict[str, tuple[int, Any]]
 
 
 def configure(model: nn.Layer, rules: Iterable[tuple[Any, Any]], reinitialize: bool = False) -> None:
@@ -77,10 +68,14 @@ def configure(model: nn.Layer, rules: Iterable[tuple[Any, Any]], reinitialize: b
     weights = select.named_weights(model)
     _refuse_bound(weights)
     claims = _claims(model, weights, _parsed(rules, reinitialize))
-    values = {name: _initial(name, weights[name], claims[name].pop("initializer", None)) for name in claims}
+    values = {
+        name: _initial(name, weights[name], *fields.pop("initializer"))
+        for name, fields in claims.items()
+        if "initializer" in fields
+    }
     for name, fields in claims.items():
-        settings.set_own(weights[name], **{field: claim.value for field, claim in fields.items()})
-        if values[name] is not None:
+        settings.set_own(weights[name], **{field: value for field, (_, value) in fields.items()})
+        if name in values:
             weights[name].set_value(values[name])
     _compat.forget_traces(model)
 
@@ -100,7 +95,7 @@ def _parsed(rules: Any, reinitialize: bool) -> list[tuple[Any, dict[str, Any]]]:
     for index, rule in enumerate(rules):
         if not isinstance(rule, Sequence) or isinstance(rule, str) or len(rule) != 2:
             raise TypeError(f"rules[{index}] must be a pair (selector, fields), not {rule!r}")
-        fields = _checked(f"rules[{index}]", _fields(f"rules[{index}]", rule[1]))
+        fields = _fields(f"rules[{index}]", rule[1])
         if "initializer" in fields and not reinitialize:
             raise ValueError(
                 f"rules[{index}] has an initializer, which would overwrite weights: allow it with reinitialize=True"
@@ -110,11 +105,16 @@ def _parsed(rules: Any, reinitialize: bool) -> list[tuple[Any, dict[str, Any]]]:
 
 
 def _fields(what: str, given: Any) -> dict[str, Any]:
-    """The fields that a rule sets."""
+    """The fields that a rule sets, checked."""
     if isinstance(given, Mapping):
         fields = dict(given)
     elif isinstance(given, paddle.ParamAttr):
-        fields = _differing(what, given)
+        default = vars(paddle.ParamAttr())
+        fields = {name: value for name, value in vars(given).items() if value != default.get(name)}
+        if "name" in fields:
+            raise ValueError(
+                f"{what}: a parameter that is built already keeps its name, ParamAttr(name={given.name!r})"
+            )
     elif isinstance(given, WeightDecayRegularizer) or (hasattr(given, "__float__") and not isinstance(given, bool)):
         fields = {"regularizer": given}
     else:
@@ -124,21 +124,8 @@ def _fields(what: str, given: Any) -> dict[str, Any]:
         )
     if not fields:
         hint = "; ParamAttr() with default values sets none, a dict does" if not isinstance(given, Mapping) else ""
-        raise ValueError(f"{what} sets no field{hint}. Allowed: {_errors.listing(_FIELDS)}")
-    return fields
-
-
-def _differing(what: str, attr: paddle.ParamAttr) -> dict[str, Any]:
-    default = paddle.ParamAttr()
-    differing = {name: value for name, value in vars(attr).items() if value != getattr(default, name, None)}
-    if "name" in differing:
-        raise ValueError(f"{what}: a parameter that is already built keeps its name, ParamAttr(name={attr.name!r})")
-    _errors.check_keys(f"field of {what}", differing, _FIELDS)
-    return differing
-
-
-def _checked(what: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    _errors.check_keys(f"field of {what}", fields, _FIELDS)
+        raise ValueError(f"{what} sets no field{hint}. Allowed: {_errors.listing(_CHECKS)}")
+    _errors.check_keys(f"field of {what}", fields, _CHECKS)
     return {field: _CHECKS[field](f"{what}: {field}", value) for field, value in fields.items()}
 
 
@@ -150,12 +137,6 @@ def _regularizer(what: str, value: Any) -> Any:
     return L2Decay(_errors.check_number(what, value, minimum=0))
 
 
-def _boolean(what: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{what} must be True or False, not {value!r}")
-    return value
-
-
 def _initializer(what: str, value: Any) -> Any:
     if not isinstance(value, Initializer):
         raise TypeError(f"{what} must be a paddle.nn.initializer, not {value!r} of type {type(value).__name__}")
@@ -165,26 +146,26 @@ def _initializer(what: str, value: Any) -> Any:
 _CHECKS = {
     "learning_rate": lambda what, value: _errors.check_number(what, value, minimum=0),
     "regularizer": _regularizer,
-    "trainable": _boolean,
-    "need_clip": _boolean,
+    "trainable": _errors.check_flag,
+    "need_clip": _errors.check_flag,
     "initializer": _initializer,
 }
 
 
 def _claims(
     model: nn.Layer, weights: Mapping[str, Any], rules: Sequence[tuple[Any, dict[str, Any]]]
-) -> dict[str, dict[str, _Claim]]:
-    """Parameter → field → what holds, in the model's order."""
-    claims: dict[str, dict[str, _Claim]] = {name: {} for name in weights}
-    defaults: dict[str, dict[str, _Claim]] = {name: {} for name in weights}
+) -> dict[str, _Claims]:
+    """Parameter → what holds for it, in the model's order."""
+    claims: dict[str, _Claims] = {name: {} for name in weights}
+    defaults: dict[str, _Claims] = {name: {} for name in weights}
     contradictions = []
     for index, (selector, fields) in enumerate(rules):
-        others = selector is _OTHERS
+        others = selector is ...
         for name in weights if others else select.select(model, selector, f"the selector of rules[{index}]"):
             for field, value in fields.items():
-                claim = (defaults if others else claims)[name].setdefault(field, _Claim(index, value))
-                if not _same(claim.value, value):
-                    contradictions.append(f"{field} of {name!r} (rules[{claim.rule}] and rules[{index}])")
+                rule, first = (defaults if others else claims)[name].setdefault(field, (index, value))
+                if not settings.same(first, value):
+                    contradictions.append(f"{field} of {name!r} (rules[{rule}] and rules[{index}])")
     if contradictions:
         raise ValueError(
             f"two rules set the same field differently: {_errors.listing(contradictions)}; "
@@ -193,21 +174,13 @@ def _claims(
     return {name: merged for name in weights if (merged := {**defaults[name], **claims[name]})}
 
 
-def _same(one: Any, other: Any) -> bool:
-    if type(one) is type(other) and type(one) in (L1Decay, L2Decay):
-        return vars(one) == vars(other)
-    return one is other or (not isinstance(one, (WeightDecayRegularizer, Initializer)) and one == other)
-
-
-def _initial(name: str, param: Any, claim: _Claim | None) -> Any:
-    """The value that an initializer gives a parameter, None without one. The parameter is not touched."""
-    if claim is None:
-        return None
+def _initial(name: str, param: Any, rule: int, initializer: Initializer) -> Any:
+    """The value that an initializer gives a parameter, which is not touched."""
     with paddle.utils.unique_name.guard():  # layers that are built later keep the names that they would have had
-        made = paddle.create_parameter(param.shape, param.dtype, default_initializer=claim.value)
+        made = paddle.create_parameter(param.shape, param.dtype, default_initializer=initializer)
     if list(made.shape) != list(param.shape) or made.dtype != param.dtype:
         raise ValueError(
-            f"rules[{claim.rule}]: the initializer makes shape {list(made.shape)} and dtype {made.dtype}, but {name!r} "
+            f"rules[{rule}]: the initializer makes shape {list(made.shape)} and dtype {made.dtype}, but {name!r} "
             f"has {list(param.shape)} and {param.dtype}"
         )
     return made

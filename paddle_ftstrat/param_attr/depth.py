@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, modes
+from paddle_ftstrat import _compat, _errors, modes
 from paddle_ftstrat.param_attr import select
 
 
@@ -29,7 +29,8 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
     descended into. What stands inside a container is one unit: a transformer layer, a residual block, an LSTM, a
     Sequential of leaf layers. Other children of the model that own parameters are units, too. Parameters held by a
     descended-into layer itself (a class token, say) form a unit below its children. A parameter that several units
-    use belongs to the lowest.
+    use belongs to the lowest. The head is on top: auxiliary classifiers (with "aux" in their names, or GoogLeNet's)
+    stand below it.
 
     Args:
         model: the model.
@@ -39,6 +40,7 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
             list of selectors. They have to cover every parameter.
 
     Raises:
+        TypeError: `layers` is no list.
         ValueError: `layers` overlap or leave parameters out, or the forward of `sample_input` fails.
 
     Example:
@@ -52,7 +54,7 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
     found = list(_expand(model, ""))
     if sample_input is not None:
         found = _in_order_of_execution(found, _first_calls(model, found, sample_input))
-    return _without_repeats(model, found)
+    return _main_head_last(model, _without_repeats(model, found))
 
 
 def split(count: int, blocks: int) -> list[int]:
@@ -76,58 +78,55 @@ def split(count: int, blocks: int) -> list[int]:
 
 
 def _units_by_hand(model: nn.Layer, layers: Sequence[Any]) -> list[Unit]:
-    units, taken = [], {}
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise TypeError(f"layers must be a list of selectors, bottom first, not {_errors.shown(layers)}")
+    units, taken, weights = [], {}, select.named_weights(model)
     for index, selectors in enumerate(layers):
         names = select.select_all(model, selectors, f"layers[{index}]")
         clash = sorted(name for name in names if name in taken)
         if clash:
             raise ValueError(f"layers[{index}] and layers[{taken[clash[0]]}] both hold {clash}")
         taken.update(dict.fromkeys(names, index))
-        ordered = tuple(name for name in select.named_weights(model) if name in names)
-        units.append(Unit(_label(selectors, index), ordered))
-    left_out = [name for name in select.named_weights(model) if name not in taken]
+        ordered = tuple(name for name in weights if name in names)
+        units.append(Unit(selectors if isinstance(selectors, str) else f"layers[{index}]", ordered))
+    left_out = [name for name in weights if name not in taken]
     if left_out:
         raise ValueError(f"layers= leaves out {left_out}; every parameter needs a layer")
     return units
 
 
-def _label(selectors: Any, index: int) -> str:
-    return selectors if isinstance(selectors, str) else f"layers[{index}]"
-
-
 def _expand(layer: nn.Layer, path: str, in_container: bool = False) -> Iterable[Unit]:
-    """The units of a layer that is descended into. Names of parameters are filled in later."""
-    if any(True for _ in select.own_parameters(layer)):
-        yield Unit(path, tuple(select.join(path, name) for name, _ in select.own_parameters(layer)), ())
+    """The units of a layer that is descended into."""
+    own = tuple(select.join(path, name) for name, _ in select.own_parameters(layer))
+    if own:
+        yield Unit(path, own)
     inside = in_container or _compat.is_container(layer)
-    for name, child in layer._sub_layers.items():
-        if child is None or not _has_weights(child):
-            continue
+    for name, child in _children(layer).items():
         child_path = select.join(path, name)
         if _is_descended(child, inside):
             yield from _expand(child, child_path, inside)
         else:
-            yield Unit(child_path, tuple(_names_below(child, child_path)), (child,))
+            yield Unit(child_path, tuple(select.join(child_path, n) for n, _ in select.every_name(child)), (child,))
+
+
+def _children(layer: nn.Layer) -> dict[str, nn.Layer]:
+    """The children that have weights, themselves or below."""
+    return {name: child for name, child in layer.named_children() if any(True for _ in select.every_name(child))}
 
 
 def _is_descended(layer: nn.Layer, in_container: bool) -> bool:
     if in_container:
-        return _compat.is_container(layer) and not _is_sequence_of_leaves(layer)
+        is_sequence_of_leaves = isinstance(layer, nn.Sequential) and not any(map(_is_composite, layer.children()))
+        return _compat.is_container(layer) and not is_sequence_of_leaves
     return _compat.is_container(layer) or _only_wraps_containers(layer) or _holds_stack(layer)
 
 
-def _is_sequence_of_leaves(layer: nn.Layer) -> bool:
-    return isinstance(layer, nn.Sequential) and not any(
-        child._sub_layers for child in layer._sub_layers.values() if child is not None
-    )
-
-
-def _weighty_children(layer: nn.Layer) -> list[nn.Layer]:
-    return [child for child in layer._sub_layers.values() if child is not None and _has_weights(child)]
+def _is_composite(layer: nn.Layer) -> bool:
+    return any(True for _ in layer.children())
 
 
 def _only_wraps_containers(layer: nn.Layer) -> bool:
-    children = _weighty_children(layer)
+    children = _children(layer).values()
     return (
         not any(True for _ in select.own_parameters(layer))
         and bool(children)
@@ -138,23 +137,9 @@ def _only_wraps_containers(layer: nn.Layer) -> bool:
 def _holds_stack(layer: nn.Layer) -> bool:
     """A container of layers that are made of layers themselves, here or deeper: a backbone or an encoder."""
     return any(
-        any(child._sub_layers for child in _weighty_children(held))
-        if _compat.is_container(held)
-        else _holds_stack(held)
-        for held in _weighty_children(layer)
+        any(map(_is_composite, _children(held).values())) if _compat.is_container(held) else _holds_stack(held)
+        for held in _children(layer).values()
     )
-
-
-def _has_weights(layer: nn.Layer) -> bool:
-    return any(True for part in layer.sublayers(include_self=True) for _ in select.own_parameters(part))
-
-
-def _names_below(layer: nn.Layer, path: str) -> Iterable[str]:
-    for name, _ in select.own_parameters(layer):
-        yield select.join(path, name)
-    for name, child in layer._sub_layers.items():
-        if child is not None:
-            yield from _names_below(child, select.join(path, name))
 
 
 def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> dict[int, int]:
@@ -171,6 +156,8 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
         with modes.evaluating(model), paddle.no_grad():
             call(model, sample_input)
     except Exception as error:
+        if _is_double(model, sample_input):
+            raise
         raise ValueError(
             f"the forward of sample_input, which finds the order of the layers, failed: {error}\n"
             "Give an input as the model takes it (tensor, tuple of arguments or dict), or layers= by hand. If it came "
@@ -185,12 +172,30 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
 
 
 def call(model: nn.Layer, inputs: Any) -> Any:
-    """`model(inputs)`, with a tuple or list as positional and a dict as keyword arguments."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
+    """`model(inputs)`, with a tuple or list as positional and a dict as keyword arguments.
+
+    Raises:
+        TypeError: the forward failed on inputs in float64, which the model's weights are not.
+    """
+    try:
+        if isinstance(inputs, dict):
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+    except Exception as error:
+        if _is_double(model, inputs):
+            raise TypeError(
+                "the inputs are float64, as numpy makes them, but the model's weights are not: make the arrays "
+                "float32 in the Dataset, e.g. x.astype('float32')"
+            ) from error
+        raise
+
+
+def _is_double(model: nn.Layer, inputs: Any) -> bool:
+    """Whether inputs are float64 and the model has no weight that is."""
+    given = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, (tuple, list)) else [inputs]
+    return any(getattr(value, "dtype", None) == paddle.float64 for value in given) and not any(
+        param.dtype == paddle.float64 for param in model.parameters()
+    )
 
 
 def _in_order_of_execution(units: list[Unit], ranks: dict[int, int]) -> list[Unit]:
@@ -198,29 +203,33 @@ def _in_order_of_execution(units: list[Unit], ranks: dict[int, int]) -> list[Uni
 
     A unit of parameters that a descended-into layer holds itself stays below the units registered after it.
     """
-    keyed, last = [], (-1,)
+    first = [min((ranks[id(part)] for part in unit.layers if id(part) in ranks), default=None) for unit in units]
+    keys, last = [], -1
     for position, unit in enumerate(units):
-        called = [ranks[id(part)] for part in unit.layers if id(part) in ranks]
-        if called:
-            last = (min(called),)
-            keyed.append(((min(called), 0, position), unit))
-        elif unit.layers:
-            keyed.append(((last[0], 1, position), unit))
+        if unit.layers:
+            called = first[position] is not None
+            last = first[position] if called else last
+            keys.append((last, 0 if called else 1, position))
         else:
-            keyed.append(((_next_rank(units[position + 1 :], unit.name, ranks), -1, position), unit))
-    return [unit for _, unit in sorted(keyed, key=lambda pair: pair[0])]
+            prefix = unit.name + "." if unit.name else ""
+            following = zip(units[position + 1 :], first[position + 1 :])
+            inside = [rank for other, rank in following if rank is not None and other.name.startswith(prefix)]
+            keys.append((min(inside, default=-1), -1, position))
+    return [units[position] for _, _, position in sorted(keys)]
 
 
-def _next_rank(following: Sequence[Unit], path: str, ranks: dict[int, int]) -> int:
-    prefix = path + "." if path else ""
-    called = [
-        ranks[id(part)]
-        for unit in following
-        if unit.name.startswith(prefix)
-        for part in unit.layers
-        if id(part) in ranks
-    ]
-    return min(called, default=-1)
+def _main_head_last(model: nn.Layer, units: list[Unit]) -> list[Unit]:
+    """The last unit that is no auxiliary classifier goes on top: it is the one that predictions come from."""
+
+    def is_auxiliary(unit: Unit) -> bool:
+        googlenet = isinstance(model, paddle.vision.models.GoogLeNet)
+        return "aux" in unit.name or (googlenet and unit.name in _GOOGLENET_AUXILIARY)
+
+    main = max((place for place, unit in enumerate(units) if not is_auxiliary(unit)), default=len(units) - 1)
+    return [*units[:main], *units[main + 1 :], *units[main : main + 1]]
+
+
+_GOOGLENET_AUXILIARY = ("_conv_o1", "_fc_o1", "_out1", "_conv_o2", "_fc_o2", "_out2")
 
 
 def _without_repeats(model: nn.Layer, units: Sequence[Unit]) -> list[Unit]:

@@ -143,27 +143,19 @@ def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    trains = "yes" if row.trainable else "frozen now"
+    if row.first_epoch == 0:
+        trains = "frozen"
+    elif row.first_epoch > 1:
+        trains = f"from epoch {row.first_epoch}" + ("" if row.trainable else " (frozen now)")
+    product = row.own_learning_rate != 1.0 and row.factor != 1.0
     return (
         row.name,
         "×".join(map(str, row.shape)) or "scalar",
         "-" if row.block is None else str(row.block),
-        _trains(row),
-        _multiplier(row),
+        trains,
+        f"{row.learning_rate:.4g}" + (f" = {row.own_learning_rate:.4g} · {row.factor:.4g}" if product else ""),
         f"{row.regularizer} ({row.regularizer_from})" if row.regularizer else "-",
         f"{row.decay:g} ({row.decay_from})" if row.decay else "-",
         "yes" if row.need_clip else "no",
     )
-
-
-def _trains(row: Row) -> str:
-    if row.first_epoch == 0:
-        return "frozen"
-    if row.first_epoch > 1:
-        return f"from epoch {row.first_epoch}" + ("" if row.trainable else " (frozen now)")
-    return "yes" if row.trainable else "frozen now"
-
-
-def _multiplier(row: Row) -> str:
-    if row.own_learning_rate == 1.0 or row.factor == 1.0:
-        return f"{row.learning_rate:.4g}"
-    return f"{row.learning_rate:.4g} = {row.own_learning_rate:.4g} · {row.factor:.4g}"

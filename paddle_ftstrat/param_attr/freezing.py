@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import hashlib
 import warnings
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,17 +17,27 @@ from paddle import nn
 
 from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat._compat import batch_norm as compat
-from paddle_ftstrat.param_attr import batch_norm as norms
 from paddle_ftstrat.param_attr import select, settings
-from paddle_ftstrat.param_attr.stage import FrozenStage, freeze_stage
 
-__all__ = ["FrozenStage", "freeze", "freeze_stage", "unfreeze", "verify_frozen"]
-
-_RECORD = "_ftstrat_frozen"
+POLICIES = ("freeze", "track")
+_RECORD = "_ftstrat_freezing"
 _IGNORED_TEXT = (
     f"paddlepaddle {paddle.__version__} ignores `requires_grad = False`; freeze with "
     "paddle_ftstrat.param_attr.freeze or with `stop_gradient = True`"
 )
+_PLAIN = (type(None), bool, int, float, complex, str, np.ndarray, np.generic)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What freezing did to a layer. It lies in the layer, so that a copy can be thawed, too.
+
+    `frozen` are the attribute names of its parameters; a BatchNorm has a `policy`, and `before` is what that replaced.
+    """
+
+    frozen: frozenset[str] = frozenset()
+    policy: str | None = None
+    before: Any = None
 
 
 def freeze(model_or_layer: nn.Layer, patterns: Any = None, batch_norm: str = "freeze") -> list[str]:
@@ -60,23 +73,26 @@ def freeze(model_or_layer: nn.Layer, patterns: Any = None, batch_norm: str = "fr
         >>> with verify_frozen(model):
         ...     out = model(paddle.randn([2, 3, 8, 8]))
     """
-    if batch_norm not in norms.POLICIES:
-        raise ValueError(_errors.unknown("BatchNorm policy", batch_norm, norms.POLICIES))
+    _errors.check_keys("BatchNorm policy", [batch_norm], POLICIES)
     model = _checked(model_or_layer)
     weights = select.named_weights(model)
     names = _selected(model, weights, patterns)
     chosen = {id(weights[name]) for name in names}
-    governed = [
-        (path, layer)
-        for path, layer in norms.touched(model, patterns, chosen).items()
-        if all(id(param) in chosen or not settings.own(param).trainable for param in norms.weights(layer))
-    ]
-    if batch_norm == "freeze":
-        norms.refuse_unfixable(governed)
+    governed = {
+        path: layer
+        for path, layer in _touched(model, patterns, chosen).items()
+        if all(id(param) in chosen or not settings.own(param).trainable for _, param in select.own_parameters(layer))
+    }
+    unfixable = [path for path, layer in governed.items() if not compat.can_fix_statistics(layer)]
+    if batch_norm == "freeze" and unfixable:
+        raise ValueError(
+            f"subclasses of SyncBatchNorm cannot be told to keep their statistics: {_errors.listing(unfixable)}; "
+            'use nn.SyncBatchNorm itself there, or batch_norm="track"'
+        )
     _note(model, frozen={id(weights[name]) for name in names if settings.own(weights[name]).trainable})
     _write(model, [weights[name] for name in names], trainable=False)
-    for _, layer in governed:
-        norms.set_policy(layer, batch_norm)
+    for layer in governed.values():
+        set_policy(layer, batch_norm)
     return names
 
 
@@ -115,7 +131,7 @@ def unfreeze(model_or_layer: nn.Layer, patterns: Any = None) -> list[str]:
     frozen = [name for name, param in weights.items() if not settings.own(param).trainable]
     names = _frozen_here(model, weights) if patterns is None else _selected(model, weights, patterns)
     chosen = {id(weights[name]) for name in names}
-    governed = [layer for layer in norms.touched(model, patterns, chosen).values() if norms.policy_of(layer)]
+    governed = [layer for layer in _touched(model, patterns, chosen).values() if policy_of(layer)]
     if frozen and not names and not governed:
         raise ValueError(
             f"freeze() froze nothing here; to thaw what was frozen in another way ({_errors.listing(frozen)}), "
@@ -124,7 +140,7 @@ def unfreeze(model_or_layer: nn.Layer, patterns: Any = None) -> list[str]:
     _note(model, thawed=chosen)
     _write(model, [weights[name] for name in names], trainable=True)
     for layer in governed:
-        norms.set_policy(layer, None)
+        set_policy(layer, None)
     return [name for name in names if name in frozen]
 
 
@@ -170,6 +186,87 @@ def verify_frozen(model: nn.Layer) -> Iterator[list[str]]:
     raise RuntimeError(message)
 
 
+class FrozenStage:
+    """A boundary made by `freeze_stage`: `remove()` takes it away, and so does leaving its `with` block."""
+
+    def __init__(self, layer: nn.Layer, model: nn.Layer) -> None:
+        self._model = model
+        self._hook = layer.register_forward_post_hook(_cut)
+        _compat.forget_traces(model)
+
+    def remove(self) -> None:
+        """Let gradients through again; a second call does nothing."""
+        self._hook.remove()
+        _compat.forget_traces(self._model)
+
+    def __enter__(self) -> FrozenStage:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.remove()
+
+
+def freeze_stage(layer: nn.Layer, model: nn.Layer | None = None) -> FrozenStage:
+    """Freeze everything up to and including a layer: no gradient passes its output, and none is kept below it.
+
+    The output is cut off from what made it (its `stop_gradient` is True), so nothing that reaches the loss only through
+    this layer gets a gradient, without a list of what that is. The activations below the boundary are freed at once.
+    Tensors in tuples, lists, dicts and dataclasses are cut, too.
+
+    Parameters that are cut off stay `stop_gradient=False`, and optimizers skip them for want of a gradient. Two things
+    are left to you. A gradient of zeros is a gradient, which momentum and decay act on: clear gradients below the layer
+    with `optimizer.clear_grad(set_to_zero=False)`, as `Binding.step` does. And BatchNorm statistics below go on moving
+    unless `freeze` fixes them.
+
+    Args:
+        layer: the topmost frozen layer. A skip connection around it is not cut.
+        model: the model it is part of; only needed where `paddle.jit.to_static` has compiled that already.
+
+    Returns:
+        A handle with `remove()`, which is a context manager, too.
+
+    Raises:
+        TypeError: not a layer; or, in the forward, an output with something else than tensors and plain values in it.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+        >>> with freeze_stage(model[1]):
+        ...     model(paddle.ones([1, 2])).backward()
+        >>> [param.grad is None for param in model.parameters()]
+        [True, True, True, True, False, False]
+    """
+    for given in (layer, layer if model is None else model):
+        if not isinstance(given, nn.Layer):
+            raise TypeError(f"freeze_stage takes a paddle.nn.Layer, not {given!r} of type {type(given).__name__}")
+    for param in layer.parameters():
+        param.clear_gradient(False)
+    return FrozenStage(layer, layer if model is None else _compat.unwrap(model))
+
+
+def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
+    """The layers of a model that keep running statistics, by path.
+
+    Example:
+        >>> list(batch_norms(nn.Sequential(nn.Conv2D(3, 4, 1), nn.BatchNorm2D(4))))
+        ['1']
+    """
+    return {path: layer for path, layer in model.named_sublayers(include_self=True) if _compat.is_batch_norm(layer)}
+
+
+def policy_of(layer: nn.Layer) -> str | None:
+    """The policy that a freeze has put on a BatchNorm layer, None where there was none."""
+    return _record(layer).policy
+
+
+def set_policy(layer: nn.Layer, policy: str | None) -> None:
+    """Fix a BatchNorm layer's statistics ("freeze") or give it back its own way ("track", None)."""
+    record = _record(layer)
+    if record.policy == "freeze":
+        compat.release_statistics(layer, record.before)
+    before = compat.fix_statistics(layer) if policy == "freeze" else None
+    layer.__dict__[_RECORD] = dataclasses.replace(record, policy=policy, before=before)
+
+
 def _checked(model: Any) -> nn.Layer:
     if isinstance(model, paddle.DataParallel) and paddle.distributed.get_world_size() > 1:
         raise RuntimeError(
@@ -202,16 +299,18 @@ def _write(model: nn.Layer, params: Collection[Any], trainable: bool) -> None:
         warnings.warn(f"{_errors.listing(ignored)} train: {_IGNORED_TEXT}", stacklevel=3)
 
 
+def _record(layer: nn.Layer) -> _Record:
+    return layer.__dict__.get(_RECORD, _Record())
+
+
 def _note(model: nn.Layer, frozen: Collection[int] = (), thawed: Collection[int] = ()) -> None:
-    """Write down in each layer which of its parameters `freeze` froze: a copied layer keeps that, an id would not."""
+    """Write down in each layer which of its parameters `freeze` froze."""
     for layer in model.sublayers(include_self=True):
-        own = {name: id(param) for name, param in select.own_parameters(layer)}
-        kept = {name for name in _noted(layer) if own.get(name) not in thawed}
-        layer.__dict__[_RECORD] = frozenset(kept | {name for name, key in own.items() if key in frozen})
-
-
-def _noted(layer: nn.Layer) -> Collection[str]:
-    return layer.__dict__.get(_RECORD, ())
+        own, record = {name: id(param) for name, param in select.own_parameters(layer)}, _record(layer)
+        kept = {name for name in record.frozen if own.get(name) not in thawed}
+        kept |= {name for name, key in own.items() if key in frozen}
+        if kept != record.frozen:
+            layer.__dict__[_RECORD] = dataclasses.replace(record, frozen=frozenset(kept))
 
 
 def _frozen_here(model: nn.Layer, weights: Mapping[str, Any]) -> list[str]:
@@ -220,18 +319,37 @@ def _frozen_here(model: nn.Layer, weights: Mapping[str, Any]) -> list[str]:
         id(param)
         for layer in model.sublayers(include_self=True)
         for name, param in select.own_parameters(layer)
-        if name in _noted(layer)
+        if name in _record(layer).frozen
     }
     return [name for name, param in weights.items() if id(param) in noted and not settings.own(param).trainable]
+
+
+def _touched(model: nn.Layer, patterns: Any, chosen: Collection[int]) -> dict[str, nn.Layer]:
+    """The BatchNorm layers that a call is about: with a chosen weight, or with none at all and statistics it means."""
+    selectors = [] if patterns is None else select.as_list(patterns)
+    found = {}
+    for path, layer in batch_norms(model).items():
+        own = [id(param) for _, param in select.own_parameters(layer)]
+        by_statistics = not own and any(_means_statistics(selector, path, layer) for selector in selectors)
+        if patterns is None or by_statistics or any(key in chosen for key in own):
+            found[path] = layer
+    return found
+
+
+def _means_statistics(selector: Any, path: str, layer: nn.Layer) -> bool:
+    if isinstance(selector, nn.Layer):
+        return any(part is layer for part in selector.sublayers(include_self=True))
+    named = {select.join(path, name): getattr(layer, name) for name in _compat.statistic_names(layer)}
+    return any(select.means(selector, [name], (name, tensor)) for name, tensor in named.items())
 
 
 def _watched(model: nn.Layer) -> dict[str, Any]:
     ignored = _ignored(model)
     found = {n: p for n, p in select.named_weights(model).items() if p.stop_gradient or n in ignored}
-    for path, layer in norms.layers(model).items():
-        policy, own = norms.policy_of(layer), norms.weights(layer)
-        by_hand = policy is None and own and not any(settings.own(param).trainable for param in own)
-        if policy == "freeze" or by_hand:
+    for path, layer in batch_norms(model).items():
+        own = [settings.own(param).trainable for _, param in select.own_parameters(layer)]
+        by_hand = policy_of(layer) is None and own and not any(own)
+        if policy_of(layer) == "freeze" or by_hand:
             found.update({select.join(path, name): getattr(layer, name) for name in _compat.statistic_names(layer)})
     return found
 
@@ -243,3 +361,33 @@ def _digest(tensor: Any) -> bytes:
 def _ignored(model: nn.Layer) -> list[str]:
     weights = select.named_weights(model)
     return [name for name, param in weights.items() if compat.ignores_requires_grad(param)]
+
+
+def _cut(layer: nn.Layer, _: Any, output: Any) -> Any:
+    try:
+        return _detached(output)
+    except TypeError as error:
+        raise TypeError(
+            f"freeze_stage cannot cut the output of {type(layer).__name__}, which holds a {error}: return tensors, or "
+            "tuples, lists, dicts or dataclasses of them"
+        ) from None
+
+
+def _detached(output: Any) -> Any:
+    if hasattr(output, "stop_gradient"):
+        # Setting stop_gradient would keep the graph alive below, and mark the input of a layer that returns its input.
+        return output.detach()
+    if isinstance(output, _PLAIN):
+        return output
+    if isinstance(output, Mapping):
+        result = copy.copy(output)
+        for key, value in output.items():
+            result[key] = _detached(value)
+        return result
+    if isinstance(output, (tuple, list)):
+        values = [_detached(value) for value in output]
+        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+    if dataclasses.is_dataclass(output):
+        fields = [field.name for field in dataclasses.fields(output) if field.init]
+        return dataclasses.replace(output, **{name: _detached(getattr(output, name)) for name in fields})
+    raise TypeError(type(output).__name__)

@@ -1,16 +1,22 @@
-"""Initial values: embeddings from pretrained vectors, and values set by hand."""
+"""Values of parameters: embeddings from pretrained vectors, values set by hand, and values as arrays and files."""
 
 from __future__ import annotations
 
+import os
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import paddle
 from paddle import nn
+from safetensors.numpy import save
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat._compat import sharing as compat
+from paddle_ftstrat._files import replacing
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.vectors import Vectors, Vocabulary, dtype_of, to_array, vectors_of, words_to_rows
 
@@ -209,6 +215,45 @@ def set_parameters(layer: nn.Layer, weight: Any = None, bias: Any = None, *, cas
         own[name].set_value(_tensor(to_array(values), own[name]))
 
 
+def export_parameters(model: nn.Layer, patterns: Any, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Copies of parameters as arrays, by structured name, and in a file if wanted: `export_parameters(model, "fc.*")`.
+
+    Numbers are the parameter's own bits; bfloat16, which numpy lacks, widens to float32 without loss. A parameter that
+    several layers share stands under its first name.
+
+    Args:
+        model: the model.
+        patterns: what `select` takes, one or a list: globs, names of sublayers, compiled regexes, functions, layers.
+        path: an `.npz` or `.safetensors` file to write too; its folder is made. Default: none.
+
+    Raises:
+        ValueError: a pattern that matches nothing, or a file name with another ending.
+        OSError: the file cannot be written; an older one stays as it was.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        >>> {name: array.shape for name, array in export_parameters(model, "1.*").items()}
+        {'1.weight': (3, 1), '1.bias': (1,)}
+    """
+    target = None if path is None else Path(path)
+    if target is not None and target.suffix not in _WRITERS:
+        raise ValueError("path: " + _errors.unknown("file ending", target.suffix, _WRITERS))
+    chosen = select.select_all(model, patterns)
+    arrays = {name: to_array(p) for name, p in select.named_weights(model).items() if name in chosen}
+    if target is not None:
+        with replacing(target) as file:
+            _WRITERS[target.suffix](file, arrays)
+    return arrays
+
+
+def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    # numpy.savez takes the names as its keyword arguments, among which `file` is its own.
+    with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with archive.open(name + ".npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
 def _size(source: Vectors, rows: Vocabulary | None, num_embeddings: int | None) -> int:
     least = source.count if rows is None else max(rows.values(), default=-1) + 1
     if rows is not None and source.words is None:
@@ -292,3 +337,10 @@ def _tensor(values: np.ndarray, param: Any) -> Any:
     # Paddle reads an array of the other byte order as if it were its own.
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     return paddle.to_tensor(native, place=param.place).astype(param.dtype)
+
+
+_WRITERS = {
+    ".npz": _write_npz,
+    # Not save_file: it leaves a file that only its owner may read.
+    ".safetensors": lambda file, arrays: file.write(save(dict(arrays), {"format": "pd"})),
+}

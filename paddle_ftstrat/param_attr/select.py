@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Union
 
@@ -28,32 +28,27 @@ def named_weights(model: nn.Layer) -> dict[str, Any]:
         >>> list(named_weights(paddle.nn.Sequential(paddle.nn.Linear(2, 3), paddle.nn.BatchNorm1D(3))))
         ['0.weight', '0.bias', '1.weight', '1.bias']
     """
-    found: dict[str, Any] = {}
-    seen: set[int] = set()
-    for name, param in _every_name(_compat.unwrap(model)):
-        if id(param) not in seen:
-            seen.add(id(param))
-            found[name] = param
-    return found
+    found: dict[int, tuple[str, Any]] = {}
+    for name, param in every_name(model):
+        found.setdefault(id(param), (name, param))
+    return dict(found.values())
 
 
 def all_names(model: nn.Layer) -> dict[str, list[str]]:
     """Structured name of each weight → every structured name it has, the first being the key itself."""
-    first: dict[int, str] = {}
-    names: dict[str, list[str]] = {}
-    for name, param in _every_name(_compat.unwrap(model)):
-        key = first.setdefault(id(param), name)
-        names.setdefault(key, []).append(name)
-    return names
+    names: dict[int, list[str]] = {}
+    for name, param in every_name(model):
+        names.setdefault(id(param), []).append(name)
+    return {aliases[0]: aliases for aliases in names.values()}
 
 
 def statistics(model: nn.Layer) -> dict[str, Any]:
     """The running statistics of a model's normalisation layers, by structured name."""
-    found = {}
-    for prefix, layer in every_layer(_compat.unwrap(model)):
-        for name in _compat.statistic_names(layer):
-            found[join(prefix, name)] = getattr(layer, name)
-    return found
+    return {
+        join(prefix, name): getattr(layer, name)
+        for prefix, layer in every_layer(_compat.unwrap(model))
+        for name in _compat.statistic_names(layer)
+    }
 
 
 def norm_or_bias(model: nn.Layer) -> set[str]:
@@ -98,8 +93,12 @@ def select(model: nn.Layer, selector: Selector, what: str = "pattern") -> list[s
         >>> select(model, model[1])
         ['1.weight', '1.bias']
     """
-    weights = named_weights(model)
-    matched = _matches(model, weights, selector, what)
+    weights, aliases = named_weights(model), all_names(model)
+    if isinstance(selector, nn.Layer):
+        inside = {id(param) for _, param in every_name(selector)}
+        matched = [name for name, param in weights.items() if id(param) in inside]
+    else:
+        matched = [name for name, param in weights.items() if means(selector, aliases[name], (name, param), what)]
     if matched:
         return matched
     if isinstance(selector, str):
@@ -108,13 +107,39 @@ def select(model: nn.Layer, selector: Selector, what: str = "pattern") -> list[s
     raise ValueError(f"{what} {selector!r} matches no parameter of the model; it has {_errors.listing(weights)}")
 
 
+def means(selector: Any, names: Iterable[str], arguments: Sequence[Any], what: str = "pattern") -> bool:
+    """Whether a selector means something that goes by these names; a function is asked with the arguments.
+
+    Raises:
+        TypeError: neither a glob (or the name of a layer around it), nor a compiled regex (fullmatch), nor a function.
+
+    Example:
+        >>> means("encoder", ["encoder.0.weight"], ()), means("*.bias", ["encoder.0.weight"], ())
+        (True, False)
+    """
+    if isinstance(selector, str):
+        return any(fnmatchcase(name, selector) or name.startswith(selector + ".") for name in names)
+    if isinstance(selector, re.Pattern):
+        return any(selector.fullmatch(name) for name in names)
+    if callable(selector):
+        return bool(selector(*arguments))
+    raise TypeError(
+        f"{what} must be a glob, a compiled regex, a function (name, parameter) → bool or a layer, not {selector!r}"
+    )
+
+
 def select_all(model: nn.Layer, selectors: Any, what: str = "pattern") -> set[str]:
     """The union of what one selector or several (a list, tuple or set) mean."""
-    if isinstance(selectors, (str, re.Pattern, nn.Layer)) or callable(selectors):
-        selectors = [selectors]
+    return {name for selector in as_list(selectors, what) for name in select(model, selector, what)}
+
+
+def as_list(selectors: Any, what: str = "pattern") -> list[Any]:
+    """One selector or several as a list."""
+    if isinstance(selectors, (str, re.Pattern)) or callable(selectors):
+        return [selectors]
     if not isinstance(selectors, Iterable):
         raise TypeError(f"{what} must be a glob, a compiled regex, a function, a layer or a list of these")
-    return {name for selector in selectors for name in select(model, selector, what)}
+    return list(selectors)
 
 
 def every_layer(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
@@ -125,6 +150,13 @@ def every_layer(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
         yield prefix, layer
         children = [(join(prefix, name), child) for name, child in layer._sub_layers.items() if child is not None]
         stack.extend(reversed(children))
+
+
+def every_name(model: nn.Layer) -> Iterator[tuple[str, Any]]:
+    """(structured name, weight) for each name that a weight has."""
+    for prefix, layer in every_layer(_compat.unwrap(model)):
+        for name, param in own_parameters(layer):
+            yield join(prefix, name), param
 
 
 def own_parameters(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
@@ -138,31 +170,3 @@ def own_parameters(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
 def join(prefix: str, name: str) -> str:
     """`prefix.name`, or just `name` at the top."""
     return f"{prefix}.{name}" if prefix else name
-
-
-def _every_name(model: nn.Layer) -> Iterator[tuple[str, Any]]:
-    for prefix, layer in every_layer(model):
-        for name, param in own_parameters(layer):
-            yield join(prefix, name), param
-
-
-def _matches(model: nn.Layer, weights: dict[str, Any], selector: Selector, what: str) -> list[str]:
-    if isinstance(selector, str):
-        aliases = all_names(model)
-        prefix = selector + "."
-        return [
-            name
-            for name in weights
-            if any(fnmatchcase(alias, selector) or alias.startswith(prefix) for alias in aliases[name])
-        ]
-    if isinstance(selector, re.Pattern):
-        aliases = all_names(model)
-        return [name for name in weights if any(selector.fullmatch(alias) for alias in aliases[name])]
-    if isinstance(selector, nn.Layer):
-        ids = {id(param) for _, layer in every_layer(_compat.unwrap(selector)) for _, param in own_parameters(layer)}
-        return [name for name, param in weights.items() if id(param) in ids]
-    if callable(selector):
-        return [name for name, param in weights.items() if selector(name, param)]
-    raise TypeError(
-        f"{what} must be a glob, a compiled regex, a function (name, parameter) → bool or a layer, not {selector!r}"
-    )

@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from paddle.nn.initializer import Initializer
+from paddle.regularizer import WeightDecayRegularizer
+
 _RECORD = "ftstrat"
 
 
@@ -49,7 +53,7 @@ def own(param: Any) -> ParamSettings:
     return ParamSettings(
         *(
             mine if now is put or now == put else now
-            for now, put, mine in zip(_fields(current), _fields(record.applied), _fields(record.own))
+            for now, put, mine in zip(*(vars(part).values() for part in (current, record.applied, record.own)))
         )
     )
 
@@ -99,6 +103,21 @@ def owner_of(param: Any) -> object | None:
     return None if record is None else record.owner
 
 
+def same(one: Any, other: Any) -> bool:
+    """Equality of attribute values: Paddle's initializers and regularizers have no `==` of their own."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return bool(np.isscalar(one) and np.isscalar(other) and one == other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (Initializer, WeightDecayRegularizer)):
+        return same(vars(one), vars(other))
+    return bool(one == other)
+
+
 def _record(param: Any) -> _Record | None:
     return (getattr(param, "optimize_attr", None) or {}).get(_RECORD)
 
@@ -116,7 +135,3 @@ def _write(param: Any, settings: ParamSettings, record: _Record | None) -> None:
     if not settings.trainable:
         # A gradient left over from before would count as this parameter's; Paddle's clear_grad skips frozen ones.
         param.clear_gradient(False)
-
-
-def _fields(settings: ParamSettings) -> tuple[Any, ...]:
-    return (settings.learning_rate, settings.regularizer, settings.trainable, settings.need_clip)

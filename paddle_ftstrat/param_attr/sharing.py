@@ -167,28 +167,13 @@ def _check_same(name: str, shared: _Shared, attr: Any, shape: Any, dtype: Any, l
         return
     for field, value in _fields_of(attr).items():
         unstated = field == "initializer" and value is None
-        if not unstated and not _same(value, shared.fields[field]):
+        if not unstated and not settings.same(value, shared.fields[field]):
             message = _conflict(name, shared, label, field, _text(shared.fields[field]), _text(value))
             raise ValueError(f"{message}. Give both the same ParamAttr, or the later one only the name: {name!r}")
 
 
 def _conflict(name: str, shared: _Shared, label: str, what: str, there: Any, here: Any) -> str:
     return f"parameter {name!r} is shared, but its {what} is {there} in {shared.layer} and {here} in {label}"
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality of attribute values: Paddle's initializers and regularizers have no `==` of their own."""
-    if one is other:
-        return True
-    if type(one) is not type(other):
-        return bool(np.isscalar(one) and np.isscalar(other) and one == other)
-    if isinstance(one, np.ndarray):
-        return np.array_equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, (paddle.nn.initializer.Initializer, paddle.regularizer.WeightDecayRegularizer)):
-        return _same(vars(one), vars(other))
-    return bool(one == other)
 
 
 def _text(value: Any) -> str:

@@ -254,4 +254,3 @@ def warmup_steps(max_train_steps: int, proportion: float) -> int:
     """W = int(T·w), the number of updates that warm up; both arguments are checked."""
     check_steps(max_train_steps)
     return int(max_train_steps * _errors.check_number("warmup", proportion, minimum=0, maximum=1))
-

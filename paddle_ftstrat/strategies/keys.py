@@ -41,7 +41,7 @@ def items_of(what: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]
     if given is None:
         return []
     if not isinstance(given, Mapping):
-        raise TypeError(f"{what} must be a dict, not {given!r} of type {type(given).__name__}")
+        raise TypeError(f"{what} must be a dict, not {_errors.shown(given)} of type {type(given).__name__}")
     return list(given.items())
 
 
@@ -219,7 +219,7 @@ def _as_entries(name: str, value: Any, values: Mapping[str, Any], defaults: Mapp
         return {short: value, **values}
     expected = f"a dict with {_errors.listing(defaults)}"
     expected += {"blocks": " or a number of blocks", "decay": " or a number"}.get(short or "", "")
-    raise TypeError(f"scheduler.{name} must be {expected}, not {value!r}")
+    raise TypeError(f"scheduler.{name} must be {expected}, not {_errors.shown(value)}")
 
 
 def _by_depth(what: str, given: Mapping[str, Any]) -> tuple[int | None, Mapping[str, int] | None]:
@@ -232,7 +232,7 @@ def _params_layer(what: str, value: Any) -> dict[str, int] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise TypeError(f"{what} must be a dict parameter name → layer number, not {value!r}")
+        raise TypeError(f"{what} must be a dict parameter name → layer number, not {_errors.shown(value)}")
     return {str(name): _errors.check_whole(f"{what}[{name!r}]", number) for name, number in value.items()}
 
 

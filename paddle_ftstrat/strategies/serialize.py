@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +72,18 @@ class Serializable:
         return text
 
     @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> Any:
+    @_errors.short_messages()
+    def from_dict(cls, given: Mapping[str, Any], trust: bool = False) -> Any:
         """The strategy that a dict describes; the inverse of `to_dict`.
 
         Args:
             given: `strategy`, a class of this library or "module:Class", and arguments of its constructor, among them
                 options of the optimizer. `scheduler`, `regularization` and `clip` are added to a preset's own.
+            trust: import what "module:Class" names outside this library, which runs that module. Default: refuse it.
 
         Raises:
-            ValueError: an unknown class or key (with the nearest known one), a value out of range, or a class that is
-                not one of the class that was asked.
+            ValueError: an unknown class or key (with the nearest known one), a value out of range, a class that is not
+                one of the class that was asked, or code of others without `trust`.
             TypeError: not a dict, or a value of the wrong type.
 
         Example:
@@ -94,9 +96,11 @@ class Serializable:
                 f"a strategy is a dict with the key 'strategy', not {given!r} of type {type(given).__name__}"
             )
         entries = {str(key): _copied(value) for key, value in given.items()}
-        built = _strategy_class(entries, cls)
-        if ":" in str(entries.get("optimizer_name", "")):
-            entries["optimizer_name"] = _imported(entries["optimizer_name"], "optimizer_name")
+        built = _strategy_class(entries, cls, trust)
+        optimizer = entries.get("optimizer_name")
+        if isinstance(optimizer, str) and ":" in optimizer:
+            known = [row.cls for row in table.ROWS.values() if row.cls is not None]
+            entries["optimizer_name"] = _class_of_name(optimizer, "optimizer_name", known, trust)
         _check_keys(built, entries)
         later = {name: entries.pop(name) for name in SECTIONS if name in entries and name not in _own_arguments(built)}
         strategy = built(**entries)
@@ -108,30 +112,34 @@ class Serializable:
         return strategy
 
     @classmethod
-    def from_yaml(cls, path_or_text: str | Path) -> Any:
+    @_errors.short_messages()
+    def from_yaml(cls, path_or_text: str | Path, trust: bool = False) -> Any:
         """The strategy that a YAML or JSON file, or such a text, describes.
 
         Args:
             path_or_text: a path, or the text itself: what has a line break or a `:` and names no file.
+            trust: as for `from_dict`.
 
         Raises:
             FileNotFoundError: no such file.
             ImportError: PyYAML is not installed; a `.json` file does without.
-            ValueError, TypeError: text that is no YAML, a key that occurs twice, and all that `from_dict` refuses.
+            ValueError, TypeError: text that is no YAML, a key that occurs twice, more than a strategy needs (200,000
+                bytes, 10,000 entries, values of 1,000 characters), no regular file, and all that `from_dict` refuses.
 
         Example:
             >>> import paddle_ftstrat as hub
             >>> hub.DefaultStrategy.from_yaml("strategy: DefaultFinetuneStrategy\\nlearning_rate: 1e-3")
             DefaultFinetuneStrategy(optimizer 'adam', learning_rate 0.001, L2 0.001)
         """
-        return cls.from_dict(plain_text.read(path_or_text))
+        return cls.from_dict(plain_text.read(path_or_text), trust)
 
 
-def strategy_from_dict(given: Mapping[str, Any]) -> Any:
+def strategy_from_dict(given: Mapping[str, Any], trust: bool = False) -> Any:
     """The strategy that a dict describes (see `DefaultStrategy.from_dict`).
 
     Args:
         given: `strategy`, its class, and arguments of its constructor.
+        trust: import what "module:Class" names outside this library.
 
     Raises:
         ValueError, TypeError: as for `DefaultStrategy.from_dict`.
@@ -142,14 +150,15 @@ def strategy_from_dict(given: Mapping[str, Any]) -> Any:
         >>> strategy_from_dict(strategy.to_dict()).scheduler == strategy.scheduler
         True
     """
-    return Serializable.from_dict(given)
+    return Serializable.from_dict(given, trust)
 
 
-def strategy_from_yaml(path_or_text: str | Path) -> Any:
+def strategy_from_yaml(path_or_text: str | Path, trust: bool = False) -> Any:
     """The strategy that a YAML or JSON file or text describes (see `DefaultStrategy.from_yaml`).
 
     Args:
         path_or_text: a path, or the text itself.
+        trust: import what "module:Class" names outside this library.
 
     Raises:
         FileNotFoundError, ImportError, ValueError, TypeError: as for `DefaultStrategy.from_yaml`.
@@ -158,7 +167,7 @@ def strategy_from_yaml(path_or_text: str | Path) -> Any:
         >>> strategy_from_yaml("{strategy: DefaultStrategy, optimizer_name: sgd}")
         DefaultStrategy(optimizer 'sgd', learning_rate 0.0001)
     """
-    return Serializable.from_yaml(path_or_text)
+    return Serializable.from_yaml(path_or_text, trust)
 
 
 def _copied(value: Any) -> Any:
@@ -241,7 +250,7 @@ def _subclasses(cls: type) -> Iterator[type]:
         yield from _subclasses(sub)
 
 
-def _strategy_class(entries: dict[str, Any], asked: type) -> type:
+def _strategy_class(entries: dict[str, Any], asked: type, trust: bool) -> type:
     """The class that the key `strategy`, which is taken out of the entries, names."""
     own = {cls.__name__: cls for cls in _subclasses(Serializable) if cls.__module__.startswith(_PACKAGE)}
     name = entries.pop("strategy", None)
@@ -249,7 +258,9 @@ def _strategy_class(entries: dict[str, Any], asked: type) -> type:
         hint = _errors.nearest("strategy", entries)
         meant = f" (is {hint!r} meant to be it?)" if hint else ""
         raise ValueError(f"the key 'strategy' is missing{meant}: it names the class, one of {_errors.listing(own)}")
-    found = _imported(name, "strategy") if ":" in str(name) else own.get(name)
+    if not isinstance(name, str):
+        raise TypeError(f"strategy must be the name of a class, not {name!r} of type {type(name).__name__}")
+    found = _class_of_name(name, "strategy", own.values(), trust) if ":" in name else own.get(name)
     if found is None:
         raise ValueError(_errors.unknown("strategy", name, own))
     if not (isinstance(found, type) and issubclass(found, Serializable)):
@@ -259,8 +270,16 @@ def _strategy_class(entries: dict[str, Any], asked: type) -> type:
     return found
 
 
-def _imported(name: str, key: str) -> Any:
-    """What "module:Class" names."""
+def _class_of_name(name: str, key: str, known: Iterable[type], trust: bool) -> Any:
+    """What "module:Class" names: a known class, or with `trust` what the import of the module gives."""
+    for cls in known:
+        if name == f"{cls.__module__}:{cls.__qualname__}":
+            return cls
+    if not trust:
+        raise ValueError(
+            f"{key} {name!r} is code outside this library, and importing it would run it; if whoever wrote the file is "
+            "trusted, say trust=True (on the command line --trust)"
+        )
     module, _, path = name.partition(":")
     try:
         found: Any = importlib.import_module(module)

@@ -96,12 +96,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pretrained", action="append", metavar="GLOB", help="parameters that L2SP anchors; repeatable"
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="import the modules of other classes that a strategy file names"
+    )
     parser.add_argument("--no-decay", action="append", metavar="GLOB", help="parameters that decay skips; repeatable")
 
 
 def _laid_out(arguments: argparse.Namespace) -> Outline:
     steps = _errors.check_whole("--steps", arguments.steps, minimum=1)
-    named = targets.find_strategy(arguments.strategy)
+    named = targets.find_strategy(arguments.strategy, arguments.trust)
     given = arguments.epochs if arguments.epochs is not None else named.epochs or 1
     epochs = _errors.check_whole("--epochs", given, minimum=1)
     if epochs > steps:

@@ -27,13 +27,14 @@ class Named:
     epochs: int | None = None
 
 
-def find_strategy(target: str) -> Named:
+def find_strategy(target: str, trust: bool = False) -> Named:
     """The strategy that the command line names.
 
     Args:
         target: a `.yaml` or `.json` file, or `script.py:NAME` or `package.module:NAME`, where NAME is a strategy, a
             RunConfig, or a function or class that makes one without arguments. The script is run, but not as
             `__main__`.
+        trust: whether a file may name classes outside this library, whose modules are imported then.
 
     Raises:
         ValueError: no such name, with the nearest one that is a strategy.
@@ -41,7 +42,7 @@ def find_strategy(target: str) -> Named:
         FileNotFoundError: no such file.
     """
     if Path(target).suffix.lower() in _FILES:
-        return Named(DefaultStrategy.from_yaml(Path(target)))
+        return Named(DefaultStrategy.from_yaml(Path(target), trust))
     found = _find(target, (DefaultStrategy, RunConfig), "a strategy file (.yaml, .json) or script.py:NAME")
     if callable(found):
         found = found()

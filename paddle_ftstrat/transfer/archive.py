@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 
-from paddle_ftstrat.transfer.contents import Contents, Entry, count
+from paddle_ftstrat.transfer.contents import Contents, Entry, count, refuse_many
 from paddle_ftstrat.transfer.mapped import Mapped
 
-MAX_DIRECTORY = 16 * 2**20  # bytes; 100 000 members of a real file take half of it
+MAX_DIRECTORY = 5 * 2**20  # bytes; 20,000 members of a file of torch take half of it
+_MAX_NPZ = 5_000  # members; each has a header of its own to be parsed
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile decompresses the others without a limit
 _MAX_NPY_HEADER = 10_000
 _CHUNK = 2**20
 
@@ -21,16 +24,22 @@ def open_zip(file: Mapped) -> zipfile.ZipFile:
     """The archive, its directory read.
 
     Raises:
-        ValueError: truncated (the directory stands at the end), damaged, or a directory of more than 16 MB.
+        ValueError: truncated (the directory stands at the end) or damaged; a directory of more than 5 MB, or with a
+            name that occurs twice.
     """
     if _directory_size(file) > MAX_DIRECTORY:
         raise ValueError(
             f"{file.path} is no file of weights: its zip directory is larger than {MAX_DIRECTORY >> 20} MB"
         )
     try:
-        return zipfile.ZipFile(file.path)
+        archive = zipfile.ZipFile(file.path)
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, UnicodeError) as error:
         raise ValueError(f"{file.path} is a damaged zip archive: {error}") from error
+    names = Counter(archive.namelist())
+    refuse_many(file.path, len(names))
+    if len(names) < len(archive.filelist):
+        raise ValueError(f"{file.path} holds the member {names.most_common(1)[0][0]!r} twice")
+    return archive
 
 
 def member_start(file: Mapped, info: zipfile.ZipInfo) -> int:
@@ -48,17 +57,19 @@ def member_start(file: Mapped, info: zipfile.ZipInfo) -> int:
     return info.header_offset + 30 + name + extra
 
 
-def read_npz(file: Mapped) -> Contents:
-    """The arrays of an `.npz`, compressed or not; only arrays that are wanted are ever decompressed.
+def is_npz(archive: zipfile.ZipFile) -> bool:
+    """Whether an archive is numpy's: all its members are arrays."""
+    return bool(archive.filelist) and all(name.endswith(".npy") for name in archive.namelist())
+
+
+def read_npz(file: Mapped, archive: zipfile.ZipFile) -> Contents:
+    """The arrays of an `.npz`, stored or deflated; only arrays that are wanted are ever decompressed.
 
     Raises:
         ValueError: a damaged archive, or a member that is not an array of numbers.
     """
-    archive = open_zip(file)
-    entries = {}
-    for info in archive.infolist():
-        if info.filename.endswith(".npy"):
-            entries[info.filename[: -len(".npy")]] = _npy_entry(file, archive, info)
+    refuse_many(file.path, len(archive.filelist), _MAX_NPZ)
+    entries = {info.filename[: -len(".npy")]: _npy_entry(file, archive, info) for info in archive.infolist()}
     return Contents(str(file.path), "npz", entries)
 
 
@@ -66,6 +77,9 @@ def _npy_entry(file: Mapped, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     def fail(why: object) -> ValueError:
         return ValueError(f"{file.path}: its array {info.filename!r} {why}")
 
+    if info.compress_type not in _BOUNDED:
+        method = zipfile.compressor_names.get(info.compress_type, info.compress_type)
+        raise fail(f"is compressed by {method}, which cannot be bounded; numpy stores or deflates")
     shape, fortran, dtype, start = _npy_header(archive, info, fail)
     if dtype.hasobject or dtype.names is not None or dtype.kind not in "biufc":
         raise fail(f"is of dtype {dtype}: only arrays of numbers are admitted (an object array is a pickle)")
@@ -92,13 +106,13 @@ def _npy_header(
             if length > _MAX_NPY_HEADER:
                 raise ValueError(f"claims a header of {length} bytes")
             header = ast.literal_eval(str(member.read(length), "latin1").strip())
-            shape, dtype = header["shape"], np.dtype(str(header["descr"]))
+            shape, fortran, dtype = header["shape"], bool(header["fortran_order"]), np.dtype(str(header["descr"]))
     except Exception as error:
         # zipfile lets zlib's, lzma's and its own errors through; all of them mean the same here.
         raise fail(f"is no .npy array, or a damaged one: {error}") from error
     if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
         raise fail(f"has the shape {shape!s:.200}")
-    return shape, bool(header["fortran_order"]), dtype, 8 + struct.calcsize(form) + length
+    return shape, fortran, dtype, 8 + struct.calcsize(form) + length
 
 
 def _inflate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import paddle
 from paddle_ftstrat import _errors
 
 BFLOAT16 = "bfloat16"
+MAX_ARRAYS = 20_000  # of one file; a shard of the largest models has some hundreds
 # Where training scripts put the weights in a checkpoint that holds more than weights; the first that fits is taken.
 USUAL_ENTRIES = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "params")
 NAME_TABLE = "StructuredToParameterName@@"
@@ -71,9 +73,33 @@ def count(shape: tuple[int, ...]) -> int:
     return number
 
 
-def storage_dtype(name: str) -> np.dtype:
+def weight_name(key: str) -> str | None:
+    """The name of the weight under a key of a file with other state in it; None where the key is of that state.
+
+    State stands under `part::name`. Files of earlier versions have their weights in such a part, too.
+
+    Example:
+        >>> weight_name("fc.weight"), weight_name("model::fc.weight"), weight_name("optimizer::fc.weight::moment1")
+        ('fc.weight', 'fc.weight', None)
+    """
+    name = key.removeprefix("model::")
+    return None if "::" in name else name
+
+
+def refuse_many(where: Any, number: int, limit: int = MAX_ARRAYS) -> None:
+    """Refuse a file that says it has more arrays than any model, before time is spent on each of them.
+
+    Raises:
+        ValueError: more than `limit`.
+    """
+    if number > limit:
+        raise ValueError(f"{where} is no file of weights: it holds {number:,} arrays, and {limit:,} are allowed")
+
+
+@lru_cache
+def storage_dtype(name: str, order: str = "<") -> np.dtype:
     """The numpy type that the bits of a type lie in."""
-    return np.dtype(np.uint16 if name == BFLOAT16 else name)
+    return np.dtype(np.uint16 if name == BFLOAT16 else name).newbyteorder(order)
 
 
 def from_dict(state: Mapping[str, Any], entry: str | None = None) -> Contents:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,20 +10,21 @@ from typing import Any
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.transfer import archive, numpy_pickle, safe_tensors, torch_pickle
-from paddle_ftstrat.transfer.contents import Contents, Entry, from_dict
+from paddle_ftstrat.transfer.contents import Contents, Entry, from_dict, weight_name
 from paddle_ftstrat.transfer.mapped import Mapped
 
-_MAX_INDEX = 50_000_000  # bytes
 _LEGACY_START = b"\x8a\x0a" + torch_pickle.LEGACY_MAGIC.to_bytes(10, "little")
+FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json")
 _SUFFIXES = (".pdparams", ".safetensors", ".index.json", ".npz", ".pt", ".pth", ".bin")
 
 
+@_errors.short_messages()
 def open_contents(path_or_state: Any, entry: str | None = None) -> Contents:
     """What a file of weights or a state dict holds; no array is read yet.
 
     Args:
         path_or_state: a path to `.pdparams`, `.safetensors`, `.safetensors.index.json` or `.bin.index.json` (shards),
-            `.npz`, torch's `.pt` / `.pth` / `.bin`, or a dict of arrays or tensors.
+            `.npz`, torch's `.pt` / `.pth` / `.bin`, a folder with `model.safetensors`, or a dict of arrays or tensors.
         entry: the key of the state dict in a checkpoint that holds several.
 
     Raises:
@@ -45,11 +45,27 @@ def open_contents(path_or_state: Any, entry: str | None = None) -> Contents:
     path = Path(path_or_state)
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}{_similar(path)}")
-    if path.is_dir():
-        found = sorted(item.name for item in path.iterdir() if item.name.endswith(_SUFFIXES))
-        raise ValueError(f"{path} is a folder; name a file in it: {_errors.listing(found) or 'it holds no weights'}")
-    file = Mapped(path)
+    file = Mapped(_of_folder(path) if path.is_dir() else path)
     return _read_shards(file, entry) if _is_index(file) else _open_file(file, entry)
+
+
+def _of_folder(path: Path) -> Path:
+    """The file of a folder that `save_pretrained` made, or of a checkpoint."""
+    for name in FOLDER_FILES:
+        if (path / name).is_file():
+            return path / name
+    found = [item.name for item in path.iterdir() if item.name.endswith(_SUFFIXES)]
+    found += [item.parent.name for item in path.glob(f"*/{FOLDER_FILES[0]}")]
+    listed = _errors.listing(sorted(found)) or "it holds no weights"
+    raise ValueError(f"{path} is a folder; name a file or a folder of weights in it: {listed}")
+
+
+def _weights_only(contents: Contents) -> Contents:
+    """Of a file with a training's state in it, the weights."""
+    entries = {name: entry for key, entry in contents.entries.items() if (name := weight_name(key)) is not None}
+    aside = sorted({key.partition("::")[0] for key in contents.entries if weight_name(key) is None})
+    notes = (f"state besides the weights, left aside: {_errors.listing(aside)}",) if aside else ()
+    return replace(contents, entries=entries, layout="paddle", notes=notes)
 
 
 def _is_index(file: Mapped) -> bool:
@@ -61,15 +77,17 @@ def _is_index(file: Mapped) -> bool:
 def _open_file(file: Mapped, entry: str | None) -> Contents:
     start = bytes(file.buffer[:16])
     if start.startswith(b"PK\x03\x04"):
-        names = archive.open_zip(file).namelist()
-        is_npz = bool(names) and all(name.endswith(".npy") for name in names)
-        return archive.read_npz(file) if is_npz else torch_pickle.read_zip(file, entry)
+        opened = archive.open_zip(file)
+        if archive.is_npz(opened):
+            return archive.read_npz(file, opened)
+        return torch_pickle.read_zip(file, opened, entry)
     if start.startswith(b"\x80"):
         if start[2:].startswith(_LEGACY_START):
             return torch_pickle.read_legacy(file, entry)
         return numpy_pickle.read_paddle(file, entry)
     if start[8:9] == b"{":
-        return safe_tensors.read(file)
+        contents = safe_tensors.read(file)
+        return _weights_only(contents) if safe_tensors.FACTS in contents.metadata else contents
     raise ValueError(
         f"{file.path} is not a file of weights that can be read, or it is truncated; "
         f"known are {_errors.listing(_SUFFIXES)}, recognised by their content"
@@ -103,7 +121,13 @@ def _read_shards(index: Mapped, entry: str | None) -> Contents:
 
 
 def _is_plain_name(name: Any) -> bool:
-    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\", ":", "\0"}
+    # Longer names than 255 bytes are an error of the system in whatever asks for them.
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and not set(name) & {"/", "\\", ":", "\0"}
+        and len(name.encode(errors="replace")) <= 255
+    )
 
 
 def _open_shard(index: Mapped, path: Path, entry: str | None) -> Contents:
@@ -116,11 +140,9 @@ def _open_shard(index: Mapped, path: Path, entry: str | None) -> Contents:
 
 
 def _weight_map(index: Mapped) -> dict[str, Any]:
-    if index.size > _MAX_INDEX:
-        raise ValueError(f"{index.path} is no index of shards: it is larger than {_MAX_INDEX:,} bytes")
     try:
-        weight_map = json.loads(bytes(index.buffer))["weight_map"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        weight_map = index.json(0, index.size)["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{index.path} is no index of shards (JSON with a weight_map): {error}") from error
     if not isinstance(weight_map, dict):
         raise ValueError(f"{index.path} is no index of shards: its weight_map is not a dict")

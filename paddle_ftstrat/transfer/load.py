@@ -23,6 +23,7 @@ from paddle_ftstrat.transfer.targets import Target, find_targets, paddle_keys
 SOURCES = ("auto", "paddle", "torch")
 
 
+@_errors.short_messages()
 def load_pretrained(
     model: nn.Layer,
     path_or_state: Any,
@@ -44,7 +45,9 @@ def load_pretrained(
     Args:
         model: the model; plain or wrapped in `paddle.DataParallel`.
         path_or_state: `.pdparams`, `.safetensors`, an index of shards (`.safetensors.index.json`,
-            `.bin.index.json`), `.npz`, torch's `.pt` / `.pth` / `.bin`, or a dict of arrays or tensors.
+            `.bin.index.json`), `.npz`, torch's `.pt` / `.pth` / `.bin`, or a dict of arrays or tensors. Of what
+            `Learner.save`, `EMA.save` and a task write, the weights; of a checkpoint, its folder or the
+            `model.safetensors` in it.
         include: keys of the file that are wanted: globs (`"*backbone*"`), names of layers (`"encoder"`), compiled
             regexes (fullmatch), functions of the key, or a list of these; None wants all.
         exclude: keys that are not wanted, in the same way; goes before `include`.

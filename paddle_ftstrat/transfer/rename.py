@@ -11,6 +11,7 @@ from paddle_ftstrat import _errors
 
 KeySelector = Union[str, "re.Pattern[str]", Callable[[str], bool]]
 WRAPPERS = ("module.", "_layers.", "model.", "_orig_mod.")
+_MAX_TRIED = 1_000_000  # pairs of a key and a change of prefix
 
 
 def wanted(keys: Sequence[str], include: Any = None, exclude: Any = None) -> tuple[list[str], list[str]]:
@@ -84,13 +85,16 @@ def propose(keys: Iterable[str], known: Collection[str]) -> tuple[dict[str, str]
     candidates: list[dict[str, str]] = [{start: ""} for start in starts]
     candidates += [{"": head} for head in _heads(known)]
     candidates += [{start: head} for start in _heads(keys, 1) for head in _heads(known, 1) if start != head]
-    best, most = {}, 0
-    for candidate in candidates:
+
+    def fitting(candidate: Mapping[str, str], among: Sequence[str]) -> int:
         ((old, new),) = candidate.items()
-        count = sum(key.startswith(old) and new + key[len(old) :] in known for key in keys)
-        if count > most:
-            best, most = candidate, count
-    return best, most
+        return sum(key.startswith(old) and new + key[len(old) :] in known for key in among)
+
+    # Of a file with very many names some are enough to tell.
+    sample = keys[:: 1 + len(keys) * len(candidates) // _MAX_TRIED]
+    best = max(candidates, key=lambda candidate: fitting(candidate, sample))
+    most = fitting(best, keys)
+    return (best, most) if most else ({}, 0)
 
 
 def _heads(keys: Iterable[str], depth: int = 2) -> list[str]:

@@ -17,6 +17,7 @@ from paddle_ftstrat import _compat, _errors
 from paddle_ftstrat.param_attr import select
 
 STATUSES = ("mismatched", "missing", "unexpected", "excluded", "loaded", "dropped")
+_WIDEST = 200  # characters of a cell
 _RECORD = "_ftstrat_loaded"
 
 
@@ -221,7 +222,7 @@ def _render(rows: Sequence[Row]) -> str:
     for heading, _ in columns:
         table.add_column(heading, no_wrap=True)
     for row in rows:
-        table.add_row(*(cell(row) for _, cell in columns))
+        table.add_row(*(_errors.shortened(cell(row), _WIDEST) for _, cell in columns))
     out = io.StringIO()
     Console(file=out, width=10_000, color_system=None, highlight=False, markup=False).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

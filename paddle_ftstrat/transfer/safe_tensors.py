@@ -10,10 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.transfer.contents import Contents, Entry, count, storage_dtype
-from paddle_ftstrat.transfer.mapped import Mapped
+from paddle_ftstrat.transfer.contents import Contents, Entry, count, refuse_many, storage_dtype
+from paddle_ftstrat.transfer.mapped import MAX_JSON, Mapped
 
-MAX_HEADER = 25_000_000  # bytes; 100 000 tensors take a third of it
 _DTYPES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -30,6 +29,7 @@ _DTYPES = {
     "F64": "float64",
     "C64": "complex64",
 }
+FACTS = "facts"  # what a file with a training's state has in its metadata
 _CODES = {name: code for code, name in _DTYPES.items()}
 # "format" of the metadata, as Hugging Face and PaddleNLP write it.
 _LAYOUTS = {"pt": "torch", "pd": "paddle", "np": "paddle", "paddle": "paddle"}
@@ -50,6 +50,7 @@ def read(file: Mapped) -> Contents:
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, (dict, type(None))):
         raise ValueError(f"{file.path} has a damaged safetensors header: its metadata is no dict")
+    refuse_many(file.path, len(header))
     spans, entries = [], {}
     for name, described in header.items():
         begin, end, entries[name] = _entry(file, name, described, start)
@@ -96,14 +97,14 @@ def _header(file: Mapped) -> tuple[dict[str, Any], int]:
     if file.size < 8:
         raise ValueError(f"{file.path} is truncated: a safetensors file has at least 8 bytes")
     length = struct.unpack("<Q", file.slice(0, 8))[0]
-    if length > min(MAX_HEADER, file.size - 8):
+    if length > min(MAX_JSON, file.size - 8):
         raise ValueError(
             f"{file.path} is truncated or damaged: it claims a header of {length} bytes; "
-            f"the file has {file.size}, and a header may have {MAX_HEADER:,}"
+            f"the file has {file.size}, and a header may have {MAX_JSON:,}"
         )
     try:
-        header = json.loads(bytes(file.slice(8, length)), object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
+        header = file.json(8, length)
+    except ValueError as error:
         raise ValueError(f"{file.path} has a damaged safetensors header: {error}") from error
     if not isinstance(header, dict):
         raise ValueError(f"{file.path} has a damaged safetensors header: no dict of arrays")
@@ -146,12 +147,5 @@ def _is_shape(value: Any) -> bool:
     )
 
 
-def _no_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
 def _unreadable(file: Mapped, name: str, code: Any) -> np.ndarray:
-    raise ValueError(f"{file.path}: {name!r} is of dtype {code}, which cannot be converted")
+    raise ValueError(f"{file.path}: {name!r} is of dtype {code!s:.40}, which cannot be converted")

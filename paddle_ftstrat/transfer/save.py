@@ -19,9 +19,8 @@ from paddle_ftstrat import _compat, modes
 from paddle_ftstrat._files import replacing
 from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Entry
+from paddle_ftstrat.transfer.files import FOLDER_FILES
 from paddle_ftstrat.transfer.targets import find_targets
-
-FILE_NAME = "model.safetensors"
 
 
 def save_pretrained(model: nn.Layer, path: str | os.PathLike) -> Path:
@@ -54,7 +53,7 @@ def save_pretrained(model: nn.Layer, path: str | os.PathLike) -> Path:
         raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
     path = Path(path)
     if path.suffix != ".safetensors":
-        path = path / FILE_NAME
+        path = path / FOLDER_FILES[0]
     targets = find_targets(model)
     arrays = {name: Entry(target.shape, target.dtype, target.tensor.numpy) for name, target in targets.items()}
     shared = {name: target.aliases for name, target in targets.items() if len(target.aliases) > 1}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -112,17 +113,18 @@ _SYMBOLS = (
 )
 
 
-def read_zip(file: Mapped, entry: str | None = None) -> Contents:
+def read_zip(file: Mapped, opened: ZipFile, entry: str | None = None) -> Contents:
     """The arrays of a file in torch's zip format (`.pt`, `.pth`, `.bin` since torch 1.6).
 
     Args:
         file: the file.
+        opened: its directory.
         entry: the key of the state dict in a checkpoint that holds several.
 
     Raises:
         ValueError: TorchScript, a damaged file, or anything in it but dicts, lists, numbers, text and tensors.
     """
-    members = {info.filename: info for info in archive.open_zip(file).infolist()}
+    members = {info.filename: info for info in opened.infolist()}
     pickled = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickled) != 1:
         raise ValueError(f"{file.path} is a zip archive, but neither of torch.save nor of numpy.savez")

@@ -9,8 +9,8 @@ from typing import Any
 from paddle import nn
 
 from paddle_ftstrat import _compat, _errors
-from paddle_ftstrat.param_attr import batch_norm as norms
 from paddle_ftstrat.param_attr import depth, select, settings
+from paddle_ftstrat.param_attr import freezing as norms
 from paddle_ftstrat.param_attr.freezing import freeze, unfreeze
 from paddle_ftstrat.transfer.report import loaded_names
 
@@ -95,7 +95,7 @@ def tune_head(model: nn.Layer, head: Any = None, batch_norm: str = "freeze") -> 
     model = _compat.unwrap(model)
     weights = select.named_weights(model)
     frozen = frozenset(name for name in weights if name not in names and settings.own(weights[name]).trainable)
-    policies = {path: norms.policy_of(layer) for path, layer in norms.layers(model).items()}
+    policies = {path: norms.policy_of(layer) for path, layer in norms.batch_norms(model).items()}
     freeze(model, lambda name, _: _is_backbone(name, names, weights), batch_norm)
     model.__dict__[_RECORD] = _Record(frozen, policies)
     return names
@@ -178,7 +178,7 @@ def find_head(model: nn.Layer, head: Any = None) -> list[str]:
         model: the model.
         head: selectors of its parameters: a layer, the name of one, a glob, a regex, a function (name, parameter) →
             bool, or a list. None means what `load_pretrained` has not filled, if it has filled something and not all;
-            else the last layer that was registered.
+            else the last layer that was registered, auxiliary classifiers apart (see `param_attr.depth.find_units`).
 
     Raises:
         ValueError: a selector matches nothing, or the model is a single layer.
@@ -231,7 +231,7 @@ def _undo(model: nn.Layer) -> None:
     ours = {name for name in record.frozen if name in weights and not settings.own(weights[name]).trainable}
     if ours:
         unfreeze(model, lambda name, _: name in ours)
-    for path, layer in norms.layers(model).items():
+    for path, layer in norms.batch_norms(model).items():
         if path in record.policies and norms.policy_of(layer) != record.policies[path]:
             norms.set_policy(layer, record.policies[path])
     for name, (before, after) in record.multipliers.items():

@@ -16,6 +16,7 @@ from paddle_ftstrat.finetune.checkpoint.store import Checkpoint
 from paddle_ftstrat.finetune.training import data
 from paddle_ftstrat.finetune.training.parallel import Ranks
 from paddle_ftstrat.finetune.training.state import Position
+from paddle_ftstrat.optim.fused import step
 
 if TYPE_CHECKING:
     from paddle_ftstrat.binding import Binding
@@ -43,60 +44,48 @@ def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], 
     }
     facts = {
         "run": bound,
-        "own": run is learner.own.binding,
         "recorder": {"values": recorder.values, "ends": recorder.ends, "average": recorder.average},
         "callbacks": kept,
         "precision": learner.precision.state_dict(),
         "data": {
             "seed": None if sampler is None else sampler.seed,
             "together": None if sampler is None else sampler.batch_size * sampler.ranks.world,
-            "fixed": data.is_fixed(learner.train, learner.state.epoch_host),
+            "fixed": data.is_fixed(learner.train, learner.state.reading_host),
         },
-        "environment": environment(learner),
+        "environment": environment(learner, run),
         **learner.notes,
     }
     return parts, facts
 
 
 def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
-    """Put a fit that goes on where it was when `saved` was written.
-
-    Raises:
-        ValueError: callbacks whose state is in the checkpoint are not there, or the other way round.
-    """
-    _restore_binding(run, saved, learner.state.curve_step)
-    _restore_learner(learner, saved)
+    """Put a fit that goes on, or was finished, where it was when `saved` was written, whose tensors are let go then."""
+    optimizer = tensor_file.unflatten("", saved.parts["optimizer"])
+    state = {**saved.facts["run"], "optimizer": optimizer, "anchors": saved.parts["anchors"]}
+    # Another length was confirmed by the user, or the fit would have been refused.
+    run.set_state_dict({**state, "max_train_steps": run.plan.max_train_steps})
+    run.lr_scheduler.step(learner.state.curve_step + run.progress.skipped)
+    restore_learner(learner, saved)
     names = {name: key for key in saved.parts["trace"] if (name := key.removeprefix("hps::")) != key}
     learner.recorder.hps = {name: saved.parts["trace"][key].numpy().tolist() for name, key in names.items()}
     learner.precision.set_state_dict(saved.facts["precision"])
     states = _joined(saved.facts["callbacks"], saved.parts["callbacks"])
-    there = _stateful(learner)
-    lines = fingerprint.differences({"callbacks": sorted(states)}, {"callbacks": sorted(there)})
+    for name, callback in _stateful(learner).items():
+        if name in states:
+            callback.set_state_dict(states[name])
+    saved.parts.clear()
+
+
+def check_callbacks(learner: Learner, saved: Checkpoint) -> None:
+    """Check that a fit that goes on has the callbacks whose state is in the checkpoint.
+
+    Raises:
+        ValueError: there are others.
+    """
+    before, now = sorted(saved.facts["callbacks"]), sorted(_stateful(learner))
+    lines = fingerprint.differences({"callbacks": before}, {"callbacks": now})
     if lines:
         raise ValueError(f"the checkpoint {saved.path} is of another training:\n  {fingerprint.listing(lines)}")
-    for name, callback in there.items():
-        callback.set_state_dict(states[name])
-
-
-def restore_finished(learner: Learner, saved: Checkpoint) -> None:
-    """Give a Learner what a finished fit left: weights, records, and the optimizer that its later fits go on with."""
-    _restore_learner(learner, saved)
-    if saved.facts["own"]:
-        run = learner.own.run()
-        bound = saved.facts["run"]
-        _restore_binding(run, saved, bound["lr_scheduler"]["last_epoch"])
-        learner.run = run
-
-
-def state_of_finished(learner: Learner, saved: Checkpoint) -> None:
-    """Let callbacks that want to know have the state in which a fit ended that is not trained again.
-
-    They have a method `set_finished_state(state)`; what `set_state_dict` set would belong to the next fit.
-    """
-    states = _joined(saved.facts["callbacks"], saved.parts["callbacks"])
-    for name, callback in _stateful(learner).items():
-        if hasattr(callback, "set_finished_state") and name in states:
-            callback.set_finished_state(states[name])
 
 
 def position_of(saved: Checkpoint, learner: Learner) -> Position:
@@ -109,24 +98,25 @@ def position_of(saved: Checkpoint, learner: Learner) -> Position:
     return replace(position, batch=-(-samples // (sampler.batch_size * sampler.ranks.world)))
 
 
-def of_rank(saved: Checkpoint, who: Ranks) -> dict[str, Any]:
+def of_rank(hosts: list[dict[str, Any]], who: Ranks) -> dict[str, Any]:
     """The random numbers of this process; where there were fewer, those of one of them."""
-    return saved.facts["hosts"][who.rank % len(saved.facts["hosts"])]
+    return hosts[who.rank % len(hosts)]
 
 
-def environment(learner: Learner) -> dict[str, Any]:
+def environment(learner: Learner, run: Binding) -> dict[str, Any]:
     """What bit-identical results depend on besides the training itself."""
     return {
         "paddle": paddle.__version__,
         "processes": learner.ranks.world,
         "threads": threads.wanted(learner.num_threads),
         "MKL code": threads.code_in_force(),
+        "updates by": step.maker(run.optimizer),
     }
 
 
-def warn_of_environment(saved: Checkpoint, learner: Learner) -> None:
+def warn_of_environment(saved: Checkpoint, learner: Learner, run: Binding) -> None:
     """Say what will keep the resumed training from being bit-identical."""
-    lines = fingerprint.differences(saved.facts["environment"], environment(learner))
+    lines = fingerprint.differences(saved.facts["environment"], environment(learner, run))
     if lines:
         warnings.warn(
             f"resuming {saved.path} in another environment ({'; '.join(lines)}): the results will differ in the last "
@@ -135,15 +125,8 @@ def warn_of_environment(saved: Checkpoint, learner: Learner) -> None:
         )
 
 
-def _restore_binding(run: Binding, saved: Checkpoint, curve_step: int) -> None:
-    optimizer = tensor_file.unflatten("", saved.parts["optimizer"])
-    state = {**saved.facts["run"], "optimizer": optimizer, "anchors": saved.parts["anchors"]}
-    # Another length was confirmed by the user, or the fit would have been refused.
-    run.set_state_dict({**state, "max_train_steps": run.plan.max_train_steps})
-    run.lr_scheduler.step(curve_step)
-
-
-def _restore_learner(learner: Learner, saved: Checkpoint) -> None:
+def restore_learner(learner: Learner, saved: Checkpoint) -> None:
+    """Give a Learner the weights, the records and the order of the data."""
     learner.model.set_state_dict(saved.parts["model"])
     recorder, facts = learner.recorder, saved.facts["recorder"]
     for name in _TRACE:

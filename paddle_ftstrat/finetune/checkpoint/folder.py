@@ -14,13 +14,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat._files import open_regular
 from paddle_ftstrat.finetune.checkpoint import tensor_file
 from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Entry
@@ -30,6 +32,7 @@ FORMAT = 1
 MANIFEST, FACTS, SUFFIX = "manifest.json", "facts.json", ".safetensors"
 PART = re.compile(r"[A-Za-z0-9_-]+")
 _BLOCK = 2**24  # bytes that are read at a time
+_LONGEST_MANIFEST = 2**18  # bytes; 1,000 parts take half of it
 _WORTH_A_THREAD = 2**18  # bytes
 
 
@@ -119,59 +122,82 @@ def read_manifest(folder: Path, step: int) -> Manifest:
         ValueError: a newer format.
     """
     file = folder / MANIFEST
+    with _opened(file) as stream:
+        text = stream.read(_LONGEST_MANIFEST)
     try:
-        text = file.read_bytes()
         content = json.loads(text)
         sound = encode({name: value for name, value in content.items() if name != "checksum"}) == text
-    except FileNotFoundError:
-        raise Damaged(file, "missing") from None
-    except OSError as error:
-        raise Damaged(file, f"cannot be read ({error.strerror})") from error
     except (ValueError, AttributeError, RecursionError):
         sound = False
     if not sound:
         raise Damaged(file, "damaged: it does not have its own checksum")
-    if content["format"] != FORMAT:
+    if isinstance(content.get("format"), int) and content["format"] != FORMAT:
         raise ValueError(
             f"{folder} has format {content['format']}; this version of paddle_ftstrat reads format {FORMAT}: "
             "use the version that wrote it, or another folder"
         )
-    if content["step"] != step:
-        raise Damaged(file, f"from another checkpoint: it says step {content['step']}")
-    files = {name: (described["size"], described["sha256"]) for name, described in content["files"].items()}
+    try:
+        files = {name: (described["size"], described["sha256"]) for name, described in content["files"].items()}
+        found = Manifest(content["step"], content["number"], content["best"], files)
+    except (KeyError, TypeError, AttributeError):
+        found = None
+    if found is None or not _is_whole(found.step, found.number, *(size for size, _ in files.values())):
+        raise Damaged(file, "damaged: it has its own checksum, but is no manifest")
+    if found.step != step:
+        raise Damaged(file, f"from another checkpoint: it says step {found.step}")
     if not all(name == FACTS or PART.fullmatch(name.removesuffix(SUFFIX)) for name in files):
-        raise Damaged(file, f"it names files of other folders: {_errors.listing(files)}")
-    return Manifest(step, content["number"], content["best"], files)
+        raise Damaged(file, f"it names files of other folders: {_errors.listing(files):.200}")
+    return found
 
 
 def read(folder: Path, manifest: Manifest) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The (parts, facts) of a checkpoint, after all its files have been compared with their checksums.
 
     Raises:
-        Damaged: a file is missing or changed.
+        Damaged: a file is missing or changed, or holds something else than checkpoints do.
     """
     for name, (size, digest) in manifest.files.items():
         _verify(folder / name, size, digest)
-    parts = {}
+    parts, facts = {}, None
     for name in manifest.files:
-        if name != FACTS:
-            parts[name.removesuffix(SUFFIX)] = tensor_file.as_tensors(safe_tensors.read(Mapped(folder / name)))
-    return parts, json.loads((folder / FACTS).read_bytes())
+        try:
+            if name == FACTS:
+                facts = json.loads((folder / FACTS).read_bytes())
+            else:
+                parts[name.removesuffix(SUFFIX)] = tensor_file.as_tensors(safe_tensors.read(Mapped(folder / name)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise Damaged(folder / name, f"{error!s:.300}") from error
+    if not isinstance(facts, dict):
+        raise Damaged(folder / FACTS, "missing, or no facts")
+    return parts, facts
+
+
+def _is_whole(*numbers: Any) -> bool:
+    return all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """A file of a checkpoint, open for reading; what goes wrong with it inside is damage."""
+    try:
+        with open_regular(file) as stream:
+            yield stream
+    except FileNotFoundError:
+        raise Damaged(file, "missing") from None
+    except OSError as error:
+        raise Damaged(file, f"cannot be read ({error.strerror})") from error
+    except ValueError:
+        raise Damaged(file, "not a regular file") from None
 
 
 def _verify(file: Path, size: int, digest: str) -> None:
-    if not file.is_file():
-        raise Damaged(file, "missing" if not file.exists() else "not a file")
     summed = hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            found = os.fstat(stream.fileno()).st_size
-            if found != size:
-                raise Damaged(file, f"{found} bytes long, {size} were written")
-            while block := stream.read(_BLOCK):
-                summed.update(block)
-    except OSError as error:
-        raise Damaged(file, f"cannot be read ({error.strerror})") from error
+    with _opened(file) as stream:
+        found = os.fstat(stream.fileno()).st_size
+        if found != size:
+            raise Damaged(file, f"{found} bytes long, {size} were written")
+        while block := stream.read(_BLOCK):
+            summed.update(block)
     if summed.hexdigest() != digest:
         raise Damaged(file, "damaged, or from another checkpoint: it has another checksum than what was written")
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import paddle
 from tqdm.auto import tqdm
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.finetune.callbacks import mode_of
 from paddle_ftstrat.finetune.checkpoint import contents, fingerprint
 from paddle_ftstrat.finetune.checkpoint.store import Checkpoint, Store
-from paddle_ftstrat.finetune.training import data, parallel, rng
+from paddle_ftstrat.finetune.metrics import mode_of
+from paddle_ftstrat.finetune.training import data, parallel, reading, rng
 from paddle_ftstrat.finetune.training.parallel import Ranks
 from paddle_ftstrat.finetune.training.state import Position, Span
 
@@ -37,7 +37,8 @@ class Checkpoints:
         keep: how many of the newest are kept, ≥ 1; the best one is kept besides.
         background: write while training goes on.
         monitor: what makes a checkpoint the best: a value of the epoch's results; None: `valid_loss`, where there is
-            validation data, else `train_loss`. Losses and errors are better when lower, all else when higher.
+            validation data, else `train_loss`. Names with loss, error, mse, mae, mape or
+            perplexity in them are better when lower, all else when higher.
         on_length_change: how to go on where the fit now has another number of epochs: "extend" goes on at the same
             update of the longer (or shorter) curve; "restart" begins a new curve over the updates that are left;
             "keep" stays on the old curve, and at its last value past its end. None raises.
@@ -78,12 +79,18 @@ def as_checkpoints(given: Any) -> Checkpoints | None:
 
 @dataclass(frozen=True)
 class Start:
-    """How a fit begins: at `position`, on a curve over `span`, with `seed`; or not at all, being `finished`."""
+    """How a fit begins: at `position`, on a curve over `span`, with `seed`.
+
+    Attributes:
+        resumed: the checkpoint that it goes on from, which ends with the fit.
+        finished: the random numbers of Python and numpy at its end, where an earlier process finished it.
+    """
 
     position: Position
     span: Span
     seed: int
-    finished: bool = False
+    resumed: Checkpoint | None = None
+    finished: dict[str, Any] | None = None
 
 
 class Journal:
@@ -101,11 +108,32 @@ class Journal:
         self._fits: list[dict[str, Any]] = []
         self._found: Checkpoint | None = None
         self._looked = False
-        self._resuming: Checkpoint | None = None
         self._best: float | None = None
         self._best_at = -1
         self._saved_at = -1
         self._asked_for = False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside it no other fit writes to the folder; where one does already, all processes raise.
+
+        Raises:
+            OSError, RuntimeError: as `Store.writing`.
+        """
+        if self._store is None:
+            yield
+            return
+        with ExitStack() as held:
+            error = None
+            try:
+                if self._who.first:
+                    held.enter_context(self._store.writing())
+            except (OSError, RuntimeError) as caught:
+                error = caught
+            why = parallel.gather_facts(error and str(error), self._who)[0]
+            if why:
+                raise error or RuntimeError(why)
+            yield
 
     def begin(self, learner: Learner, about: Mapping[str, Any], start_epoch: int, updates: int) -> Start:
         """What the fit that begins now has behind it.
@@ -113,7 +141,7 @@ class Journal:
         Raises:
             ValueError: the checkpoint is one of another training; the differences are listed.
         """
-        number = len(self._fits)
+        number, self._asked_for = len(self._fits), False
         if self.settings is not None and self.settings.monitor is not None:
             _errors.check_keys("value to monitor", [self.settings.monitor], learner.value_names())
         self._find()
@@ -124,56 +152,67 @@ class Journal:
         before = self._found.facts["fits"] if self._found else []
         if number >= len(before):
             self._found = None
-            self._fits.append({"about": dict(about), "results": [len(learner.recorder.values), None], "done": False})
+            results = [len(learner.recorder.values), None]
+            self._fits.append({"about": dict(about), "seed": seed, "results": results, "ended": None})
             return fresh
-        self._check(learner, about, before[number])
+        self._check(about, before[number])
         entry = {**before[number], "about": dict(about)}
         same_length = before[number]["about"][fingerprint.LENGTH] == about[fingerprint.LENGTH]
-        if entry["done"] and same_length:
-            self._fits.append(entry)
-            return self._pass_over(learner, fresh, last=number + 1 == len(before))
+        if entry["ended"] and same_length:
+            return self._pass_over(learner, fresh, entry, last=number + 1 == len(before))
         if number + 1 < len(before):
             raise ValueError(
                 f"{self._found.path}: fit {number + 1} of {len(before)} was finished with "
                 f"{before[number]['about'][fingerprint.LENGTH]} epochs, and later ones have built on it: it cannot "
                 f"become one of {about[fingerprint.LENGTH]}"
             )
+        contents.check_callbacks(learner, self._found)
         start = self._go_on(learner, about, updates)
-        self._fits.append({**entry, "done": False})
+        self._fits.append({**entry, "ended": None})
         return start
 
-    def restore(self, learner: Learner, run: Binding) -> None:
-        """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
-        if self._resuming is not None:
-            contents.restore(learner, run, self._resuming)
+    def begin_epoch(self, learner: Learner, begin: Position, resumed: Checkpoint | None) -> None:
+        """Have the random numbers of Python and numpy be those with which the epoch of `begin` began, and keep them."""
+        if resumed is not None and begin.batch:
+            rng.set_host_state(contents.of_rank(resumed.facts["hosts"], self._who)["epoch"])
+        learner.state.epoch_host = rng.host_state()
 
-    def batches(self, learner: Learner, begin: Position) -> Iterator[Any]:
-        """The batches of an epoch, from `begin` on, with the random numbers of data sets as if it had never stopped."""
-        state, loader, resumed = learner.state, learner.train, self._resuming
-        self._resuming = None
-        mine = None if resumed is None else contents.of_rank(resumed, self._who)
-        if mine is None or not begin.batch:
-            if mine is not None:
-                rng.set_host_state(mine["now"])
-            state.epoch_host = rng.host_state()
-            data.begin_epoch(loader, begin.epoch)
-            yield from loader
-            return
-        state.epoch_host = mine["epoch"]
-        rng.set_host_state(mine["epoch"])
-        if resumed.facts["data"]["fixed"]:
-            data.begin_epoch(loader, begin.epoch, begin.batch)
-            yield from loader
-            return
-        data.begin_epoch(loader, begin.epoch)
-        batches = iter(loader)
-        label = f"epoch {begin.epoch}: reading up to batch {begin.batch}"
-        for _ in tqdm(range(begin.batch), desc=label, unit="batch", leave=False, disable=learner.quiet):
-            next(batches)
-        if rng.host_state() == mine["epoch"]:
-            # Reading draws no random numbers, so whatever the training itself drew has to be put back.
+    def restore(self, learner: Learner, run: Binding, saved: Checkpoint) -> None:
+        """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
+        contents.warn_of_environment(saved, learner, run)
+        contents.restore(learner, run, saved)
+        rng.set_host_state(contents.of_rank(saved.facts["hosts"], self._who)["now"])
+
+    def batches(self, learner: Learner, begin: Position, resumed: Checkpoint | None) -> Iterator[Any]:
+        """The batches of an epoch, from `begin` on, with the random numbers of data sets as if it had never stopped.
+
+        Closed before its end, it leaves the random numbers of Python and numpy as they were when the epoch began: how
+        far the loader has read ahead by then differs from run to run.
+
+        Args:
+            learner: the Learner.
+            begin: the first batch.
+            resumed: the checkpoint, in the epoch that goes on from one.
+        """
+        state, loader = learner.state, learner.train
+        before = state.reading_host = rng.host_state()
+        mine = None if resumed is None else contents.of_rank(resumed.facts["hosts"], self._who)
+        if begin.batch == state.batches:
             rng.set_host_state(mine["now"])
-        yield from batches
+            return
+        fixed = begin.batch > 0 and resumed.facts["data"]["fixed"]
+        data.begin_epoch(loader, begin.epoch, begin.batch if fixed else 0)
+        try:
+            with closing(reading.read(loader)) as batches:
+                if begin.batch and not fixed:
+                    _read_up_to(begin, batches, learner.quiet)
+                    if rng.host_state() == before:
+                        # Reading draws no random numbers, so whatever the training itself drew has to be put back.
+                        rng.set_host_state(mine["now"])
+                yield from batches
+        except GeneratorExit:
+            rng.set_host_state(before)
+            raise
 
     def after_batch(self, learner: Learner, run: Binding) -> None:
         """Save, if it is time."""
@@ -203,9 +242,10 @@ class Journal:
     def finish(self, learner: Learner, run: Binding) -> None:
         """Save that the fit is over."""
         entry = self._fits[-1]
-        entry["results"][1], entry["done"] = len(learner.recorder.values), True
+        entry["results"][1] = len(learner.recorder.values)
+        entry["ended"] = parallel.gather_facts(rng.host_state(), self._who)
         if self.settings is not None:
-            self._save(learner, run, replace(learner.state.position, batch=0, epoch=learner.state.epoch + 1))
+            self._save(learner, run, Position(learner.state.epoch + 1, 0, learner.state.step))
 
     def results(self, learner: Learner) -> list[dict[str, float]]:
         """The results of the epochs of the last fit."""
@@ -251,7 +291,7 @@ class Journal:
         if self._found is not None:
             self._best, self._best_at = self._found.facts["best"]
 
-    def _check(self, learner: Learner, about: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    def _check(self, about: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         without = [{k: v for k, v in side.items() if k != fingerprint.LENGTH} for side in (saved["about"], about)]
         lines = fingerprint.differences(*without)
         if lines:
@@ -259,18 +299,18 @@ class Journal:
                 f"the checkpoint {self._found.path} is of another training:\n  {fingerprint.listing(lines)}\n"
                 f"Restore these settings, or use another folder than {self.settings.folder} to train anew"
             )
-        contents.warn_of_environment(self._found, learner)
 
-    def _pass_over(self, learner: Learner, fresh: Start, last: bool) -> Start:
-        if len(self._fits) == 1 or last:
-            # The first of several gets the weights of the last, too: the ones in between are not kept.
-            contents.restore_finished(learner, self._found)
-        paddle.seed(rng.fold(self._found.facts["seed"], 0))
-        if last:
-            contents.state_of_finished(learner, self._found)
-            rng.set_host_state(contents.of_rank(self._found, self._who)["now"])
-            self._found = None
-        return replace(fresh, finished=True)
+    def _pass_over(self, learner: Learner, fresh: Start, entry: dict[str, Any], last: bool) -> Start:
+        self._fits.append(entry)
+        fresh = replace(fresh, seed=entry["seed"], finished=contents.of_rank(entry["ended"], self._who))
+        if not last:
+            if len(self._fits) == 1:
+                # Weights and records are those of the last fit already: the ones in between are not kept.
+                contents.restore_learner(learner, self._found)
+            return fresh
+        found, self._found = self._found, None
+        position, span = Position(**found.facts["position"]), Span(**found.facts["span"])
+        return replace(fresh, position=position, span=span, resumed=found)
 
     def _go_on(self, learner: Learner, about: Mapping[str, Any], updates: int) -> Start:
         found, facts = self._found, self._found.facts
@@ -280,8 +320,8 @@ class Journal:
         if n_epoch != was:
             span = self._changed_span(span, position, n_epoch, was, updates, found.path)
         # Only now: after an error the checkpoint is still the one to go on from.
-        self._resuming, self._found = found, None
-        return Start(position, span, facts["seed"])
+        self._found = None
+        return Start(position, span, facts["seed"], resumed=found)
 
     def _changed_span(self, span: Span, position: Position, n_epoch: int, was: int, updates: int, path: Path) -> Span:
         choice = self.settings.on_length_change
@@ -324,3 +364,9 @@ class Journal:
             hosts=hosts,
         )
         self._store.save(updates, parts, facts, best=updates == self._best_at)
+
+
+def _read_up_to(begin: Position, batches: Iterator[Any], quiet: bool | None) -> None:
+    label = f"epoch {begin.epoch}: reading up to batch {begin.batch}"
+    for _ in tqdm(range(begin.batch), desc=label, unit="batch", leave=False, disable=quiet):
+        next(batches, None)

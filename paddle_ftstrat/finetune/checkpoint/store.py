@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,14 @@ from paddle_ftstrat.finetune.checkpoint import tensor_file
 from paddle_ftstrat.finetune.checkpoint.background import Background
 from paddle_ftstrat.finetune.checkpoint.copies import Copies
 from paddle_ftstrat.finetune.checkpoint.folder import Damaged, Manifest
+from paddle_ftstrat.finetune.checkpoint.lock import locked
 from paddle_ftstrat.transfer.contents import Entry
 
 _NAME = re.compile(r"step_(\d{9,})")
 # Hidden beside the checkpoints: one that is being written or removed, and one whose place another is taking.
 _DRAFT, _RETIRED = ".{name}.{unique}.tmp", ".{name}.old"
+_HIDDEN = re.compile(r"\.(step_\d{9,})(\.old|(\.old)?\.[0-9a-f]+\.tmp)")
+_SHOWN = 3  # damaged checkpoints in a message
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Store:
     """A folder of checkpoints `step_000000120/`, of which the last ones and the best are kept.
 
     A checkpoint is written to a hidden folder, synced and renamed: whenever the process is killed or the disk fills up,
-    every checkpoint there is complete. One process at a time may save to a folder.
+    every checkpoint there is complete. One process at a time may save to a folder; `writing` sees to it.
 
     Args:
         folder: the folder; it is made by the first `save`.
@@ -76,6 +81,23 @@ class Store:
         self._background = Background(f"saving a checkpoint to {self.folder}") if background else None
         self._copies = Copies()
         self._damaged: set[Path] = set()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside it nobody else who asks for this may save to the folder; it is made, and unfinished saves are removed.
+
+        Raises:
+            OSError: it cannot be made or locked, or has a link or a file where checkpoints are to stand.
+            RuntimeError: somebody else is saving there; the error says who.
+        """
+        self._make()
+        with locked(self.folder):
+            _clean(self.folder)
+            try:
+                yield
+            finally:
+                if self._background is not None:
+                    self._background.settle()
 
     def save(
         self,
@@ -153,17 +175,21 @@ class Store:
                 return Checkpoint(path, manifest.step, parts, facts)
         if not damaged:
             return None
-        reasons = "\n".join(damaged.values())
+        reasons = [why.removeprefix(f"{self.folder}{os.sep}") for why in damaged.values()]
+        reasons[_SHOWN:] = [f"… and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
         raise ValueError(
             f"no undamaged {'best ' if best else ''}checkpoint is left in {self.folder}; "
-            f"to start anew, remove the folder:\n{reasons}"
+            "to start anew, remove the folder:\n" + "\n".join(reasons)
         )
+
+    def _make(self) -> None:
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            store_folder.sync(self.folder.parent)
 
     def _write(self, step: int, parts: Mapping[str, Mapping[str, Entry]], facts: bytes, best: bool) -> None:
         try:
-            if not self.folder.is_dir():
-                self.folder.mkdir(parents=True)
-                store_folder.sync(self.folder.parent)
+            self._make()
             _clean(self.folder)
             sound, _ = _survey(self.folder)
             number = 1 + max((manifest.number for _, manifest in sound), default=0)
@@ -178,9 +204,9 @@ class Store:
             self._damaged.discard(path)
             self._prune()
         except OSError as error:
-            # Naming the folder; the class (PermissionError, …) follows from the number.
+            # The class (PermissionError, …) follows from the number, which shutil's errors do not have.
             why = f"saving the checkpoint of step {step} failed: {error.strerror or error}"
-            raise OSError(error.errno, why, str(self.folder)) from error
+            raise OSError(error.errno or errno.EIO, why, str(error.filename or self.folder)) from error
 
     def _prune(self) -> None:
         """Remove all but the last ones and the best; a damaged one takes no undamaged one's place."""
@@ -248,15 +274,26 @@ def _draft(path: Path) -> Path:
 
 
 def _clean(folder: Path) -> None:
-    """Undo what killed runs left: drafts go, and a retired checkpoint comes back where nothing took its place."""
-    for path in folder.glob(".step_*.old"):
-        place = path.with_name(path.name[1:].removesuffix(".old"))
-        if place.exists():
+    """Undo what killed runs left: drafts go, and a retired checkpoint comes back where nothing took its place.
+
+    Raises:
+        NotADirectoryError: a link or a file has the name of a checkpoint; neither is ours to remove.
+    """
+    for path in sorted(folder.iterdir()):
+        hidden = _HIDDEN.fullmatch(path.name)
+        if not hidden and not _NAME.fullmatch(path.name):
+            continue
+        if path.is_symlink() or not path.is_dir():
+            what = "a symbolic link" if path.is_symlink() else "no folder"
+            raise NotADirectoryError(errno.ENOTDIR, f"{what}, with the name of a checkpoint: move it away", str(path))
+        if not hidden:
+            continue
+        if hidden[2] != ".old":
+            shutil.rmtree(path)
+        elif path.with_name(hidden[1]).exists():
             _remove(path)
         else:
-            os.rename(path, place)
-    for path in folder.glob(".step_*.tmp"):
-        shutil.rmtree(path)
+            os.rename(path, path.with_name(hidden[1]))
 
 
 def _as_json(facts: dict[str, Any]) -> bytes:

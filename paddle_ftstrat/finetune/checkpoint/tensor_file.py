@@ -43,7 +43,7 @@ def write(path: str | Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]
         ([1.0, 1.0], {'epoch': 3})
     """
     entries = as_entries(tensors)
-    metadata = {"facts": json.dumps(dict(facts or {}))}
+    metadata = {"format": "pd", safe_tensors.FACTS: json.dumps(dict(facts or {}))}
     with replacing(path) as file:
         safe_tensors.write(file, entries, metadata)
     return Path(path)
@@ -54,17 +54,17 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or no safetensors file.
+        ValueError: the file is damaged, no safetensors file, or no file at all but a folder, a pipe, a device.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
     try:
         contents = safe_tensors.read(Mapped(path))
         facts = json.loads(contents.metadata.get("facts", "{}"))
         return as_tensors(contents), facts
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error!s:.500}") from error
 
 
 def as_entries(tensors: Mapping[str, Any]) -> dict[str, Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from paddle_ftstrat.finetune.task.hooked import HookedTask
 from paddle_ftstrat.finetune.task.hooks import RunState
 from paddle_ftstrat.finetune.task.phases import PHASES
 from paddle_ftstrat.finetune.training import data as batches
-from paddle_ftstrat.finetune.training import parallel
+from paddle_ftstrat.finetune.training import parallel, reading
 from paddle_ftstrat.param_attr.depth import call
 
 __all__ = ["BEST", "PHASES", "BaseTask"]
@@ -100,7 +101,8 @@ class BaseTask(HookedTask):
             loss=self._observed_loss,
             metrics=list(self._find_metrics(metrics_choices).values()),
             path=self._folder,
-            progress=None if verbose else False,
+            # Without a terminal the log says it all.
+            progress=None if verbose and sys.stderr.isatty() else False,
             checkpoints=self._folder / "checkpoints",
             data_parallel=self.config.use_data_parallel,
             **{name: value for name, value in options.items() if name in _LEARNER_OPTIONS},
@@ -332,7 +334,7 @@ class BaseTask(HookedTask):
         loader = batches.as_loader(data, self.config.batch_size, shuffle=False, what="data")
         model = self.learner.model
         with modes.evaluating(model):
-            for batch in loader:
+            for batch in reading.read(loader):
                 with paddle.no_grad(), self.learner.precision.forward():
                     output = call(model, batches.only_inputs(batch))
                 yield output, batches.batch_size_of(batch)

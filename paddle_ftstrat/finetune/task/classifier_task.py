@@ -8,7 +8,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.finetune import metrics
+from paddle_ftstrat.finetune import losses, metrics
 from paddle_ftstrat.finetune.config import RunConfig
 from paddle_ftstrat.finetune.task.base_task import BaseTask
 
@@ -63,7 +63,7 @@ class ClassifierTask(BaseTask):
             raise ValueError(f"num_classes = {self.num_classes}, but label_list has {len(self.label_list)} names")
 
     def _loss(self, output: Any, label: Any) -> Any:
-        return nn.functional.cross_entropy(metrics.main_output(output), label)
+        return losses.cross_entropy(output, label)
 
     def _check_output(self, output: Any, label: Any) -> None:
         classes = output.shape[-1] if output.ndim > 1 else 0

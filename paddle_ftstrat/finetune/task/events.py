@@ -107,10 +107,6 @@ class TaskEvents(Callback):
         self._task.restore_best(state["best_score"])
         self._evaluated_at = int(state["evaluated_at"])
 
-    def set_finished_state(self, state: Mapping[str, Any]) -> None:
-        """Know the best score of a training that an earlier process finished."""
-        self.set_state_dict(state)
-
     def _state(self, learner: Learner) -> RunState:
         seen, self._seen = self._seen, []
         examples, self._examples = self._examples, 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from paddle import nn
 
-from paddle_ftstrat.finetune import metrics
+from paddle_ftstrat.finetune import losses, metrics
 from paddle_ftstrat.finetune.task.base_task import BaseTask
 
 
@@ -25,7 +25,7 @@ class RegressionTask(BaseTask):
         loss, verbose, label_list, cbs, **options: see `BaseTask`.
 
     Raises:
-        ValueError, TypeError: see `BaseTask`; at the first batch, outputs and labels of different numbers of entries.
+        ValueError, TypeError: see `BaseTask`; at the first batch, outputs and labels that do not go together.
 
     Example:
         >>> import tempfile, paddle, paddle_ftstrat as hub
@@ -46,17 +46,7 @@ class RegressionTask(BaseTask):
     kind = "values"
 
     def _loss(self, output: Any, label: Any) -> Any:
-        # [batch, 1] against [batch] would broadcast to [batch, batch], without a word.
-        values = metrics.main_output(output)
-        return nn.functional.mse_loss(values, label.reshape(values.shape).astype(values.dtype))
-
-    def _check_output(self, output: Any, label: Any) -> None:
-        if output.size != label.size:
-            raise ValueError(
-                f"the model returns outputs of shape {list(output.shape)}, but the labels have shape "
-                f"{list(label.shape)}: "
-                "a regression needs as many of the ones as of the others"
-            )
+        return losses.elementwise(nn.functional.mse_loss, output, label)
 
     def _results(self, output: Any, names: list[str] | None) -> list[Any]:
         values = metrics.array(output)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler, IterableDataset
-from paddle.io.dataloader.collate import default_collate_fn
 
-from paddle_ftstrat.finetune.training import rng
+from paddle_ftstrat.finetune.training import reading, rng
 from paddle_ftstrat.finetune.training.parallel import ONE, Ranks, check_loader, gather_facts
 from paddle_ftstrat.finetune.training.sampler import EpochSampler
 
@@ -40,9 +39,10 @@ def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, who: Ranks =
         3
     """
     if isinstance(data, DataLoader):
+        length = _length(data, what)
         if own_sampler(data) is None:
-            check_loader(data, what, who)
-        return _not_empty(data, _length(data, what), what)
+            check_loader(data, length, what, who)
+        return _not_empty(data, length, what)
     if isinstance(data, IterableDataset):
         raise TypeError(f"{what}: an IterableDataset has no length, which schedules need; use a map-style Dataset")
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, (str, bytes, Mapping)):
@@ -91,15 +91,21 @@ def only_inputs(batch: Any) -> Any:
 
 
 def first_inputs(loader: DataLoader) -> Any:
-    """The inputs of one batch, with the random number generators left as they were."""
+    """The inputs of one batch, with the random number generators left as they were.
+
+    Raises:
+        ValueError: the loader gives no batch.
+    """
     with rng.preserved():
         sampler = getattr(loader, "batch_sampler", None)
+        first = next(iter(reading.read(loader) if sampler is None else sampler), None)
+        if first is None:
+            raise ValueError(f"train gives no batch, although its length is {len(loader)}")
         if sampler is None:
-            return only_inputs(next(iter(loader)))
+            return only_inputs(first)
         # Not through the loader: its reading thread would go on drawing random numbers after this.
-        samples = [loader.dataset[index] for index in next(iter(sampler))]
-        collate = loader.collate_fn or default_collate_fn
-        return only_inputs(_as_tensors(collate(samples)))
+        samples = [loader.dataset[index] for index in first]
+        return only_inputs(_as_tensors(reading.collated(loader, samples)))
 
 
 def batch_size_of(batch: Any) -> int:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import paddle
 
 from paddle_ftstrat import modes, threads
+from paddle_ftstrat.finetune import losses
 from paddle_ftstrat.finetune import metrics as evaluation
-from paddle_ftstrat.finetune.training import data, loop, parallel
+from paddle_ftstrat.finetune.training import data, parallel, reading
 from paddle_ftstrat.param_attr.depth import call
 
 if TYPE_CHECKING:
@@ -24,22 +25,24 @@ def evaluate(learner: Learner, loader: Any) -> dict[str, float]:
     # A user's loader that is not shared out gives each process everything.
     who = learner.ranks if data.is_shared(loader) else parallel.ONE
     with _running(learner):
-        for number, batch in enumerate(loader):
+        for number, batch in enumerate(reading.read(loader)):
             inputs, label = data.split_batch(batch)
             with learner.precision.forward():
                 output = call(learner.model, inputs)
-                loss = float(loop.loss_of(learner.loss, output, label).item())
+                loss = float(losses.loss_of(learner.loss, output, label).item())
             count = data.batch_size_of(batch) if sampler is None else sampler.count(number)
             if who.several:
                 loss, count, output, label = _together(loss, count, output, label, who)
             found.add(output, label, loss, count)
+    if not found.samples:
+        raise ValueError("there is no batch to evaluate: the loader gave none")
     return found.values()
 
 
 def predict(learner: Learner, loader: Any) -> Any:
     """The model's outputs over a loader in eval mode, joined along the first axis."""
     with _running(learner), learner.precision.forward():
-        return data.concatenated([call(learner.model, data.only_inputs(batch)) for batch in loader])
+        return data.concatenated([call(learner.model, data.only_inputs(batch)) for batch in reading.read(loader)])
 
 
 @contextmanager

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import paddle
+
 from paddle_ftstrat import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune.callbacks import ProgressCallback
 from paddle_ftstrat.finetune.checkpoint import fingerprint
 from paddle_ftstrat.finetune.features import DEFAULT_MEMORY, FrozenFeatures
-from paddle_ftstrat.finetune.training import data, loop, parallel
+from paddle_ftstrat.finetune.training import data, loop, parallel, rng
 from paddle_ftstrat.finetune.training.state import Span, TrainState
 from paddle_ftstrat.param_attr.depth import find_units
 from paddle_ftstrat.plan import Plan
@@ -22,6 +25,8 @@ from paddle_ftstrat.strategies import DefaultStrategy
 
 if TYPE_CHECKING:
     from paddle_ftstrat.finetune.learner import Learner
+
+_beginning = threading.Lock()
 
 
 def prepare(learner: Learner) -> None:
@@ -58,18 +63,26 @@ def train(
     about = fingerprint.of_fit(learner, method, n_epoch, {**given, "begun at epoch": start_epoch})
     parallel.same_everywhere(about, learner.ranks)
     prepare(learner)
-    with told(learner, cbs), threads.cpu_threads(learner.num_threads):
+    cbs = [*cbs, ProgressCallback(learner.quiet)]
+    with told(learner, cbs), threads.cpu_threads(learner.num_threads), learner.journal.writing():
         start = learner.journal.begin(learner, about, start_epoch, learner.updates)
-        if not start.finished:
-            run = bound(start.span)
-            run.lr_scheduler.step(start.position.step - start.span.begin)
-            state = TrainState(n_epoch, len(learner.train), learner.updates, start.span, start.seed)
-            try:
+        learner.run = run = bound(start.span)
+        run.lr_scheduler.step(start.position.step - start.span.begin)
+        learner.state = state = TrainState(n_epoch, len(learner.train), learner.updates, start.span, start.seed)
+        state.finished = start.finished is not None
+        try:
+            if not state.finished:
                 with _features(learner):
-                    loop.fit(learner, run, state, start.position)
+                    loop.fit(learner, run, state, start)
                 learner.journal.finish(learner, run)
-            finally:
-                learner.journal.wait()
+            elif start.resumed is not None:
+                loop.fit(learner, run, state, start)
+        finally:
+            learner.journal.wait()
+        if state.finished:
+            # What callbacks have drawn just now was drawn before, too.
+            paddle.seed(rng.fold(state.seed, 0))
+            rng.set_host_state(start.finished)
     return learner.journal.results(learner)
 
 
@@ -83,12 +96,31 @@ def planned(learner: Learner, strategy: DefaultStrategy, span: Span, cbs: Iterab
 
 @contextmanager
 def told(learner: Learner, cbs: Iterable[Any]) -> Iterator[None]:
-    """Inside it the Learner's callbacks, these, and the progress bar hear of what happens."""
-    learner.telling = [*learner.cbs, *cbs, ProgressCallback(learner.quiet)]
+    """Inside it the Learner's callbacks and these hear of what happens.
+
+    Raises:
+        RuntimeError: the Learner is in a fit.
+    """
+    with _beginning:
+        check_idle(learner)
+        learner.telling = [*learner.cbs, *cbs]
     try:
         yield
     finally:
         learner.telling = []
+
+
+def check_idle(learner: Learner) -> None:
+    """Refuse a second fit of a Learner at the same time.
+
+    Raises:
+        RuntimeError: the Learner is in a fit.
+    """
+    if learner.telling:
+        raise RuntimeError(
+            "this Learner is in a fit already, begun by another thread or around the callback that begins this one: "
+            "wait for its end, or make a Learner with a model of its own"
+        )
 
 
 @contextmanager

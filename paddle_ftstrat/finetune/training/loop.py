@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import paddle
-from paddle import nn
 
 from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.finetune import losses
 from paddle_ftstrat.finetune.callbacks import StopTraining
+from paddle_ftstrat.finetune.checkpoint.journal import Start
+from paddle_ftstrat.finetune.checkpoint.store import Checkpoint
 from paddle_ftstrat.finetune.training import data, parallel, rng
 from paddle_ftstrat.finetune.training.state import Position, TrainState
 from paddle_ftstrat.param_attr.depth import call
@@ -18,51 +21,65 @@ if TYPE_CHECKING:
     from paddle_ftstrat.finetune.learner import Learner
 
 
-def fit(learner: Learner, run: Binding, state: TrainState, begin: Position) -> None:
-    """Train from `begin` on to the end of epoch `state.num_epoch`. The results go into the Learner's recorder.
+def fit(learner: Learner, run: Binding, state: TrainState, start: Start) -> None:
+    """Train from `start` on to the end of epoch `state.num_epoch`. The results go into the Learner's recorder.
 
-    The Learner's `telling` are the callbacks that hear of it.
+    The Learner's `telling` are the callbacks that hear of it; also of a fit that an earlier process finished, where
+    they get the state that they had at its end.
 
     Raises:
         FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
     """
-    learner.run, learner.state = run, state
-    state.epoch, state.batch_number, state.step = begin.epoch, begin.batch, begin.step
+    begin, resumed = start.position, start.resumed
+    over = state.finished or begin.epoch > state.num_epoch
+    state.epoch, state.batch_number = (begin.epoch - 1, state.batches) if over else (begin.epoch, begin.batch)
+    state.step = begin.step
     learner.recorder.hps = {name: [] for name in run.plan.schedules}
     try:
         learner.tell("fit_begin")
-        learner.journal.restore(learner, run)
-        while not run.progress.finished and begin.epoch <= state.num_epoch - run.dropped_epochs:
-            _one_epoch(learner, run, begin)
-            begin = Position(begin.epoch + 1, 0, state.step)
+        if resumed is not None:
+            learner.journal.restore(learner, run, resumed)
+        while not (state.finished or run.progress.finished) and begin.epoch <= state.num_epoch - run.dropped_epochs:
+            _one_epoch(learner, run, begin, resumed)
+            begin, resumed = Position(begin.epoch + 1, 0, state.step), None
     except StopTraining:
         pass
     finally:
+        # A stop between the batches of one update leaves gradients that are none of the next fit's.
+        run.optimizer.clear_grad(set_to_zero=False)
+        # What is drawn at the end and after it follows from the fit alone, whether it was resumed or not.
+        paddle.seed(rng.fold(state.seed, 0))
         learner.tell("fit_end")
-        # What is drawn after the fit follows from the fit alone, whether it was resumed or not.
         paddle.seed(rng.fold(state.seed, 0))
 
 
-def _one_epoch(learner: Learner, run: Binding, begin: Position) -> None:
+def _one_epoch(learner: Learner, run: Binding, begin: Position, resumed: Checkpoint | None) -> None:
     state, recorder = learner.state, learner.recorder
     state.epoch, state.batch_number = begin.epoch, begin.batch
     state.epoch_losses = len(recorder.losses) if begin.losses is None else begin.losses
     run.begin_epoch(state.epoch)
+    # What callbacks draw is the same after a resumption, too.
+    paddle.seed(rng.fold(state.seed, state.epoch))
+    learner.journal.begin_epoch(learner, begin, resumed)
     learner.tell("epoch_begin")
     learner.model.train()
     if learner.features is not None:
         learner.features.begin_phase([name for name, param in learner.weights.items() if param.stop_gradient])
     gathered = _Gathered()
-    for state.batch in learner.journal.batches(learner, begin):
-        state.batch_number += 1
-        _one_batch(learner, gathered)
-        if state.batch_number % learner.accumulate == 0 or state.batch_number == state.batches:
-            _one_update(learner, run, gathered)
-            gathered = _Gathered()
-        learner.tell("batch_end")
-        learner.journal.after_batch(learner, run)
-    losses = recorder.losses[state.epoch_losses :]
-    values = {"epoch": float(state.epoch), "train_loss": sum(losses) / len(losses) if losses else math.nan}
+    with closing(learner.journal.batches(learner, begin, resumed)) as batches:
+        for state.batch in batches:
+            _check_length(state, state.batch_number == state.batches, "more")
+            state.batch_number += 1
+            _one_batch(learner, gathered)
+            if state.batch_number % learner.accumulate == 0 or state.batch_number == state.batches:
+                _one_update(learner, run, gathered)
+                gathered = _Gathered()
+            learner.tell("batch_end")
+            learner.journal.after_batch(learner, run)
+    _check_length(state, state.batch_number < state.batches, f"only {state.batch_number}")
+    paddle.seed(rng.fold(state.seed, state.epoch, state.batches + 1))
+    seen = recorder.losses[state.epoch_losses :]
+    values = {"epoch": float(state.epoch), "train_loss": sum(seen) / len(seen) if seen else math.nan}
     if learner.valid is not None and not state.skip_validation:
         found = learner.validate()
         values.update({"valid_loss" if name == "loss" else name: value for name, value in found.items()})
@@ -70,6 +87,15 @@ def _one_epoch(learner: Learner, run: Binding, begin: Position) -> None:
     run.evaluated(values)
     learner.tell("epoch_end")
     learner.journal.after_epoch(learner, run)
+
+
+def _check_length(state: TrainState, differs: bool, came: str) -> None:
+    """Refuse an epoch of another length than the one that the schedules were planned for."""
+    if differs:
+        raise ValueError(
+            f"train has a length of {state.batches} batches, on which the schedules count, but gave {came} in epoch "
+            f"{state.epoch}: make the loader's (or its batch_sampler's) len and what it gives agree"
+        )
 
 
 class _Gathered:
@@ -86,7 +112,7 @@ def _one_batch(learner: Learner, gathered: _Gathered) -> None:
     inputs, label = data.split_batch(state.batch)
     samples, weight = _share(learner)
     with learner.precision.forward():
-        loss = loss_of(learner.loss, _output(learner, inputs), label)
+        loss = losses.loss_of(learner.loss, _output(learner, inputs), label)
     state.loss = float(loss.item())
     gathered.loss += state.loss * samples
     gathered.samples += samples
@@ -146,19 +172,3 @@ def _one_update(learner: Learner, run: Binding, gathered: _Gathered) -> None:
         state.step += 1
         learner.recorder.add_update(lr, state.loss, hypers)
         learner.tell("after_update")
-
-
-def loss_of(given: Any, output: Any, label: Any) -> Any:
-    """The loss by the given function, by the label's type, or from a model that returns its loss."""
-    if label is None:
-        loss = output[0] if isinstance(output, (list, tuple)) else output
-        if loss.size != 1:
-            raise ValueError(
-                f"a batch without label needs a model that returns its loss, not an output of shape {loss.shape}; "
-                "batches are (input, …, label) or dicts with 'labels'"
-            )
-        return loss
-    if given is not None:
-        return given(output, label)
-    whole = label.dtype in (paddle.int64, paddle.int32)
-    return nn.functional.cross_entropy(output, label) if whole else nn.functional.mse_loss(output, label)

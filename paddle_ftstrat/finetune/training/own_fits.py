@@ -11,6 +11,7 @@ from paddle_ftstrat.finetune import layer_groups
 from paddle_ftstrat.finetune.checkpoint import fingerprint
 from paddle_ftstrat.finetune.training import data, fit
 from paddle_ftstrat.finetune.training.state import Span
+from paddle_ftstrat.param_attr.depth import find_units
 from paddle_ftstrat.plan import Phase, Plan, Top
 from paddle_ftstrat.schedules import curves
 
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 class OwnFits:
     """What a Learner's fits without a strategy share.
 
+    Args:
+        learner: the Learner.
+        groups: its layer groups, as its user gave them.
+
     Attributes:
         binding: the binding of the last of them, None before the first.
         frozen: number of layer groups, from the bottom, that are frozen in them.
     """
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
+    def __init__(self, learner: Learner, groups: Any) -> None:
+        self._learner, self._groups = learner, groups
         self.binding: Binding | None = None
         self.frozen = 0
 
@@ -35,17 +40,19 @@ class OwnFits:
         """The binding, made anew where there is none, it was superseded, or `reset` asks for it."""
         learner = self._learner
         if self.binding is None or reset or not self.binding.in_force:
-            options: dict[str, Any] = {}
-            if learner.layer_groups is None:
-                options["sample_input"] = data.first_inputs(learner.train)
-            else:
-                options["layers"] = layer_groups.as_selectors(learner.model, learner.layer_groups)
+            options = self._layers()
             fit.prepare(learner)
             plan = Plan({"lr": curves.constant(1.0)}, optimizer=learner.opt, weight_decay=learner.wd)
             self.binding = bind(plan, learner.model, steps_per_epoch=learner.updates, **options)
             if self.frozen:
                 self.binding.follow(replace(plan, phases=self._phases()))
         return self.binding
+
+    def groups(self) -> list[list[str]]:
+        """The names of each layer group's weights, bottom first."""
+        if self.binding is not None and self.binding.in_force:
+            return [list(block) for block in self.binding.blocks]
+        return [list(unit.parameters) for unit in find_units(self._learner.model, **self._layers())]
 
     def freeze_to(self, n: int) -> None:
         """Freeze the first `n` groups, or all but the last −n.
@@ -90,6 +97,11 @@ class OwnFits:
             return run
 
         return fit.train(learner, method, epochs, given, followed, cbs)
+
+    def _layers(self) -> dict[str, Any]:
+        if self._groups is None:
+            return {"sample_input": data.first_inputs(self._learner.train)}
+        return {"layers": layer_groups.as_selectors(self._learner.model, self._groups)}
 
     def _phases(self) -> tuple[Phase, ...]:
         return (Phase(Top(len(self.binding.blocks) - self.frozen)) if self.frozen else Phase(),)

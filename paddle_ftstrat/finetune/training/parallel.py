@@ -166,14 +166,23 @@ def wait_for_all(who: Ranks) -> None:
         distributed.barrier()
 
 
-def check_loader(loader: Any, what: str, who: Ranks) -> None:
-    """Refuse a user's loader that gives every process the same batches.
+def check_loader(loader: Any, length: int, what: str, who: Ranks) -> None:
+    """Refuse users' loaders that give every process the same batches, or not every process equally many.
 
     Raises:
-        ValueError: it has no `paddle.io.DistributedBatchSampler`.
+        ValueError: one has no `paddle.io.DistributedBatchSampler`, or the lengths differ; on every process.
     """
+    if not who.several:
+        return
     sharded = isinstance(getattr(loader, "batch_sampler", None), paddle.io.DistributedBatchSampler)
-    if who.several and not sharded:
+    everyone = gather_facts([sharded, length], who)
+    lengths = [length for _, length in everyone]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"{what}: the processes' DataLoaders have {lengths} batches, by rank, but each update needs one of every "
+            "process; give all the same Dataset and batch_size, or hand over the Dataset"
+        )
+    if not all(sharded for sharded, _ in everyone):
         raise ValueError(
             f"{what}: this DataLoader gives all {who.world} processes the same samples; hand over the Dataset, or a "
             "DataLoader with a paddle.io.DistributedBatchSampler"

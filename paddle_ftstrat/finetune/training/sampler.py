@@ -46,7 +46,7 @@ class EpochSampler(BatchSampler):
         self._last: tuple[Any, np.ndarray] = (None, np.arange(0))
 
     def begin(self, epoch: int, skip: int = 0) -> None:
-        """The next iteration is over epoch `epoch` (from 1), without its first `skip` batches."""
+        """Iterations are over epoch `epoch` (from 1) from now on; the next one leaves out its first `skip` batches."""
         self._epoch, self._skip = epoch, skip
 
     def order(self, epoch: int) -> np.ndarray:
@@ -73,8 +73,8 @@ class EpochSampler(BatchSampler):
         return min(together, self.length - batch * together)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.order(self._epoch)
-        for batch in range(self._skip, len(self)):
+        order, (first, self._skip) = self.order(self._epoch), (self._skip, 0)
+        for batch in range(first, len(self)):
             yield self._share(order, batch).tolist()
 
     def __len__(self) -> int:

@@ -45,6 +45,7 @@ class TrainState:
         loss: loss of the current batch; when an update is done, of all its batches.
         values: results of the last evaluation.
         skip_validation: set by a callback to leave evaluations out.
+        finished: whether an earlier process finished the fit: its callbacks hear that it begins and ends, no more.
     """
 
     num_epoch: int
@@ -59,8 +60,10 @@ class TrainState:
     loss: float = math.nan
     values: dict[str, float] | None = None
     skip_validation: bool = False
+    finished: bool = False
     epoch_losses: int = 0
     epoch_host: dict[str, Any] = field(default_factory=dict)
+    reading_host: dict[str, Any] = field(default_factory=dict)
 
     @property
     def curve_step(self) -> int:

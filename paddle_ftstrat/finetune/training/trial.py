@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paddle_ftstrat import threads
-from paddle_ftstrat.finetune.checkpoint.journal import Journal
+from paddle_ftstrat.finetune.callbacks import say
+from paddle_ftstrat.finetune.checkpoint.journal import Journal, Start
 from paddle_ftstrat.finetune.lr_find import LRFinder, suggestions
 from paddle_ftstrat.finetune.recorder import Recorder, Sweep
 from paddle_ftstrat.finetune.training import fit, loop, snapshot
@@ -22,24 +23,31 @@ def sweep(learner: Learner, finder: LRFinder, functions: Sequence[Callable[..., 
     Raises:
         FloatingPointError: the loss is not finite, and the finder does not stop at that.
         ValueError: too few updates before divergence.
+        RuntimeError: the Learner is in a fit.
     """
+    fit.check_idle(learner)
     fit.prepare(learner)
     binding = learner.own.binding
     kept = learner.run, learner.recorder, learner.state, learner.journal
     with snapshot.preserved(learner.model, binding if binding is not None and binding.in_force else None):
-        run = learner.own.run()
+        learner.run = run = learner.own.run()
         learner.recorder = Recorder()
         learner.journal = Journal(None, learner.ranks)
         epochs = -(-finder.num_it // learner.updates)
-        state = TrainState(epochs, len(learner.train), learner.updates, Span(0, finder.num_it))
+        start = Start(Position(1, 0, 0), Span(0, finder.num_it), seed=0)
+        learner.state = state = TrainState(epochs, len(learner.train), learner.updates, start.span)
         try:
             try:
                 with fit.told(learner, [finder]), threads.cpu_threads(learner.num_threads):
-                    loop.fit(learner, run, state, Position(1, 0, 0))
+                    loop.fit(learner, run, state, start)
             except FloatingPointError:
                 if not finder.stop_div:
                     raise
-            return suggestions(learner.recorder, finder, functions)
+            found, swept = suggestions(learner.recorder, finder, functions)
+            if not learner.quiet:
+                names = " ".join(f"{name}={lr:.2e}" for name, lr in swept.suggested.items())
+                say(f"lr_find, {len(swept.lrs)} updates: {names}")
+            return found, swept
         finally:
             learner.own.binding = binding
             learner.run, learner.recorder, learner.state, learner.journal = kept

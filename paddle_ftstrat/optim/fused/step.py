@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import math
 import warnings
@@ -14,7 +15,7 @@ import numpy as np
 import paddle
 from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 
-from paddle_ftstrat import _compat, threads
+from paddle_ftstrat import _compat, _errors, threads
 from paddle_ftstrat._compat import pointers, updates
 from paddle_ftstrat.optim.decay import Decoupled
 from paddle_ftstrat.optim.finite import FiniteGradients
@@ -47,7 +48,7 @@ def attach(
         TypeError: `fused` is none of the three.
     """
     if fused not in (None, True, False) or (isinstance(fused, (int, float)) and not isinstance(fused, bool)):
-        raise TypeError(f"fused must be None, True or False, not {fused!r}")
+        raise TypeError(f"fused must be None, True or False, not {_errors.shown(fused)}")
     if fused is False:
         return
     try:
@@ -76,6 +77,17 @@ def describe(optimizer: Any) -> str:
     except Unfit as unfit:
         return f"updates by Paddle's own operations: {unfit}"
     return "updates by Paddle's own operations: fused=False"
+
+
+def maker(optimizer: Any) -> str:
+    """What makes the updates of an optimizer wherever they fit, on which their rounding depends.
+
+    Example:
+        >>> maker(paddle.optimizer.Lamb(0.1, parameters=paddle.nn.Linear(1, 1).parameters()))
+        'Paddle'
+    """
+    step = vars(optimizer).get("step")
+    return step.maker() if isinstance(step, FusedStep) else "Paddle"
 
 
 class FusedStep:
@@ -113,12 +125,16 @@ class FusedStep:
         """Which path the last update took, or the coming one will as far as can be known."""
         if self._unfit:
             return f"last update by Paddle's own operations: {self._unfit}"
-        if self._kernels is not None:
-            compiled = self._kernels is not blocked
-        else:
-            compiled = importlib.util.find_spec("numba") is not None
-        how = "numba" if compiled else "numpy; faster with numba"
+        how = "numpy; faster with numba" if self.maker() == "numpy" else "numba"
         return f"fused updates ({how}, up to {threads.for_updates()} threads)"
+
+    def maker(self) -> str:
+        """What makes the passes, or will as far as can be known: numpy, or numba in a certain version."""
+        if self._kernels is None:
+            compiled = importlib.util.find_spec("numba") is not None and _compat.compression_works()
+        else:
+            compiled = self._kernels is not blocked
+        return f"numba {importlib.metadata.version('numba')}" if compiled else "numpy"
 
     def __call__(self) -> None:
         """One update.

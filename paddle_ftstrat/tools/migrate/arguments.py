@@ -9,7 +9,6 @@ import libcst as cst
 from libcst import matchers as m
 
 _PLAIN_EQUAL = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
-_ATOMS = (cst.Name, cst.Attribute, cst.Integer, cst.Float, cst.Call, cst.Subscript, cst.List, cst.Dict)
 
 
 def find(call: cst.Call, name: str, position: int | None = None) -> cst.Arg | None:
@@ -44,6 +43,11 @@ def named(arg: cst.Arg, name: str) -> cst.Arg:
     """The argument under another name; a positional one becomes a keyword."""
     equal = arg.equal if arg.keyword is not None else _PLAIN_EQUAL
     return arg.with_changes(keyword=cst.Name(name), equal=equal)
+
+
+def replaced(call: cst.Call, old: cst.Arg, value: cst.BaseExpression) -> cst.Call:
+    """The call with another value for one of its arguments."""
+    return call.with_changes(args=[arg.with_changes(value=value) if arg is old else arg for arg in call.args])
 
 
 def by_name(call: cst.Call, parameters: Sequence[str], beyond: int = 0) -> cst.Call:
@@ -87,13 +91,6 @@ def added(call: cst.Call, name: str, value: str) -> cst.Call:
         space = separator
     last = last.with_changes(comma=cst.Comma(whitespace_after=space), whitespace_after_arg=cst.SimpleWhitespace(""))
     return call.with_changes(args=[*call.args[:-1], last, new])
-
-
-def atom(node: cst.BaseExpression) -> cst.BaseExpression:
-    """The expression, in parentheses where it could not stand inside another one."""
-    if isinstance(node, _ATOMS) or getattr(node, "lpar", None):
-        return node
-    return node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
 
 
 def _ending_like(arg: cst.Arg, last: cst.Arg) -> cst.Arg:

@@ -1,14 +1,28 @@
-"""What a rule gets to know about the call that it rewrites, and how it says what it did."""
+"""What the rules get to know of a call, how they say what they did, and the TODO lines that tell what is left."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import libcst as cst
 
 from paddle_ftstrat.tools.migrate.facts import Facts
-from paddle_ftstrat.tools.migrate.report import Note
+
+WIDTH = 96
+_TODO = re.compile(r"\s*# TODO\(ftstrat\): (.*)")
+_CONTINUED = re.compile(r"\s*#     (\S.*)")
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something at a line (in a notebook: in a code cell), counted from 1."""
+
+    line: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -18,7 +32,6 @@ class Site:
     Attributes:
         name: the dotted name that is called, under PaddleHub or fluid.
         original: the call as it was; its arguments resolve to facts, those of the rewritten one do not.
-        through_alias: it is called through a variable (`S = hub.X; S()`), which keeps its name.
         facts: what is known of the script.
         note, todo: say what was rewritten, and what is left to do at this statement.
         require: have a module imported.
@@ -26,18 +39,10 @@ class Site:
 
     name: str
     original: cst.Call
-    through_alias: bool
     facts: Facts
     note: Callable[[str], None]
     todo: Callable[[str], None]
     require: Callable[[str], None]
-
-    def call_of(self, call: cst.Call, target: str) -> cst.Call:
-        """The call, of `target` instead; a variable that is called keeps its name."""
-        if self.through_alias:
-            return call
-        self.require(target.partition(".")[0])
-        return call.with_changes(func=cst.parse_expression(target))
 
 
 @dataclass
@@ -52,11 +57,42 @@ class Frame:
     comments: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Findings:
-    """What the rules said: notes with their lines, what belongs above statements, modules to import."""
+def comment(text: str) -> list[str]:
+    """The comment lines of one TODO, wrapped.
 
-    notes: list[Note] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
-    required: set[str] = field(default_factory=set)
-    import_lines: list[int] = field(default_factory=list)
+    Example:
+        >>> comment("write it")
+        ['# TODO(ftstrat): write it']
+    """
+    lines = textwrap.wrap(f"TODO(ftstrat): {text}", WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [f"# {lines[0]}", *(f"#     {line}" for line in lines[1:])]
+
+
+def with_todos(statement: Any, texts: Iterable[str], comments: Sequence[str] = ()) -> Any:
+    """The statement with comments and TODO lines above it, TODOs that stand there already left out."""
+    there = "\n".join(line.comment.value for line in statement.leading_lines if line.comment is not None) + "\n"
+    added = list(comments)
+    for text in dict.fromkeys(texts):
+        lines = comment(text)
+        added += lines if "\n".join(lines) + "\n" not in there else []
+    new = [cst.EmptyLine(comment=cst.Comment(line)) for line in added]
+    return statement.with_changes(leading_lines=[*statement.leading_lines, *new]) if new else statement
+
+
+def todos(text: str) -> tuple[Note, ...]:
+    """The `# TODO(ftstrat): …` comments of a text, with the lines that they stand on.
+
+    Example:
+        >>> todos("x = 1\\n# TODO(ftstrat): write\\n#     the rest\\ny = 2\\n")
+        (Note(line=2, text='write the rest'),)
+    """
+    found: list[Note] = []
+    inside = False
+    for number, line in enumerate(text.splitlines(), 1):
+        begun, continued = _TODO.match(line), _CONTINUED.match(line)
+        if begun:
+            found.append(Note(number, begun[1]))
+        elif inside and continued:
+            found[-1] = Note(found[-1].line, f"{found[-1].text} {continued[1]}")
+        inside = bool(begun or (inside and continued))
+    return tuple(found)

@@ -1,13 +1,13 @@
-"""PaddleHub's strategies: same names here; what differs are defaults, unknown optimizers and half-given dicts."""
+"""PaddleHub's strategies: same names here; what differs are a default, unknown optimizers and numbers as switches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import libcst as cst
 from libcst.helpers import parse_template_expression
 
-from paddle_ftstrat.tools.migrate import arguments, hub_names
+from paddle_ftstrat.tools.migrate import arguments, names
 from paddle_ftstrat.tools.migrate.site import Site
 
 WARMUP_TODO = (
@@ -28,26 +28,19 @@ _OLD_LAYERS_TODO = (
 _OPTIMIZERS = frozenset(
     ("sgd", "adagrad", "adamax", "decayedadagrad", "ftrl", "larsmomentum", "momentum", "rmsprop", "adam")
 )
+_OFF_NOTE = "discriminative: blocks=0 written out: without blocks it was off in PaddleHub, here it is for every layer"
 _POSITIONS = {"CombinedStrategy": 0, "AdamWeightDecayStrategy": 4}
-# Dicts that PaddleHub left switched off where this entry was missing. So does this library, with a warning, but for
-# `discriminative`, which is then for every layer.
-_OFF = {
-    "linear_decay": ("start_point", "1.0"),
-    "slanted_triangle": ("cut_fraction", "0.0"),
-    "discriminative": ("blocks", "0"),
-}
 
 
 def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     """A call of a strategy class, with PaddleHub's meaning kept."""
-    name = hub_names.short(site.name)
+    name = names.short(site.name)
     call = _optimizer_name(call, name, site)
-    call = _optimizer_options(call, site)
+    call = _optimizer_options(call, name, site)
     if name == "AdamWeightDecayStrategy":
         call = _warmup(call, site)
-    if name == "CombinedStrategy":
-        call = _scheduler_argument(call, site)
-    if name == "L2SPFinetuneStrategy" or _regularizes_l2sp(call):
+    regularization = arguments.find(call, "regularization", 3)
+    if name == "L2SPFinetuneStrategy" or (regularization is not None and "L2SP" in (_keys(regularization.value) or ())):
         site.todo(L2SP_TODO)
     if arguments.find(call, "params_layer"):
         site.todo(_OLD_LAYERS_TODO)
@@ -56,40 +49,42 @@ def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     return call
 
 
-def rewrite_dict(node: cst.Dict, site: Site) -> cst.Dict:
-    """A dict given as `scheduler=`: what PaddleHub left off stays off, numbers for a switch become booleans."""
-    return node.with_changes(elements=[_entry(element, site) for element in node.elements])
+def scheduler_entry(element: cst.DictElement, note: Callable[[str], None]) -> cst.DictElement:
+    """An entry of a scheduler dict: a boolean where PaddleHub took a number, and what it left off is off."""
+    value = element.value
+    if _key(element) == "noam_decay" and isinstance(value, cst.Integer):
+        return element.with_changes(value=cst.Name(str(bool(value.evaluated_value))))
+    if _key(element) != "discriminative" or not _leaves_off(_keys(value)):
+        return element
+    note(_OFF_NOTE)
+    if isinstance(value, cst.Call):
+        return element.with_changes(value=arguments.added(value, "blocks", "0"))
+    blocks = cst.DictElement(_quoted("blocks", element.key), cst.Integer("0"))
+    return element.with_changes(value=value.with_changes(elements=[blocks, *value.elements]))
 
 
-def add_scheduler(call: cst.Call, site: Site) -> cst.Call:
-    """`strategy.add_scheduler(...)`: say where PaddleHub left off what it seems to ask for."""
-    key = arguments.text_of(arguments.find(call, "name", 0))
-    if key in _OFF and not arguments.has_star(call, "**") and arguments.find(call, "value", 1) is None:
-        entry, _ = _OFF[key]
-        if arguments.find(call, entry) is None and arguments.find(call, "params_layer") is None:
-            site.todo(
-                f"PaddleHub left {key} off as long as {entry} was not given"
-                + (": give it, or delete the line" if key != "discriminative" else ", here it is then for every layer")
-            )
-    return call
+def add_scheduler(call: cst.Call, note: Callable[[str], None]) -> cst.Call:
+    """`strategy.add_scheduler(...)`, where what PaddleHub left off is off."""
+    is_discriminative = arguments.text_of(arguments.find(call, "name", 0)) == "discriminative"
+    given = [arg.keyword.value if arg.keyword else None for arg in call.args[1:]]
+    if not is_discriminative or not _leaves_off(given) or arguments.find(call, "value", 1):
+        return call
+    note(_OFF_NOTE)
+    return arguments.added(call, "blocks", "0")
 
 
 def _warmup(call: cst.Call, site: Site) -> cst.Call:
     if arguments.find(call, "warmup_proportion", 2) is not None:
         return call
-    if arguments.has_star(call):
-        site.todo(WARMUP_TODO)
-        return call
     stars = [arg for arg in call.args if arg.star == "**"]
-    if len(stars) > 1:
+    if arguments.has_star(call) or len(stars) > 1:
         site.todo(WARMUP_TODO)
         return call
     site.note("AdamWeightDecayStrategy: warmup_proportion=0.1 written out, PaddleHub's default (here it is 0.0)")
     if not stars:
         return arguments.added(call, "warmup_proportion", "0.1")
     given = parse_template_expression('{"warmup_proportion": 0.1, **{more}}', more=stars[0].value)
-    args = [arg.with_changes(value=given) if arg is stars[0] else arg for arg in call.args]
-    return call.with_changes(args=args)
+    return arguments.replaced(call, stars[0], given)
 
 
 def _optimizer_name(call: cst.Call, name: str, site: Site) -> cst.Call:
@@ -98,68 +93,39 @@ def _optimizer_name(call: cst.Call, name: str, site: Site) -> cst.Call:
     if given is None or given.lower() in _OPTIMIZERS:
         return call
     site.note(f"{name}: optimizer_name {given!r} was unknown to PaddleHub, which used Adam then; 'adam' written out")
-    adam = _quoted("adam", found.value)
-    args = [arg.with_changes(value=adam) if arg is found else arg for arg in call.args]
-    return call.with_changes(args=args)
+    return arguments.replaced(call, found, _quoted("adam", found.value))
 
 
-def _optimizer_options(call: cst.Call, site: Site) -> cst.Call:
+def _optimizer_options(call: cst.Call, name: str, site: Site) -> cst.Call:
     """fluid's names of optimizer options; a regularizer of all parameters is called weight_decay today."""
-    if hub_names.short(site.name) == "DefaultStrategy":
-        args = []
-        for arg in call.args:
-            if arg.keyword is not None and arg.keyword.value == "regularization":
-                site.note("DefaultStrategy: regularization= is called weight_decay= today")
-                arg = arguments.named(arg, "weight_decay")
-            args.append(arg)
-        call = call.with_changes(args=args)
+    decay = arguments.find(call, "regularization") if name == "DefaultStrategy" else None
+    if decay is not None:
+        site.note("DefaultStrategy: regularization= is called weight_decay= today")
+        call = call.with_changes(
+            args=[arguments.named(arg, "weight_decay") if arg is decay else arg for arg in call.args]
+        )
     if arguments.find(call, "parameter_list") is not None:
         site.note("parameter_list= dropped: a strategy takes the parameters of the model that it is bound to")
     return arguments.without(call, ("parameter_list",))
 
 
-def _scheduler_argument(call: cst.Call, site: Site) -> cst.Call:
-    found = arguments.find(call, "scheduler", 2)
-    if found is None or not isinstance(found.value, cst.Dict):
-        return call
-    value = rewrite_dict(found.value, site)
-    return call.with_changes(args=[arg.with_changes(value=value) if arg is found else arg for arg in call.args])
+def _leaves_off(keys: Sequence[str | None] | None) -> bool:
+    """Whether a `discriminative` with these keys was off; None stands for one that cannot be read."""
+    return keys is not None and not {"blocks", "params_layer", None} & set(keys)
 
 
-def _regularizes_l2sp(call: cst.Call) -> bool:
-    found = arguments.find(call, "regularization", 3)
-    if found is None or not isinstance(found.value, cst.Dict):
-        return False
-    return any(_key(element) == "L2SP" for element in found.value.elements)
-
-
-def _entry(element: cst.BaseDictElement, site: Site) -> cst.BaseDictElement:
-    key = _key(element)
-    if key == "noam_decay" and isinstance(element.value, cst.Integer):
-        return element.with_changes(value=cst.Name(str(bool(element.value.evaluated_value))))
-    if key not in _OFF or not isinstance(element.value, cst.Dict):
-        return element
-    inner, (entry, off) = element.value.elements, _OFF[key]
-    if any(_key(part) in (entry, "params_layer", None) for part in inner):
-        return element
-    site.note(f"scheduler {key!r}: {entry!r} was not given, which left it off in PaddleHub; {off} written out")
-    return element.with_changes(
-        value=element.value.with_changes(elements=_prepended(inner, _quoted(entry, element.key), off))
-    )
-
-
-def _quoted(text: str, like: cst.SimpleString) -> cst.SimpleString:
-    """A string in the quotes of another one: inside an f-string others would end it."""
-    return cst.SimpleString(f"{like.quote[0]}{text}{like.quote[0]}")
-
-
-def _prepended(elements: Sequence[cst.BaseDictElement], key: cst.SimpleString, value: str) -> list[cst.BaseDictElement]:
-    new = cst.DictElement(key, cst.parse_expression(value))
-    if elements:
-        new = new.with_changes(comma=cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")))
-    return [new, *elements]
+def _keys(node: cst.BaseExpression) -> list[str | None] | None:
+    """The keys of `{...}` or `dict(...)`, None for anything else."""
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value == "dict":
+        return [arg.keyword.value if arg.keyword else None for arg in node.args]
+    return [_key(element) for element in node.elements] if isinstance(node, cst.Dict) else None
 
 
 def _key(element: cst.BaseDictElement) -> str | None:
     key = getattr(element, "key", None)
     return key.evaluated_value if isinstance(key, cst.SimpleString) else None
+
+
+def _quoted(text: str, like: cst.SimpleString) -> cst.SimpleString:
+    """A string in the quotes of another one: inside an f-string others would end it."""
+    return cst.SimpleString(f"{like.quote[0]}{text}{like.quote[0]}")

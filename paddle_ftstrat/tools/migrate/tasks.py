@@ -1,17 +1,26 @@
-"""PaddleHub's tasks: `feature`, `feed_list` and `data_reader` of a static graph become `model` and `dataset`."""
+"""PaddleHub's tasks, called with `model` and `dataset` in place of variables of a static graph, and their RunConfig."""
 
 from __future__ import annotations
 
 import libcst as cst
 
-from paddle_ftstrat.tools.migrate import arguments, hub_names
+from paddle_ftstrat import _errors
+from paddle_ftstrat.tools.migrate import arguments, names
 from paddle_ftstrat.tools.migrate.site import Site
 
+CONFIG_DROPPED = {
+    "use_pyreader": "fed the static graph; a paddle.io.DataLoader does that now (num_workers=)",
+    "enable_memory_optim": "rewrote the static graph; dygraph frees memory by itself",
+}
 _FEATURES = ("feature", "token_feature")
 _DATA = ("dataset", "data_reader")
 _DROPPED = ("feed_list", "num_classes", "hidden_units", "network", "startup_program", "max_seq_len", "add_crf")
 _CRF_TODO = (
     "there is no CRF here: the loss is the cross entropy of each token; give loss=function(logits, labels) for another"
+)
+_LABELS_TODO = (
+    "give the names of the tags in order, label_list=['O', 'B-PER', 'I-PER', …] here or as an attribute of the data "
+    "set: PaddleHub took them from its data set; without them there is no precision, recall and f1 of chunks"
 )
 _PREDICT_DROPPED = ("accelerate_mode",)
 _PREDICT_TODO = (
@@ -34,33 +43,46 @@ METHODS = {
 }
 
 
+def rewrite_config(call: cst.Call, site: Site) -> cst.BaseExpression:
+    """A call of RunConfig without the arguments that mean nothing in dygraph."""
+    # Beyond use_pyreader positions shift when it is dropped.
+    call = arguments.by_name(call, names.CONFIG_PARAMETERS, beyond=2)
+    for name, why in CONFIG_DROPPED.items():
+        if arguments.find(call, name) is not None:
+            site.note(f"RunConfig: {name} dropped: it {why}")
+    call = arguments.without(call, tuple(CONFIG_DROPPED))
+    parallel = arguments.find(call, "use_data_parallel")
+    if parallel is not None and getattr(parallel.value, "value", "") != "False":
+        site.note("RunConfig: use_data_parallel now means several processes, started by paddle.distributed.launch")
+    for arg in call.args:
+        if arg.keyword is not None and arg.keyword.value not in names.CONFIG_PARAMETERS:
+            site.todo("RunConfig: " + _errors.unknown("argument", arg.keyword.value, names.CONFIG_PARAMETERS))
+    return call
+
+
 def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     """A call of a task class."""
-    name = hub_names.short(site.name)
-    target = hub_names.task_class(name)
-    if target is None:
-        site.todo(_without_class(name))
+    name = names.short(site.name)
+    if name not in names.OUR_TASKS:
+        site.todo(
+            f"there is no {name} here; train the model with a Learner: hub.Learner(model, train, valid, "
+            "loss=your_loss, metrics=...).fit(config.num_epoch, strategy=config.strategy)"
+        )
         return call
     if arguments.has_star(call) or arguments.has_star(call, "**"):
         site.todo(
             f"{name}(model=model, dataset=dataset, config=config) is what it takes: no feature, feed_list, reader"
         )
         return call
-    given = {arg.keyword.value: arg for arg in arguments.by_name(call, hub_names.TASKS[name]).args if arg.keyword}
+    call = arguments.by_name(call, names.TASKS[name])
+    given = {arg.keyword.value: arg for arg in call.args if arg.keyword}
     site.note(f"{name}: feature, feed_list and data_reader replaced by model and dataset")
     site.todo(_model_todo(name, given))
+    if name == "SequenceLabelTask":
+        site.todo(_LABELS_TODO)
     if "add_crf" in given and arguments.code_of(given["add_crf"].value) != "False":
         site.todo(_CRF_TODO)
-    call = arguments.by_name(call.with_changes(func=renamed(call.func, name)), hub_names.TASKS[name])
     return _with_model(call, _dataset(site, name))
-
-
-def renamed(node: cst.BaseExpression, name: str) -> cst.BaseExpression:
-    """A reference to a PaddleHub task under the name that the class has here; an alias keeps its own."""
-    target = cst.Name(hub_names.task_class(name) or name)
-    if isinstance(node, cst.Attribute) and node.attr.value == name:
-        return node.with_changes(attr=target)
-    return target if isinstance(node, cst.Name) and node.value == name else node
 
 
 def method(call: cst.Call, name: str, site: Site, is_read: bool) -> cst.Call:
@@ -77,7 +99,7 @@ def method(call: cst.Call, name: str, site: Site, is_read: bool) -> cst.Call:
 
 def _dataset(site: Site, name: str) -> str:
     """The variable that holds the data: what the reader read, where that is known."""
-    reader = arguments.find(site.original, "data_reader", hub_names.TASKS[name].index("data_reader"))
+    reader = arguments.find(site.original, "data_reader", names.TASKS[name].index("data_reader"))
     read = [site.facts.readers.get(local, "") for local in site.facts.locals_of(reader.value)] if reader else []
     return next((variable for variable in read if variable), "dataset")
 
@@ -117,10 +139,3 @@ def _model_todo(name: str, given: dict[str, cst.Arg]) -> str:
     if head:
         text += f"; {' and '.join(head)} described a part of the head that is now the model's"
     return text + "; `dataset` is {'train': …, 'dev': …, 'test': …}, each a paddle.io.Dataset of (input, label)"
-
-
-def _without_class(name: str) -> str:
-    return (
-        f"there is no {name} here; train the model with a Learner: hub.Learner(model, train, valid, loss=your_loss, "
-        "metrics=...).fit(config.num_epoch, strategy=config.strategy)"
-    )

@@ -1,0 +1,276 @@
+"""Every point at which a training can be stopped: what lies on the disk there, and what comes out when it goes on.
+
+A point is a callback event or a file-system call of the store. `recorded` runs a script through once and keeps the
+files as they are just before each of them, which is what a kill there leaves; `outcome` runs it again on such files.
+"""
+
+import io
+import itertools
+import os
+import random
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import paddle_ftstrat as hub  # isort: skip - before Paddle
+import paddle
+from paddle import nn
+
+from paddle_ftstrat.finetune.callbacks import EVENTS, Callback
+
+CALLS = ("mkdir", "open", "fsync", "rename", "replace", "unlink", "rmdir")
+EPOCHS = 3
+FITS = {
+    "strategy": lambda learner: learner.fit(
+        EPOCHS,
+        strategy=hub.CombinedStrategy(
+            "momentum", 0.05, clip={"GlobalNorm": 1.0},
+            scheduler={
+                "slanted_triangle": {"cut_fraction": 0.3}, "gradual_unfreeze": 2, "discriminative": {"blocks": 2}
+            },
+        ),
+    ),
+    "L2SP": lambda learner: learner.fit(EPOCHS, strategy=hub.L2SPFinetuneStrategy(0.02, regularization_coeff=0.1)),
+    "one_cycle": lambda learner: learner.fit_one_cycle(EPOCHS, 0.02),
+    "flat_cos": lambda learner: learner.fit_flat_cos(EPOCHS, 0.01),
+    "fine_tune": lambda learner: learner.fine_tune(EPOCHS - 1, 0.01),
+    "sgdr": lambda learner: learner.fit_sgdr(2, 1, 0.01, cycle_mult=2),
+}  # fmt: skip
+
+
+class Stopped(BaseException):
+    pass
+
+
+class Point(NamedTuple):
+    """Where a training was: what came next, in which fit of the script, in its how manieth epoch, and the files."""
+
+    kind: str
+    fit: int
+    epoch: int
+    files: tuple
+
+
+class Data(paddle.io.Dataset):
+    """Four samples, with random augmentation or without."""
+
+    def __init__(self, noisy, seed=0):
+        self.x = np.random.default_rng(seed).normal(size=[4, 3]).astype("float32")
+        self.y = (self.x.sum(-1) > 0).astype("int64")
+        self.noisy = noisy
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        noise = np.random.normal(scale=0.1, size=3).astype("float32") if self.noisy else 0
+        return self.x[index] + noise, self.y[index]
+
+
+class Drawing(Callback):
+    """Hears every event, tells `heard` of it, and draws random numbers there, which go into the outcome.
+
+    While a data set that draws is read ahead, what others draw is another matter.
+    """
+
+    def __init__(self, noisy, heard):
+        self.drawn, self.fit, self.epoch = {}, 0, 0
+        self._noisy, self._heard = noisy, heard
+
+    def _hear(self, learner, event):
+        if event == "epoch_begin" and learner.state.batch_number == 0:
+            self.epoch += 1
+        self._heard(event, self.fit, self.epoch)
+        drawn = [paddle.rand([1]).item()]
+        if not self._noisy or not ("batch" in event or "update" in event):
+            drawn += [np.random.rand(), random.random()]
+        if event != "fit_end" or not learner.state.finished:
+            # An epoch that goes on begins a second time.
+            batch = 0 if event == "epoch_begin" else learner.state.batch_number
+            self.drawn[f"{self.fit}/{self.epoch}/{batch}/{event}"] = drawn
+
+    def state_dict(self):
+        return {"drawn": self.drawn, "epoch": self.epoch}
+
+    def set_state_dict(self, state):
+        self.drawn, self.epoch = dict(state["drawn"]), state["epoch"]
+
+
+for _event in EVENTS:
+    setattr(Drawing, f"on_{_event}", lambda self, learner, event=_event: self._hear(learner, event))
+
+
+def seeded():
+    paddle.seed(7)
+    np.random.seed(7)
+    random.seed(7)
+
+
+def net():
+    return nn.Sequential(
+        nn.Linear(3, 4), nn.BatchNorm1D(4), nn.ReLU(), nn.Dropout(0.2), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)
+    )  # fmt: skip
+
+
+def draws():
+    return np.array([*paddle.rand([2]).tolist(), *np.random.rand(2), random.random()])
+
+
+def script(names, noisy):
+    """Three fits of a Learner, drawing numbers in between: a function (folder, heard, background, every) → outcome."""
+
+    def run(folder, heard=lambda *at: None, background=False, every=1):
+        seeded()
+        drawing, ema = Drawing(noisy, heard), hub.EMA(decay=0.8)
+        learner = hub.Learner(
+            net(), Data(noisy), Data(False, 1), metrics="acc", batch_size=2, progress=False, path=folder,
+            cbs=[ema, hub.SaveModelCallback(), drawing],
+            checkpoints=hub.Checkpoints(Path(folder) / "ckpt", every=every, background=background),
+        )  # fmt: skip
+        results, between = [], []
+        for number, name in enumerate(names):
+            drawing.fit, drawing.epoch = number, 0
+            results += FITS[name](learner)
+            between.append(draws())
+        return {"between": np.array(between), **_outcome(learner, results, drawing, ema)}
+
+    return run
+
+
+def task(noisy):
+    """`finetune_and_eval` of a task under a RunConfig: a function (folder, heard, background, every) → outcome."""
+
+    def run(folder, heard=lambda *at: None, background=False, every=1):
+        seeded()
+        drawing, ema = Drawing(noisy, heard), hub.EMA(decay=0.8)
+        config = hub.RunConfig(
+            num_epoch=EPOCHS, batch_size=2, eval_interval=2, save_ckpt_interval=every, log_interval=2,
+            checkpoint_dir=str(folder), strategy=hub.AdamWeightDecayStrategy(0.02, warmup_proportion=0.2),
+        )  # fmt: skip
+        data = {"train": Data(noisy), "dev": Data(False, 1), "test": Data(False, 2)}
+        subject = hub.ClassifierTask(net(), data, config, verbose=False, cbs=[ema, drawing])
+        if not background:
+            subject.learner.journal._store._background = None
+        result = subject.finetune_and_eval()
+        return {"best": np.array(subject.best_score), **_outcome(subject.learner, [result], drawing, ema)}
+
+    return run
+
+
+def _outcome(learner, results, drawing, ema):
+    """Everything that has to come out equal, as a flat dict of arrays."""
+    bound, recorder = learner.run.state_dict(), learner.recorder
+    found = {f"model/{name}": value.numpy().copy() for name, value in learner.model.state_dict().items()}
+    for name, kinds in bound["optimizer"].items():
+        found.update({f"optimizer/{name}/{kind}": value.numpy().copy() for kind, value in kinds.items()})
+    plain = {name: repr(value) for name, value in bound.items() if name not in ("optimizer", "anchors")}
+    plain.update(
+        lr=learner.run.optimizer.get_lr(),
+        results=repr(results),
+        drawn=repr(sorted(drawing.drawn.items())),
+        ema=ema.updates,
+    )
+    for name in ("lrs", "losses", "smooth_losses", "ends", "average"):
+        plain[name] = getattr(recorder, name)
+    plain.update(values=repr(recorder.values), hps=repr(recorder.hps))
+    state = learner.state
+    plain["state"] = [state.epoch, state.batch_number, state.step, state.curve_step]
+    found.update({name: np.array(value) for name, value in plain.items()})
+    found["drawn after"] = draws()
+    with ema.averaged():
+        found.update({f"average/{n}": value.numpy().copy() for n, value in learner.model.state_dict().items()})
+    return found
+
+
+def scenarios():
+    """Name → script: every pair of fits and a task, on data that draws random numbers and on data that does not."""
+    found = {}
+    for noisy, (a, b) in itertools.product((True, False), itertools.product(FITS, FITS)):
+        found[f"{a}, {b}, {a}{', noisy' if noisy else ''}"] = script([a, b, a], noisy)
+    return {**found, "task, noisy": task(True), "task": task(False)}
+
+
+def recorded(run, folder, wanted=lambda kind, fit, epoch: True):
+    """The outcome of an unbroken run in an empty folder, and its wanted points; equal files are the same object."""
+    points, known, at = [], {}, [0, 0]
+    shutil.rmtree(folder, ignore_errors=True)
+
+    def heard(kind, *place):
+        at[:] = place or at
+        if wanted(kind, *at):
+            files = known.setdefault(found := _files(folder), found)
+            points.append(Point(kind, *at, files))
+
+    with _watched(folder, heard):
+        return run(folder, heard), points
+
+
+def outcome(run, folder, files):
+    """What comes out where a run begins with these files in its folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in files:
+        (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            (Path(folder) / name).write_bytes(content)
+    with _watched(folder, lambda kind: None):
+        return run(folder, every=None)
+
+
+def raised(run, folder, number):
+    """What comes out where an exception ends a run at its event `number` and another goes on in the same process."""
+    shutil.rmtree(folder, ignore_errors=True)
+    left = [number]
+
+    def heard(*at):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+
+    try:
+        run(folder, heard, background=True)
+    except Stopped:
+        pass
+    else:
+        raise AssertionError(f"there are no {number + 1} events")
+    return run(folder, background=True)
+
+
+def _files(folder):
+    """The files below a folder, and its folders with None, sorted."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        inner = os.path.relpath(place, folder)
+        found += [(os.path.join(inner, name, "."), None) for name in folders]
+        for name in files:
+            with _original["open"](os.path.join(place, name), "rb") as file:
+                found.append((os.path.join(inner, name), file.read()))
+    return tuple(sorted(found, key=lambda pair: pair[0]))
+
+
+_original = {name: getattr(io if name == "open" else os, name) for name in CALLS}
+
+
+@contextmanager
+def _watched(folder, heard):
+    """Inside it `heard` is told before each change of a file below the folder; nothing is synced: nothing crashes."""
+
+    def watch(name):
+        def call(*args, **options):
+            # Relative to an open folder, or an open file: those of `rmtree` and of a sync.
+            inside = isinstance(args[0], int) or "dir_fd" in options or str(args[0]).startswith(str(folder))
+            if inside and (name != "open" or set("wxa+").intersection(args[1] if len(args) > 1 else "r")):
+                heard(name)
+            return None if name == "fsync" else _original[name](*args, **options)
+
+        return call
+
+    try:
+        for name in CALLS:
+            setattr(io if name == "open" else os, name, watch(name))
+        yield
+    finally:
+        for name, function in _original.items():
+            setattr(io if name == "open" else os, name, function)
