@@ -32,58 +32,18 @@ from paddle_ftstrat.schedules.adapter import ScheduleLR
 _FOLLOWED = ("schedules", "max_train_steps", "depth", "phases", "starts")
 
 
-def bind(
-    plan: Plan,
-    model: nn.Layer,
-    *,
-    steps_per_epoch: int | None = None,
-    sample_input: Any = None,
-    pretrained: Any = None,
-    layers: Sequence[Any] | None = None,
-    no_decay: Any = None,
-    fused: bool | None = None,
-) -> Binding:
-    """Carry a plan out on a model.
+class Binding:
+    """A plan in force on a model. Made by `strategy.bind(...)`; valid until `release()` or the next bind.
 
     Args:
         plan: what to do.
         model: a model with parameters; one of `paddle.jit.to_static` too, and one that `paddle.DataParallel` wraps
             unless there are several processes and the plan thaws layers later.
-        steps_per_epoch: updates per epoch, for pictures and for a reminder to call `begin_epoch`.
-        sample_input: one input, to trace the order of the layers (see `find_units`).
-        pretrained: selectors or a mapping whose keys name the parameters that L2SP anchors; None anchors all.
-        layers: the layers by hand, bottom first (see `find_units`).
-        no_decay: selectors of the parameters that decoupled decay skips; None: biases and normalisation layers.
-        fused: True or None for updates in one fused pass wherever that fits, with True refusing an optimizer that it
-            never fits; False for Paddle's own operations.
+        steps_per_epoch, sample_input, pretrained, layers, no_decay, fused: as for `DefaultStrategy.bind`.
 
     Raises:
         ValueError, TypeError: anything wrong in the plan, the model or their combination; nothing is changed then.
         RuntimeError: Paddle is in static mode.
-    """
-    if not paddle.in_dynamic_mode():
-        raise RuntimeError(
-            "strategies train in dynamic mode, but Paddle is in static mode: call paddle.disable_static()"
-        )
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
-    weights = select.named_weights(model)
-    if not weights:
-        raise ValueError("the model has no parameters to train")
-    threads.take_widest_code()
-    units = depth.find_units(model, sample_input, layers)
-    depths = resolve_depths(plan, model, units, steps_per_epoch)
-    anchored = resolve_pretrained(plan, model, pretrained)
-    rows = resolve(plan, weights, depths, anchored, resolve_no_decay(model, no_decay))
-    scheduler = ScheduleLR(plan.lr)
-    optimizer, decay, hypers = build.build_optimizer(plan, model, rows, scheduler, fused)
-    for name in plan.schedules.keys() - {"lr"}:
-        hypers.get(name)
-    return Binding(plan, model, units, rows, optimizer, scheduler, decay, hypers, steps_per_epoch)
-
-
-class Binding:
-    """A plan in force on a model. Made by `strategy.bind(...)`; valid until `release()` or the next bind.
 
     Attributes:
         optimizer: the `paddle.optimizer.Optimizer`; `optimizer.get_lr()` is the LR of the coming update.
@@ -106,26 +66,37 @@ class Binding:
         self,
         plan: Plan,
         model: nn.Layer,
-        units: Sequence[depth.Unit],
-        rows: Sequence[Resolved],
-        optimizer: Any,
-        lr_scheduler: ScheduleLR,
-        decay: Decay,
-        hypers: HyperParameters,
-        steps_per_epoch: int | None,
+        *,
+        steps_per_epoch: int | None = None,
+        sample_input: Any = None,
+        pretrained: Any = None,
+        layers: Sequence[Any] | None = None,
+        no_decay: Any = None,
+        fused: bool | None = None,
     ) -> None:
-        self.plan = plan
-        self.model = model
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
-        self.steps_per_epoch = steps_per_epoch
-        self._units = units
-        self._rows = list(rows)
-        self._decay = decay
-        self._hypers = hypers
+        if not paddle.in_dynamic_mode():
+            raise RuntimeError(
+                "strategies train in dynamic mode, but Paddle is in static mode: call paddle.disable_static()"
+            )
+        if not isinstance(model, nn.Layer):
+            raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+        weights = select.named_weights(model)
+        if not weights:
+            raise ValueError("the model has no parameters to train")
+        threads.take_widest_code()
+        self.plan, self.model, self.steps_per_epoch = plan, model, steps_per_epoch
+        self._units = depth.find_units(model, sample_input, layers)
+        depths = resolve_depths(plan, model, self._units, steps_per_epoch)
+        anchored = resolve_pretrained(plan, model, pretrained)
+        self._rows = resolve(plan, weights, depths, anchored, resolve_no_decay(model, no_decay))
+        self.lr_scheduler = ScheduleLR(plan.lr)
+        self.optimizer, self._decay, self._hypers = build.build_optimizer(
+            plan, model, self._rows, self.lr_scheduler, fused
+        )
+        self._hypers.check(plan.schedules)
         self._watched = self._rows[0].param
         self._owner = description.Owner()
-        lr_scheduler.heard = self._coming
+        self.lr_scheduler.heard = self._coming
         self._begin()
 
     def _begin(self) -> None:
@@ -162,7 +133,7 @@ class Binding:
         phases = self.plan.phases
         if self.plan.first_epochs is not None:
             while self.progress.phase + 1 < len(phases):
-                ends = self.progress.began + phases[self.progress.phase].epochs
+                ends = self.progress.began + phases[self.progress.phase].length_in_epochs
                 if epoch < ends:
                     break
                 self._next_phase(ends)
@@ -258,8 +229,7 @@ class Binding:
         self._check_in_force()
         steps_per_epoch = steps_per_epoch or self.steps_per_epoch
         depths = resolve_depths(plan, self.model, self._units, steps_per_epoch)
-        for name in plan.schedules.keys() - {"lr"}:
-            self._hypers.get(name)
+        self._hypers.check(plan.schedules)
         self._rows = [row.at(depths[row.name]) for row in self._rows]
         self.plan = replace(self.plan, **{key: getattr(plan, key) for key in _FOLLOWED})
         self.steps_per_epoch = steps_per_epoch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle.callbacks import LRScheduler
 
@@ -96,15 +97,9 @@ class StrategyCallback(LRScheduler):
         phase = self.run.plan.phases[self.run.progress.phase]
         if phase.until is None or self.run.epoch == 0:
             return
-        values = {
-            f"valid_{name}": float(np.mean(value)) for name, value in (logs or {}).items() if name in self._scores
-        }
-        self.run.evaluated(values)
+        scores = {name: value for name, value in (logs or {}).items() if name not in ("step", "batch_size")}
+        self.run.evaluated({f"valid_{name}": float(np.mean(value)) for name, value in scores.items()})
         self.model.stop_training |= self.run.progress.finished
-
-    @property
-    def _scores(self) -> list[str]:
-        return ["loss", *(name for metric in self.model._metrics for name in _names(metric))]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Say when the epochs have another length than the plan."""

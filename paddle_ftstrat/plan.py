@@ -138,8 +138,6 @@ class Phase:
             raise ValueError(f"a phase has one length, but {' and '.join(given)} are given")
         if self.until is not None and not isinstance(self.until, Plateau):
             raise TypeError(f"until must be a Plateau, not {self.until!r}")
-        if longest is not None:
-            object.__setattr__(self, "epochs", longest)
         for key in ("epochs", "updates"):
             if getattr(self, key) is not None:
                 _errors.check_whole(f"phase.{key}", getattr(self, key), minimum=1)
@@ -151,6 +149,16 @@ class Phase:
             raise ValueError("phase." + _errors.unknown("restore", self.restore, ["best"]))
         if self.restore and self.until is None:
             raise ValueError('restore="best" needs until=Plateau(...), whose monitored value says what is best')
+
+    @property
+    def length_in_epochs(self) -> int | None:
+        """Its length where that is said in epochs, at the longest."""
+        return self.epochs if self.until is None or self.until.max_epochs is None else self.until.max_epochs
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes what the other phases leave."""
+        return self.length_in_epochs is None and self.updates is None and self.share is None
 
     @property
     def has_schedule(self) -> bool:
@@ -194,9 +202,11 @@ class Plan:
     @property
     def first_epochs(self) -> tuple[int, ...] | None:
         """The epoch, from 1, that each phase begins with; None where lengths before it are not told in epochs."""
-        if any(phase.epochs is None for phase in self.phases[:-1]):
+        if any(phase.length_in_epochs is None for phase in self.phases[:-1]):
             return None
-        return tuple(1 + sum(phase.epochs or 0 for phase in self.phases[:i]) for i in range(len(self.phases)))
+        return tuple(
+            1 + sum(phase.length_in_epochs or 0 for phase in self.phases[:i]) for i in range(len(self.phases))
+        )
 
 
 @dataclass
@@ -303,12 +313,13 @@ def starts_of(phases: tuple[Phase, ...], max_train_steps: int | None, steps_per_
     lengths: list[int | None] = []
     for phase in phases:
         length = phase.updates
-        if phase.epochs is not None:
-            length = None if steps_per_epoch is None else phase.epochs * steps_per_epoch
+        epochs = phase.length_in_epochs
+        if epochs is not None:
+            length = None if steps_per_epoch is None else epochs * steps_per_epoch
         elif phase.share is not None:
             length = None if max_train_steps is None else int(max_train_steps * phase.share)
         lengths.append(length)
-    open_ended = [i for i, phase in enumerate(phases) if phase.epochs == phase.updates == phase.share]
+    open_ended = [i for i, phase in enumerate(phases) if phase.is_open]
     if len(open_ended) > 1:
         raise ValueError(f"phases {open_ended} have no length: only one can take what the others leave")
     if open_ended and open_ended[0] < len(phases) - 1:

@@ -14,8 +14,9 @@ from paddle import nn
 import paddle_ftstrat as hub
 from paddle_ftstrat.plan import spread
 from paddle_ftstrat.schedules.adapter import ScheduleLR
-from paddle_ftstrat.schedules.annealing import SchedCos, SchedLin, annealer, as_schedule, combined_cos
+from paddle_ftstrat.schedules.annealing import SchedCos, SchedLin, annealer, combined_cos
 from paddle_ftstrat.schedules.curves import flat_cos, one_cycle, sgdr
+from paddle_ftstrat.schedules.schedule import as_schedule
 from paddle_ftstrat.strategies.policies import MOMS
 
 LR = 0.01  # of the recorded fits

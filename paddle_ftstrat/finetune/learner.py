@@ -9,7 +9,7 @@ from typing import Any
 from paddle import nn
 
 from paddle_ftstrat import _compat, _errors, threads, transfer
-from paddle_ftstrat.binding import Binding, bind
+from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune import lr_find, saving
 from paddle_ftstrat.finetune import metrics as evaluation
 from paddle_ftstrat.finetune.callbacks import evaluated_weights
@@ -198,7 +198,7 @@ class Learner:
 
         def bound(span: Span) -> Binding:
             plan = fit.planned(self, strategy, span, _as_list(cbs))
-            return bind(plan, self.model, steps_per_epoch=self.updates, **bind_options)
+            return Binding(plan, self.model, steps_per_epoch=self.updates, **bind_options)
 
         given = fingerprint.of_strategy(strategy)
         return fit.train(self, "fit", (n_epoch, start_epoch), given, bound, _as_list(cbs))

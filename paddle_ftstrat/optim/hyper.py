@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from paddle_ftstrat import _compat, _errors
@@ -54,6 +54,16 @@ class HyperParameters:
             return self._decoupled.get()
         attribute = _compat.hyper_attribute(self._optimizer, name)
         return dict(self._varied[attribute]) if attribute in self._varied else getattr(self._optimizer, attribute)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse hyper-parameters, beside `lr`, that the optimizer lacks.
+
+        Raises:
+            ValueError: there is one.
+        """
+        for name in names:
+            if name != "lr":
+                self._check(name)
 
     @property
     def varied(self) -> Mapping[str, Mapping[str, float]]:

@@ -2,7 +2,6 @@
 
 from paddle_ftstrat.schedules import curves, torch_curves  # their schedules enter the registry
 from paddle_ftstrat.schedules.annealing import (
-    ParamScheduler,
     SchedCos,
     SchedExp,
     SchedLin,
@@ -16,7 +15,7 @@ from paddle_ftstrat.schedules.annealing import (
     sched_lin,
     sched_no,
 )
-from paddle_ftstrat.schedules.schedule import SCHEDULES, Schedule, join, register
+from paddle_ftstrat.schedules.schedule import SCHEDULES, ParamScheduler, Schedule, join, register
 
 __all__ = [
     "SCHEDULES",

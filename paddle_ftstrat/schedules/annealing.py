@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.schedules.schedule import HYPERS, EachOne, Function, Schedule, lay
+from paddle_ftstrat.schedules.schedule import Function, Schedule, as_schedule, lay
 
 Formula = Callable[[Any, Any, Any], Any]
 SUM_TOLERANCE = 1e-9
@@ -312,11 +312,6 @@ def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Schedul
     return lay([as_schedule(schedule) for schedule in scheds], bounds)
 
 
-def as_schedule(function: Function) -> Schedule:
-    """A function of the position, which may take only single numbers, as a schedule over [0, 1]."""
-    return function if isinstance(function, Schedule) else Schedule([(0, EachOne(function))], end=1)
-
-
 def combined_cos(pct: float, start: Any, middle: Any, end: Any) -> Schedule:
     """Cosine from `start` to `middle` over the share `pct`, then cosine from `middle` to `end`.
 
@@ -338,40 +333,6 @@ def combined_cos(pct: float, start: Any, middle: Any, end: Any) -> Schedule:
     """
     pct = _errors.check_number("combined_cos pct", pct, minimum=0, maximum=1)
     return combine_scheds([pct, 1 - pct], [SchedCos(start, middle), SchedCos(middle, end)])
-
-
-class ParamScheduler:
-    """Schedules of hyper-parameters over a fit, given to it as a callback: value = schedule(updates done / all).
-
-    They take the place of what the fit's strategy or policy says of the same hyper-parameters.
-
-    Args:
-        scheds: hyper-parameter → schedule on [0, 1]. `lr`; `mom`, the momentum or Adam's β₁; `sqr_mom`, Adam's β₂ or
-            RMSProp's ρ; `wd`, decoupled decay; `eps`. A schedule gives a number, or one per layer group (an array,
-            bottom group first).
-
-    Raises:
-        ValueError: an unknown hyper-parameter, or (when the fit begins) one that the optimizer lacks, or values for
-            another number of groups.
-        TypeError: a schedule that is no function.
-
-    Example:
-        >>> sorted(ParamScheduler({"lr": SchedLin(1e-3, 1e-2), "mom": SchedCos(0.95, 0.85)}).scheds)
-        ['lr', 'mom']
-
-    Source: fastai's `ParamScheduler`.
-    """
-
-    def __init__(self, scheds: Mapping[str, Any]) -> None:
-        _errors.check_keys("hyper-parameter", scheds, HYPERS)
-        for name, schedule in scheds.items():
-            if not callable(schedule):
-                raise TypeError(f"the schedule of {name!r} must be a function of the position, not {schedule!r}")
-        self.scheds = dict(scheds)
-
-    def over(self, steps: int) -> dict[str, Schedule]:
-        """The schedules as functions of the update index, over a fit of so many."""
-        return {name: as_schedule(schedule).over(steps) for name, schedule in self.scheds.items()}
 
 
 def _no(start: Any, end: Any, pos: Any) -> Any:

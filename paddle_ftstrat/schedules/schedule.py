@@ -8,7 +8,7 @@ Python number (and then costs about a microsecond) or a numpy array. A new sched
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -241,6 +241,46 @@ class EachOne:
         if isinstance(t, np.ndarray):
             return np.array([self.function(one) for one in t.tolist()], dtype=np.float64)
         return self.function(t)
+
+
+def as_schedule(function: Function) -> Schedule:
+    """A function of the position, which may take only single numbers, as a schedule over [0, 1]."""
+    return function if isinstance(function, Schedule) else Schedule([(0, EachOne(function))], end=1)
+
+
+class ParamScheduler:
+    """Schedules of hyper-parameters over a fit, given to it as a callback: value = schedule(updates done / all).
+
+    They take the place of what the fit's strategy or policy says of the same hyper-parameters.
+
+    Args:
+        scheds: hyper-parameter → schedule on [0, 1]. `lr`; `mom`, the momentum or Adam's β₁; `sqr_mom`, Adam's β₂ or
+            RMSProp's ρ; `wd`, decoupled decay; `eps`. A schedule gives a number, or one per layer group (an array,
+            bottom group first).
+
+    Raises:
+        ValueError: an unknown hyper-parameter, or (when the fit begins) one that the optimizer lacks, or values for
+            another number of groups.
+        TypeError: a schedule that is no function.
+
+    Example:
+        >>> from paddle_ftstrat.schedules import SchedCos, SchedLin
+        >>> sorted(ParamScheduler({"lr": SchedLin(1e-3, 1e-2), "mom": SchedCos(0.95, 0.85)}).scheds)
+        ['lr', 'mom']
+
+    Source: fastai's `ParamScheduler`.
+    """
+
+    def __init__(self, scheds: Mapping[str, Any]) -> None:
+        _errors.check_keys("hyper-parameter", scheds, HYPERS)
+        for name, schedule in scheds.items():
+            if not callable(schedule):
+                raise TypeError(f"the schedule of {name!r} must be a function of the position, not {schedule!r}")
+        self.scheds = dict(scheds)
+
+    def over(self, steps: int) -> dict[str, Schedule]:
+        """The schedules as functions of the update index, over a fit of so many."""
+        return {name: as_schedule(schedule).over(steps) for name, schedule in self.scheds.items()}
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {}

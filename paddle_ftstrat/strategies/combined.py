@@ -11,7 +11,7 @@ from typing import Any
 from paddle import nn
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.binding import Binding, bind
+from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.plan import Clip, Discriminative, Phase, Plan, Spread, starts_of
 from paddle_ftstrat.schedules import curves
@@ -98,7 +98,7 @@ class DefaultStrategy(Serializable):
             0.1
         """
         steps = _training_length(max_train_steps, num_epoch, steps_per_epoch)
-        return bind(
+        return Binding(
             self.plan(steps, steps_per_epoch),
             model,
             steps_per_epoch=steps_per_epoch,

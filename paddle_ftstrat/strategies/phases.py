@@ -56,7 +56,7 @@ class PhasedStrategy(CombinedStrategy):
         if isinstance(phases, (str, Mapping)) or not isinstance(phases, Sequence) or not phases:
             raise ValueError(f"phases must be a list with at least one Phase, not {phases!r}")
         self.phases = tuple(_phase(index, given) for index, given in enumerate(phases))
-        open_ended = [i + 1 for i, one in enumerate(self.phases) if one.epochs is one.updates is one.share is None]
+        open_ended = [i + 1 for i, one in enumerate(self.phases) if one.is_open]
         if len(open_ended) > 1:
             raise ValueError(f"phases {open_ended} have no length: only one can take what the others leave")
         # Judged now, before there is a training: the schedules of single phases.
@@ -76,7 +76,7 @@ class PhasedStrategy(CombinedStrategy):
     @property
     def num_epoch(self) -> int | None:
         """The epochs of all phases at their longest, None where one of them has another kind of length."""
-        epochs = [phase.epochs for phase in self.phases]
+        epochs = [phase.length_in_epochs for phase in self.phases]
         return None if None in epochs else sum(epochs)
 
     def _phases(self) -> tuple[Phase, ...]:
@@ -185,7 +185,7 @@ def _phase(index: int, given: Any) -> Phase:
 
 
 def _in_words(phase: Phase) -> str:
-    lengths = {"epochs": phase.epochs, "updates": phase.updates, "share": phase.share}
+    lengths = {"epochs": phase.length_in_epochs, "updates": phase.updates, "share": phase.share}
     length = next((f"{value:g} {key}" for key, value in lengths.items() if value is not None), "the rest")
     rate = "" if phase.learning_rate is None else f" at {phase.learning_rate:g}"
     until = "" if phase.until is None else f" until {phase.until.monitor} stays"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -222,6 +223,10 @@ def _written(key: str, value: Any) -> Any:
         return _class_name(value, key)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if dataclasses.is_dataclass(value):
+        # A phase or what ends one: what is not at its default.
+        fields = [field for field in dataclasses.fields(value) if getattr(value, field.name) != field.default]
+        value = {field.name: getattr(value, field.name) for field in fields}
     if isinstance(value, Mapping):
         return {str(name): _written(f"{key}.{name}", entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -12,7 +12,7 @@ from paddle import nn
 from paddle_ftstrat import _errors
 from paddle_ftstrat.finetune.training import data
 from paddle_ftstrat.param_attr import select, settings
-from paddle_ftstrat.schedules.annealing import ParamScheduler
+from paddle_ftstrat.schedules.schedule import ParamScheduler
 
 if TYPE_CHECKING:
     from paddle_ftstrat.finetune.learner import Learner

@@ -20,7 +20,7 @@ from paddle_ftstrat.finetune.training import data, loop, parallel, rng
 from paddle_ftstrat.finetune.training.state import Span, TrainState
 from paddle_ftstrat.param_attr.depth import find_units
 from paddle_ftstrat.plan import Plan
-from paddle_ftstrat.schedules.annealing import ParamScheduler
+from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.strategies import DefaultStrategy
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from paddle_ftstrat.binding import Binding, bind
+from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune import layer_groups
 from paddle_ftstrat.finetune.checkpoint import fingerprint
 from paddle_ftstrat.finetune.training import data, fit
@@ -43,7 +43,7 @@ class OwnFits:
             options = self._layers()
             fit.prepare(learner)
             plan = Plan({"lr": curves.constant(1.0)}, optimizer=learner.opt, weight_decay=learner.wd)
-            self.binding = bind(plan, learner.model, steps_per_epoch=learner.updates, **options)
+            self.binding = Binding(plan, learner.model, steps_per_epoch=learner.updates, **options)
             if self.frozen:
                 self.binding.follow(replace(plan, phases=self._phases()))
         return self.binding
