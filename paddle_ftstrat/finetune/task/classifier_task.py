@@ -39,7 +39,8 @@ class ClassifierTask(BaseTask):
         ...     config = hub.RunConfig(
         ...         num_epoch=2, checkpoint_dir=folder, strategy=hub.DefaultFinetuneStrategy(0.1)
         ...     )
-        ...     task = ClassifierTask(nn.Linear(4, 2), {"train": pairs, "dev": pairs, "test": pairs}, config)
+        ...     data = {"train": pairs, "dev": pairs, "test": pairs}
+        ...     task = ClassifierTask(nn.Linear(4, 2), data, config, verbose=False)
         ...     sorted(task.finetune_and_eval())
         ['acc', 'loss']
 

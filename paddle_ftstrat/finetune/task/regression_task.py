@@ -33,7 +33,7 @@ class RegressionTask(BaseTask):
         >>> pairs = paddle.io.TensorDataset([x, x.sum(-1)])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     strategy = hub.DefaultStrategy(0.1)
-        ...     config = hub.RunConfig(num_epoch=5, batch_size=4, checkpoint_dir=folder, strategy=strategy)
+        ...     config = hub.RunConfig(num_epoch=20, batch_size=4, checkpoint_dir=folder, strategy=strategy)
         ...     task = RegressionTask(nn.Linear(4, 1), {"train": pairs, "dev": pairs}, config, verbose=False)
         ...     scores = task.finetune_and_eval()
         >>> scores["spearman"] > 0.99, len(task.predict(pairs, return_result=True))
