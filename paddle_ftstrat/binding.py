@@ -7,26 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors, report, threads
+from paddle_ftstrat import _compat, _errors, report, resolve, threads
 from paddle_ftstrat.hapi import StrategyCallback
 from paddle_ftstrat.nlp_trainer import trainer_callback
 from paddle_ftstrat.optim import build, hyper, masters, state
-from paddle_ftstrat.optim.decay import Decay
-from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
-from paddle_ftstrat.param_attr import depth, description, select, settings
+from paddle_ftstrat.param_attr import depth, description, settings
 from paddle_ftstrat.plan import Phase, Plan, Progress
-from paddle_ftstrat.resolve import (
-    Resolved,
-    refuse_wrapped,
-    resolve,
-    resolve_depths,
-    resolve_no_decay,
-    resolve_pretrained,
-)
 from paddle_ftstrat.schedules.adapter import ScheduleLR
 
 _FOLLOWED = ("schedules", "max_train_steps", "depth", "phases", "starts")
@@ -74,21 +63,13 @@ class Binding:
         no_decay: Any = None,
         fused: bool | None = None,
     ) -> None:
-        if not paddle.in_dynamic_mode():
-            raise RuntimeError(
-                "strategies train in dynamic mode, but Paddle is in static mode: call paddle.disable_static()"
-            )
-        if not isinstance(model, nn.Layer):
-            raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
-        weights = select.named_weights(model)
-        if not weights:
-            raise ValueError("the model has no parameters to train")
+        weights = resolve.check_model(model)
         threads.take_widest_code()
         self.plan, self.model, self.steps_per_epoch = plan, model, steps_per_epoch
         self._units = depth.find_units(model, sample_input, layers)
-        depths = resolve_depths(plan, model, self._units, steps_per_epoch)
-        anchored = resolve_pretrained(plan, model, pretrained)
-        self._rows = resolve(plan, weights, depths, anchored, resolve_no_decay(model, no_decay))
+        depths = resolve.resolve_depths(plan, model, self._units, steps_per_epoch)
+        anchored = resolve.resolve_pretrained(plan, model, pretrained)
+        self._rows = resolve.resolve(plan, weights, depths, anchored, resolve.resolve_no_decay(model, no_decay))
         self.lr_scheduler = ScheduleLR(plan.lr)
         self.optimizer, self._decay, self._hypers = build.build_optimizer(
             plan, model, self._rows, self.lr_scheduler, fused
@@ -104,7 +85,7 @@ class Binding:
         self.epoch = 0
         self.progress = Progress()
         if self.plan.thaws:
-            refuse_wrapped(self.model)
+            resolve.refuse_wrapped(self.model)
         self._reminded = not self.plan.thaws or self.plan.first_epochs is None
         self._publish()
         self._apply()
@@ -228,14 +209,12 @@ class Binding:
         """
         self._check_in_force()
         steps_per_epoch = steps_per_epoch or self.steps_per_epoch
-        depths = resolve_depths(plan, self.model, self._units, steps_per_epoch)
+        depths = resolve.resolve_depths(plan, self.model, self._units, steps_per_epoch)
         self._hypers.check(plan.schedules)
         self._rows = [row.at(depths[row.name]) for row in self._rows]
         self.plan = replace(self.plan, **{key: getattr(plan, key) for key in _FOLLOWED})
         self.steps_per_epoch = steps_per_epoch
-        self.lr_scheduler.heard = None
-        self.lr_scheduler.set_schedule(plan.lr)
-        self.lr_scheduler.heard = self._coming
+        self.lr_scheduler.follow(plan.lr)
         self._begin()
 
     @property
@@ -310,15 +289,7 @@ class Binding:
             ValueError: the state is of another model, optimizer, strategy or training length; nothing is changed.
         """
         self._check_in_force()
-        needed = ("optimizer", "lr_scheduler", "epoch", "max_train_steps", "anchors")
-        missing = [key for key in needed if key not in state_dict]
-        if missing:
-            raise ValueError(f"not the state of a binding: {missing} missing")
-        if state_dict["max_train_steps"] != self.plan.max_train_steps:
-            raise ValueError(
-                f"the state was saved with max_train_steps={state_dict['max_train_steps']}, this binding has "
-                f"{self.plan.max_train_steps}: the LR curve would mix two lengths; bind with the same length"
-            )
+        state.check_binding(state_dict, self.plan.max_train_steps)
         anchors = checked_anchors(self._rows, state_dict["anchors"])
         state.set_state(self.optimizer, self._weights(), state_dict["optimizer"])
         for regularizer, value in anchors:
@@ -373,6 +344,8 @@ class Binding:
     def _coming(self, stepped: bool) -> None:
         """Put in force what the plan's schedules say of the coming update; go on to its phase."""
         t, schedules = self.lr_scheduler.last_epoch, self.plan.schedules
+        if not self.in_force:
+            return
         if stepped and self.plan.first_epochs is None and self.plan.starts is not None:
             while self.progress.phase + 1 < len(self.plan.phases) and t >= self.plan.starts[self.progress.phase + 1]:
                 self._next_phase(self.epoch)
@@ -407,7 +380,7 @@ class Binding:
         trains = [put.trainable and settings.own(row.param).trainable for row, put in zip(self._rows, puts)]
         changed = trains != [not row.param.stop_gradient for row in self._rows]
         if changed:
-            refuse_wrapped(self.model)
+            resolve.refuse_wrapped(self.model)
         for row, put in zip(self._rows, puts):
             settings.apply(row.param, put, self._owner)
         if changed:

@@ -204,9 +204,7 @@ class Plan:
         """The epoch, from 1, that each phase begins with; None where lengths before it are not told in epochs."""
         if any(phase.length_in_epochs is None for phase in self.phases[:-1]):
             return None
-        return tuple(
-            1 + sum(phase.length_in_epochs or 0 for phase in self.phases[:i]) for i in range(len(self.phases))
-        )
+        return tuple(1 + sum(phase.length_in_epochs or 0 for phase in self.phases[:i]) for i in range(len(self.phases)))
 
 
 @dataclass

@@ -56,6 +56,25 @@ class Resolved:
         return replace(self.settings, trainable=self.depth.trains[phase])
 
 
+def check_model(model: Any) -> dict[str, Any]:
+    """The weights of a model that can be bound, by structured name.
+
+    Raises:
+        ValueError, TypeError: it is no layer, or has no parameters.
+        RuntimeError: Paddle is in static mode.
+    """
+    if not paddle.in_dynamic_mode():
+        raise RuntimeError(
+            "strategies train in dynamic mode, but Paddle is in static mode: call paddle.disable_static()"
+        )
+    if not isinstance(model, paddle.nn.Layer):
+        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    weights = select.named_weights(model)
+    if not weights:
+        raise ValueError("the model has no parameters to train")
+    return weights
+
+
 def resolve(
     plan: Plan,
     weights: Mapping[str, Any],

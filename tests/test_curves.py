@@ -152,4 +152,4 @@ class TestScheduleLR:
         with pytest.raises(TypeError, match="function of the update index"):
             ScheduleLR(0.1)
         with pytest.raises(TypeError, match="function of the update index"):
-            ScheduleLR(curves.constant(0.1)).set_schedule(None)
+            ScheduleLR(curves.constant(0.1)).follow(None)

@@ -31,7 +31,7 @@ LEVELS = {
     "strategies": 4,
     "finetune": 5,
     "tools": 6,
-    "__main__": 5,
+    "__main__": 6,
 }
 
 

@@ -187,7 +187,7 @@ class Learner:
             if bind_options:
                 raise TypeError(f"{sorted(bind_options)} only go with a strategy")
             self.own.run(reset_opt)
-            constant = Policy("lr", self._lr(lr), self.opt)
+            constant = Policy("lr", self.lr if lr is None else lr, self.opt)
             return self.own.fit("fit", (n_epoch, start_epoch), constant, wd, _as_list(cbs))
         if not isinstance(strategy, DefaultStrategy):
             raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {strategy!r}")
@@ -224,7 +224,9 @@ class Learner:
         """
         n_epoch, start_epoch = self._check_epochs(n_epoch, start_epoch)
         self.own.run(reset_opt)
-        policy = OneCycleStrategy(self._lr(lr_max), div, div_final, pct_start, self.own.momentum(moms), self.opt)
+        policy = OneCycleStrategy(
+            self.lr if lr_max is None else lr_max, div, div_final, pct_start, self.own.momentum(moms), self.opt
+        )
         return self.own.fit("fit_one_cycle", (n_epoch, start_epoch), policy, wd, _as_list(cbs))
 
     def fit_flat_cos(
@@ -246,7 +248,7 @@ class Learner:
         """
         n_epoch, start_epoch = self._check_epochs(n_epoch, start_epoch)
         self.own.run(reset_opt)
-        policy = FlatCosStrategy(self._lr(lr), div_final, pct_start, self.opt)
+        policy = FlatCosStrategy(self.lr if lr is None else lr, div_final, pct_start, self.opt)
         return self.own.fit("fit_flat_cos", (n_epoch, start_epoch), policy, wd, _as_list(cbs))
 
     def fit_sgdr(
@@ -266,7 +268,7 @@ class Learner:
 
         Source: Loshchilov & Hutter, SGDR (arXiv:1608.03983); fastai `fit_sgdr`, which divides by 0 at cycle_mult=1.
         """
-        policy = SGDRStrategy(self._lr(lr_max), n_cycles, cycle_len, cycle_mult, self.opt)
+        policy = SGDRStrategy(self.lr if lr_max is None else lr_max, n_cycles, cycle_len, cycle_mult, self.opt)
         n_epoch, start_epoch = self._check_epochs(policy.num_epoch, start_epoch)
         self.own.run(reset_opt)
         return self.own.fit("fit_sgdr", (n_epoch, start_epoch), policy, wd, _as_list(cbs))
@@ -450,9 +452,6 @@ class Learner:
             hear = getattr(callback, "on_" + event, None)
             if hear is not None:
                 hear(self)
-
-    def _lr(self, lr: Any) -> Any:
-        return self.lr if lr is None else lr
 
     def _check_epochs(self, n_epoch: Any, start_epoch: Any) -> tuple[int, int]:
         fit.check_idle(self)

@@ -10,6 +10,7 @@ from paddle import nn
 from paddle_ftstrat import _errors
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.finetune.checkpoint import tensor_file
+from paddle_ftstrat.optim.state import TENSORS
 from paddle_ftstrat.transfer.contents import weight_name
 
 
@@ -27,8 +28,8 @@ def save(path: Path, model: nn.Layer, run: Binding | None) -> Path:
     facts: dict[str, Any] = {}
     if run is not None:
         state = run.state_dict()
-        tensors.update(tensor_file.flatten("optimizer", state.pop("optimizer")))
-        tensors.update(tensor_file.flatten("anchors", state.pop("anchors")))
+        for part in TENSORS:
+            tensors.update(tensor_file.flatten(part, state.pop(part)))
         facts = {"run": state}
     return tensor_file.write(path, tensors, facts)
 
@@ -44,7 +45,7 @@ def load(path: Path, model: nn.Layer, run: Binding | None) -> None:
     weights = {name: tensor for key, tensor in tensors.items() if (name := weight_name(key)) is not None}
     _check(model, weights)
     if run is not None and "run" in facts:
-        state = {part: tensor_file.unflatten(part, tensors) for part in ("optimizer", "anchors")}
+        state = {part: tensor_file.unflatten(part, tensors) for part in TENSORS}
         run.set_state_dict({**facts["run"], **state})
     model.set_state_dict(weights)
 

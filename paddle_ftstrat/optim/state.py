@@ -10,6 +10,25 @@ import paddle
 from paddle_ftstrat import _compat, _errors
 
 MASTER = "master_weight"
+# What a binding's state holds as tensors; the rest of it is plain data.
+TENSORS = ("optimizer", "anchors", "best_weights")
+NEEDED = ("optimizer", "lr_scheduler", "epoch", "max_train_steps", "anchors")
+
+
+def check_binding(state_dict: Mapping[str, Any], max_train_steps: int | None) -> None:
+    """Refuse what is not the state of a binding, or is that of a training of another length.
+
+    Raises:
+        ValueError: it is not.
+    """
+    missing = [key for key in NEEDED if key not in state_dict]
+    if missing:
+        raise ValueError(f"not the state of a binding: {missing} missing")
+    if state_dict["max_train_steps"] != max_train_steps:
+        raise ValueError(
+            f"the state was saved with max_train_steps={state_dict['max_train_steps']}, this binding has "
+            f"{max_train_steps}: the LR curve would mix two lengths; bind with the same length"
+        )
 
 
 def get_state(optimizer: Any, weights: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

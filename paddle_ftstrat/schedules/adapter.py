@@ -75,10 +75,9 @@ class ScheduleLR(LRScheduler):
         """The LR of the coming update, as a Python float."""
         return float(self.schedule(self.last_epoch))
 
-    def set_schedule(self, schedule: Callable[[Any], Any], last_epoch: int = 0) -> None:
-        """Follow another schedule from update `last_epoch` on."""
+    def follow(self, schedule: Callable[[Any], Any]) -> None:
+        """Follow another schedule from its update 0 on."""
         if not callable(schedule):
             raise TypeError(f"schedule must be a function of the update index, not {schedule!r}")
-        self.schedule = schedule
-        self._ahead = (0, [])
-        self.step(last_epoch)
+        self.schedule, self._ahead, self.last_epoch = schedule, (0, []), 0
+        self.last_lr = self._look_ahead(0)

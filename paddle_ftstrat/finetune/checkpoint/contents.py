@@ -17,6 +17,7 @@ from paddle_ftstrat.finetune.training import data
 from paddle_ftstrat.finetune.training.parallel import Ranks
 from paddle_ftstrat.finetune.training.state import Position
 from paddle_ftstrat.optim.fused import step
+from paddle_ftstrat.optim.state import TENSORS
 
 if TYPE_CHECKING:
     from paddle_ftstrat.binding import Binding
@@ -39,6 +40,7 @@ def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], 
         "model": dict(learner.model.state_dict()),
         "optimizer": tensor_file.flatten("", bound.pop("optimizer")),
         "anchors": bound.pop("anchors"),
+        "best_weights": bound.pop("best_weights"),
         "trace": trace,
         "callbacks": tensors,
     }
@@ -60,8 +62,9 @@ def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], 
 
 def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
     """Put a fit that goes on, or was finished, where it was when `saved` was written, whose tensors are let go then."""
-    optimizer = tensor_file.unflatten("", saved.parts["optimizer"])
-    state = {**saved.facts["run"], "optimizer": optimizer, "anchors": saved.parts["anchors"]}
+    tensors = {part: saved.parts.get(part, {}) for part in TENSORS}
+    tensors["optimizer"] = tensor_file.unflatten("", tensors["optimizer"])
+    state = {**saved.facts["run"], **tensors}
     # Another length was confirmed by the user, or the fit would have been refused.
     run.set_state_dict({**state, "max_train_steps": run.plan.max_train_steps})
     run.lr_scheduler.step(learner.state.curve_step + run.progress.skipped)
