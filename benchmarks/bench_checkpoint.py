@@ -20,7 +20,7 @@ from typing import Any
 import paddle
 from common import report
 
-from paddle_ftstrat.finetune.checkpoint.store import Store
+from paddle_ftstrat.training.checkpoint.store import Store
 
 HIDDEN, VOCABULARY = 768, 30522  # BERT base
 LIMIT = 0.1  # of paddle.save: the share that the caller may wait

@@ -22,11 +22,11 @@ import paddle
 from common import interleaved, report
 from paddle import nn
 
-from paddle_ftstrat import threads
-from paddle_ftstrat.finetune.features import FrozenFeatures
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.param_attr.depth import find_units
 from paddle_ftstrat.param_attr.freezing import freeze
 from paddle_ftstrat.param_attr.select import named_weights
+from paddle_ftstrat.training.frozen_features import FrozenFeatures
 
 VOCABULARY = 8000
 FROZEN = ["embedding", *(f"body.layers.{i}" for i in range(4))]

@@ -27,7 +27,7 @@ from paddle import nn
 from paddle.vision.models import resnet18
 
 import paddle_ftstrat as hub
-from paddle_ftstrat import threads
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.param_attr.depth import find_units
 from paddle_ftstrat.param_attr.freezing import freeze
 from paddle_ftstrat.param_attr.select import named_weights

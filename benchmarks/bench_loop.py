@@ -30,7 +30,7 @@ from paddle.vision.models import resnet18
 from workers import Worker, alternate, serve
 
 import paddle_ftstrat as hub
-from paddle_ftstrat import threads
+from paddle_ftstrat._paddle import threads
 
 LR, VOCABULARY, CLASSES = 1e-4, 8000, 4
 LIMITS = {

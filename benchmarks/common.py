@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from paddle_ftstrat import threads
-from paddle_ftstrat._compat import mkl
+from paddle_ftstrat._paddle import mkl, threads
 
 RESULTS = Path(__file__).parent / "results"
 

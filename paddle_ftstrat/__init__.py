@@ -4,23 +4,9 @@
 import zlib as _zlib  # noqa: F401
 
 from paddle_ftstrat import finetune, optim, param_attr, schedules, transfer
+from paddle_ftstrat._paddle.threads import cpu_threads
 from paddle_ftstrat.binding import Binding
-from paddle_ftstrat.finetune.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
-from paddle_ftstrat.finetune.checkpoint.journal import Checkpoints
-from paddle_ftstrat.finetune.config import RunConfig
-from paddle_ftstrat.finetune.ema import EMA
-from paddle_ftstrat.finetune.learner import Learner
-from paddle_ftstrat.finetune.lr_find import LRFinder, minimum, slide, steep, valley
-from paddle_ftstrat.finetune.task import (
-    ClassifierTask,
-    ImageClassifierTask,
-    MultiLabelClassifierTask,
-    RegressionTask,
-    SequenceLabelTask,
-    TextClassifierTask,
-)
-from paddle_ftstrat.finetune.tracking import VisualDLCallback
-from paddle_ftstrat.finetune.training.precision import make as mixed_precision
+from paddle_ftstrat.integrations.visualdl import VisualDLCallback
 from paddle_ftstrat.plan import Phase, Plateau
 from paddle_ftstrat.schedules import (
     ParamScheduler,
@@ -53,7 +39,21 @@ from paddle_ftstrat.strategies import (
     strategy_from_dict,
     strategy_from_yaml,
 )
-from paddle_ftstrat.threads import cpu_threads
+from paddle_ftstrat.tasks import (
+    ClassifierTask,
+    ImageClassifierTask,
+    MultiLabelClassifierTask,
+    RegressionTask,
+    SequenceLabelTask,
+    TextClassifierTask,
+)
+from paddle_ftstrat.tasks.config import RunConfig
+from paddle_ftstrat.training.averaging import EMA
+from paddle_ftstrat.training.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
+from paddle_ftstrat.training.checkpoint.manager import Checkpoints
+from paddle_ftstrat.training.learner import Learner
+from paddle_ftstrat.training.lr_find import LRFinder, minimum, slide, steep, valley
+from paddle_ftstrat.training.precision import make as mixed_precision
 from paddle_ftstrat.transfer import LoadReport, export_inference, load_pretrained, save_pretrained, tune
 
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,14 +10,13 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors, report, resolve, threads
-from paddle_ftstrat.hapi import StrategyCallback
-from paddle_ftstrat.nlp_trainer import trainer_callback
+from paddle_ftstrat import _errors, _paddle, report, resolve
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.optim import build, hyper, masters, state
 from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
+from paddle_ftstrat.optim.schedule_lr import ScheduleLR
 from paddle_ftstrat.param_attr import depth, description, settings
 from paddle_ftstrat.plan import Phase, Plan, Progress
-from paddle_ftstrat.schedules.adapter import ScheduleLR
 
 _FOLLOWED = ("schedules", "max_train_steps", "depth", "phases", "starts")
 
@@ -159,7 +159,7 @@ class Binding:
         self.progress = self.progress.following(epoch)
         if self.plan.phases[self.progress.phase].reset_optimizer:
             for row in self._rows:
-                _compat.drop_accumulators(self.optimizer, row.param)
+                _paddle.drop_accumulators(self.optimizer, row.param)
 
     def _restore_best(self, phase: Phase) -> None:
         if phase.restore and self.progress.best_weights:
@@ -322,21 +322,21 @@ class Binding:
             ImportError: matplotlib is not installed.
             ValueError: the plan has no length and `steps` is not given.
         """
-        return report.plot(self, self._rows, path, steps or self.plan.max_train_steps)
+        return _integration("pictures").plot(self, self._rows, path, steps or self.plan.max_train_steps)
 
-    def callback(self, initial_epoch: int | None = None) -> StrategyCallback:
-        """A callback for `paddle.Model.fit`: LR per update, unfreezing per epoch (see `hapi.StrategyCallback`)."""
-        return StrategyCallback(self, initial_epoch)
+    def callback(self, initial_epoch: int | None = None) -> Any:
+        """A callback for `paddle.Model.fit`: LR per update, phases (see `integrations.paddle_model`)."""
+        return _integration("paddle_model").StrategyCallback(self, initial_epoch)
 
     def trainer_callback(self) -> Any:
-        """A callback for PaddleNLP's `Trainer`: unfreezing per epoch (see `nlp_trainer.trainer_callback`)."""
-        return trainer_callback(self)
+        """A callback for PaddleNLP's `Trainer`: phases (see `integrations.trainers`)."""
+        return _integration("trainers").trainer_callback(self)
 
     def release(self) -> None:
         """Give the model its user's own settings back. Afterwards `step` and `begin_epoch` raise."""
         for row in self._rows:
             settings.restore(row.param, self._owner)
-        _compat.forget_traces(_compat.unwrap(self.model))
+        _paddle.forget_traces(_paddle.unwrap(self.model))
 
     def __repr__(self) -> str:
         return report.one_line(self)
@@ -384,7 +384,7 @@ class Binding:
         for row, put in zip(self._rows, puts):
             settings.apply(row.param, put, self._owner)
         if changed:
-            _compat.forget_traces(_compat.unwrap(self.model))
+            _paddle.forget_traces(_paddle.unwrap(self.model))
 
     def _publish(self) -> None:
         self._owner.rows.clear()
@@ -396,3 +396,8 @@ class Binding:
     def _check_in_force(self) -> None:
         if not self.in_force:
             raise RuntimeError("this binding is not in force: it was released, or the model was bound again since")
+
+
+def _integration(name: str) -> Any:
+    """What plugs a binding into somebody else's loop or library, loaded when it is asked for."""
+    return importlib.import_module(f"paddle_ftstrat.integrations.{name}")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from paddle_ftstrat import picture
 from paddle_ftstrat.optim import fused
 from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.param_attr import description
@@ -54,35 +53,6 @@ def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: 
     return description.Description(shown, notes)
 
 
-def lines(rows: Sequence[Resolved], lrs: np.ndarray, steps_per_epoch: int | None) -> list[picture.Line]:
-    """The LRs of each block for a picture, top block first; blocks that look alike share a line."""
-    merged: dict[tuple[float, int], list[int]] = {}
-    for row in rows:
-        frozen = len(lrs) if not row.own.trainable else (row.depth.first_epoch - 1) * (steps_per_epoch or 0)
-        members = merged.setdefault((row.settings.learning_rate, frozen), [])
-        if row.depth.block not in members:
-            members.append(row.depth.block)
-    ordered = sorted(merged.items(), key=lambda item: -max(item[1]))
-    return [
-        picture.Line(f"block {_spans(blocks)} (×{factor:.3g})", lrs * factor, min(frozen, len(lrs)))
-        for (factor, frozen), blocks in ordered
-    ]
-
-
-def plot(run: Any, rows: Sequence[Resolved], path: Any, steps: int | None) -> Any:
-    """Draw the LR of every block of a binding over so many updates (see `Binding.plot`).
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: `steps` is None.
-    """
-    if steps is None:
-        raise ValueError("a plan without max_train_steps has no length to draw: give plot(steps=...)")
-    lrs = np.asarray(run.plan.lr(np.arange(steps, dtype=np.float64)))
-    title = f"{type(run.optimizer).__name__}: learning rate of {len(run.blocks)} blocks"
-    return picture.draw_plan(lines(rows, lrs, run.steps_per_epoch), title, run.steps_per_epoch, path)
-
-
 def one_line(run: Any) -> str:
     """A binding in a line: on what, how far, and what comes next."""
     parts = [
@@ -117,14 +87,3 @@ def remind_of_epochs(run: Any) -> bool:
             stacklevel=5,
         )
     return True
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    """Block numbers in short: [0, 1, 2, 5] → "0-2, 5"."""
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and spans[-1][1] == number - 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in spans)

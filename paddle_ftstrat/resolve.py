@@ -9,7 +9,7 @@ from typing import Any
 
 import paddle
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay, anchor_of
 from paddle_ftstrat.param_attr import depth, select, settings
 from paddle_ftstrat.param_attr.settings import ParamSettings
@@ -154,7 +154,7 @@ def refuse_wrapped(model: Any) -> None:
     Raises:
         ValueError: the model, or a layer of it, is wrapped.
     """
-    if paddle.distributed.get_world_size() > 1 and _compat.is_wrapped(model):
+    if paddle.distributed.get_world_size() > 1 and _paddle.is_wrapped(model):
         raise ValueError(
             "what trains changes here (gradual_unfreeze, or layers held), but paddle.DataParallel settled at wrapping "
             "which gradients it exchanges: the processes would drift apart without an error. Bind the model without "
@@ -192,7 +192,7 @@ def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[st
         return found
     if isinstance(pretrained, (list, tuple, set)):
         # Names of loaded entries may include buffers and running statistics, which L2SP has nothing to do with.
-        others = {*select.statistics(model), *(name for name, _ in _compat.unwrap(model).named_buffers())}
+        others = {*select.statistics(model), *(name for name, _ in _paddle.unwrap(model).named_buffers())}
         pretrained = [entry for entry in pretrained if not (isinstance(entry, str) and entry in others)]
     return _selected(model, pretrained, "pretrained")
 

@@ -9,7 +9,7 @@ import paddle
 import pytest
 from hypothesis import settings
 
-from paddle_ftstrat import threads
+from paddle_ftstrat._paddle import threads
 
 # A slow machine is no failure; and where a change is judged, the same examples have to be tried each time.
 settings.register_profile("patient", deadline=None)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-import paddle_ftstrat.finetune.checkpoint.folder as store_folder
-from paddle_ftstrat.finetune.checkpoint.store import Store
+import paddle_ftstrat.training.checkpoint.folder as store_folder
+from paddle_ftstrat.training.checkpoint.store import Store
 
 CASES, STEPS = 220, (1, 2, 3)
 BYTES = 2**22  # of a checkpoint's weights

@@ -11,7 +11,7 @@ import paddle_ftstrat as hub  # isort: skip - before Paddle
 import paddle
 from paddle import nn
 
-from paddle_ftstrat.finetune.callbacks import Callback
+from paddle_ftstrat.training.callbacks import Callback
 
 SAMPLES = 25
 

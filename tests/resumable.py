@@ -11,8 +11,8 @@ import paddle_ftstrat as hub  # isort: skip - before Paddle
 import paddle
 from paddle import nn
 
-from paddle_ftstrat.finetune.callbacks import Callback
 from paddle_ftstrat.param_attr import configure
+from paddle_ftstrat.training.callbacks import Callback
 
 EPOCHS, SAMPLES, BATCH = 4, 50, 5
 

@@ -19,7 +19,7 @@ import paddle_ftstrat as hub  # isort: skip - before Paddle
 import paddle
 from paddle import nn
 
-from paddle_ftstrat.finetune.callbacks import EVENTS, Callback
+from paddle_ftstrat.training.callbacks import EVENTS, Callback
 
 CALLS = ("mkdir", "open", "fsync", "rename", "replace", "unlink", "rmdir")
 EPOCHS = 3

@@ -21,9 +21,9 @@ from test_parallel import launch
 from test_store import assert_saved, fill, forked, hidden, state, visible
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.finetune.callbacks import Callback
-from paddle_ftstrat.finetune.checkpoint import lock, tensor_file
-from paddle_ftstrat.finetune.checkpoint.store import Store
+from paddle_ftstrat.training.callbacks import Callback
+from paddle_ftstrat.training.checkpoint import lock, tensor_file
+from paddle_ftstrat.training.checkpoint.store import Store
 
 PAIRS = [(np.full(4, i, "float32"), np.int64(i % 2)) for i in range(8)]
 

@@ -10,7 +10,7 @@ from paddle import nn
 from paddle.io import DataLoader, TensorDataset
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.finetune.callbacks import Callback, StopTraining
+from paddle_ftstrat.training.callbacks import Callback, StopTraining
 
 FASTAI = golden("fastai.json")
 

@@ -12,12 +12,12 @@ from paddle import nn
 from paddle.nn import functional
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.finetune.features import FrozenFeatures, checks
-from paddle_ftstrat.finetune.features import layout as layouts
-from paddle_ftstrat.finetune.features import store as stores
 from paddle_ftstrat.param_attr import freeze
 from paddle_ftstrat.param_attr.depth import call, find_units
 from paddle_ftstrat.param_attr.select import named_weights
+from paddle_ftstrat.training.frozen_features import FrozenFeatures, checks
+from paddle_ftstrat.training.frozen_features import layout as layouts
+from paddle_ftstrat.training.frozen_features import store as stores
 
 SAMPLES, LENGTH, WIDTH = 11, 5, 8
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from paddle import nn
 
 import paddle_ftstrat as hub
-from paddle_ftstrat import _compat
-from paddle_ftstrat._compat import pointers
+from paddle_ftstrat import _paddle
+from paddle_ftstrat._paddle import pointers
 from paddle_ftstrat.optim.fused import blocked, layout, pool
 from paddle_ftstrat.optim.fused import step as fused_step
 
@@ -458,7 +458,7 @@ class TestWhichPath:
     def test_listeners_hear_of_the_update(self):
         run = bound("adam", {}, {"weight_decay": 0.1}, {}, fused=True)
         heard = []
-        _compat.after_update(run.optimizer, lambda pairs: heard.append(len(pairs)))
+        _paddle.after_update(run.optimizer, lambda pairs: heard.append(len(pairs)))
         updates(run, 0, 1)
         assert was_fused(run)
         assert heard == [len(run.model.parameters()) - 2]

@@ -9,7 +9,7 @@ from paddle import nn
 from paddle.io import TensorDataset
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.finetune.task.hooks import EVENTS, WITH_STATES
+from paddle_ftstrat.tasks.hooks import EVENTS, WITH_STATES
 
 
 def pairs(samples=20):

@@ -10,10 +10,9 @@ from paddle import nn
 from paddle.io import DataLoader, TensorDataset
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.finetune import metrics
-from paddle_ftstrat.finetune.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
-from paddle_ftstrat.finetune.training import data, rng
-from paddle_ftstrat.finetune.training.parallel import Ranks
+from paddle_ftstrat.training import data, evaluation, rng
+from paddle_ftstrat.training.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
+from paddle_ftstrat.training.distributed import Ranks
 
 
 def pairs(samples=40, features=4):
@@ -255,7 +254,7 @@ class TestLossesAndMetrics:
         values = [row[name] for row in it.recorder.values]
         assert watch.best == min(values)
         assert it.load_checkpoint(best=True) == 4 * (values.index(min(values)) + 1)
-        assert metrics.better(name, 1.0, 2.0)
+        assert evaluation.better(name, 1.0, 2.0)
         assert EarlyStoppingCallback(name).mode == "min"
         assert EarlyStoppingCallback("r2").mode == EarlyStoppingCallback("acc").mode == "max"
 

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddle_ftstrat.finetune import metrics, named_metrics
+from paddle_ftstrat.training import evaluation, metrics
 
 seeds = st.integers(0, 2**31 - 1)
 
 
 def score(name, outputs, labels, kind="classes", parts=3, **options):
     """The metric over a few batches."""
-    evaluation = metrics.Evaluation(metrics.find(name, kind, **options))
+    found = evaluation.Evaluation(evaluation.find(name, kind, **options))
     for output, label in zip(np.array_split(outputs, parts), np.array_split(labels, parts)):
         if len(label):
-            evaluation.add(paddle.to_tensor(output), paddle.to_tensor(label), 0.0, len(label))
-    return evaluation.values()[name]
+            found.add(paddle.to_tensor(output), paddle.to_tensor(label), 0.0, len(label))
+    return found.values()[name]
 
 
 def counts(predicted, labels, which):
@@ -143,12 +143,12 @@ def test_tokens_and_chunks(seed, samples, length):
 
 
 def test_batches_of_tokens_may_differ_in_length():
-    evaluation = metrics.Evaluation(metrics.find(["f1", "acc", "token_f1"], "tokens", label_list=TAGS))
+    found = evaluation.Evaluation(evaluation.find(["f1", "acc", "token_f1"], "tokens", label_list=TAGS))
     for length in (3, 5):
         labels = np.tile([1, 2, 0, 3, 4], (2, 1))[:, :length]
         logits = np.eye(5, dtype="float32")[labels]
-        evaluation.add(paddle.to_tensor(logits), paddle.to_tensor(labels), 1.0, 2)
-    assert evaluation.values() == {"loss": 1.0, "f1": 1.0, "acc": 1.0, "token_f1": 1.0}
+        found.add(paddle.to_tensor(logits), paddle.to_tensor(labels), 1.0, 2)
+    assert found.values() == {"loss": 1.0, "f1": 1.0, "acc": 1.0, "token_f1": 1.0}
 
 
 @given(seeds)
@@ -162,28 +162,30 @@ def test_another_ignore_index(seed):
         assert score("acc", logits, padded, "tokens", ignore_index=99) == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("kind", named_metrics.KINDS)
+@pytest.mark.parametrize("kind", metrics.KINDS)
 def test_half_precision_and_no_batches(kind):
-    names = list(named_metrics.names(kind))
-    found = metrics.find(names, kind, label_list=TAGS)
+    names = list(metrics.names(kind))
+    found = evaluation.find(names, kind, label_list=TAGS)
     assert list(found) == names
-    nothing = metrics.Evaluation(found).values()
+    nothing = evaluation.Evaluation(found).values()
     # Paddle's own accuracy is 0 without a batch.
     assert all(np.isnan(value) for name, value in nothing.items() if (kind, name) != ("classes", "acc"))
     output = paddle.to_tensor(np.random.randn(4, 3, 5).astype("float32")).astype("bfloat16")
     label = paddle.to_tensor(np.random.randint(0, 2, (4, 3)))
     if kind == "classes":
-        output, label, found = output[:, 0], label[:, 0], metrics.find(names[1:], kind)
+        output, label, found = output[:, 0], label[:, 0], evaluation.find(names[1:], kind)
     elif kind != "tokens":
         output, label = output[:, :, 0], label.astype("float32" if kind == "values" else "int64")
-    evaluation = metrics.Evaluation(found)
+    found = evaluation.Evaluation(found)
     evaluation.add(output, label, 0.0, 4)
     assert all(np.isfinite(value) or name == "auc" for name, value in evaluation.values().items())
 
 
 def test_what_is_better():
     nan = float("nan")
-    assert [metrics.better("f1", *pair) for pair in ((0.5, nan), (0.6, 0.5), (0.5, 0.5), (nan, 0.5), (nan, nan))] == [
+    assert [
+        evaluation.better("f1", *pair) for pair in ((0.5, nan), (0.6, 0.5), (0.5, 0.5), (nan, 0.5), (nan, nan))
+    ] == [
         True,
         True,
         False,
@@ -191,8 +193,8 @@ def test_what_is_better():
         False,
     ]
     for lower in ("loss", "mse", "mae"):
-        assert metrics.better(lower, 0.4, 0.5)
-        assert not metrics.better(lower, 0.6, 0.5)
+        assert evaluation.better(lower, 0.4, 0.5)
+        assert not evaluation.better(lower, 0.6, 0.5)
 
 
 def test_outputs_of_other_forms():
@@ -201,7 +203,7 @@ def test_outputs_of_other_forms():
 
     logits = paddle.ones([2, 3])
     for output in (logits, (logits, 1), [logits], {"logits": logits}, Output(hidden=0, logits=logits), {"x": logits}):
-        assert metrics.main_output(output) is logits
+        assert evaluation.main_output(output) is logits
 
 
 @pytest.mark.parametrize(
@@ -218,7 +220,7 @@ def test_outputs_of_other_forms():
 )
 def test_errors(name, kind, options, kind_of_error, message):
     with pytest.raises(kind_of_error, match=message):
-        metrics.find([name], kind, **options)
+        evaluation.find([name], kind, **options)
 
 
 @pytest.mark.parametrize(
@@ -240,4 +242,4 @@ def test_a_package_that_is_missing_is_named(monkeypatch, name, kind, missing, me
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=message):
-        metrics.find([name], kind, label_list=TAGS)
+        evaluation.find([name], kind, label_list=TAGS)

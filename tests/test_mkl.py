@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from paddle_ftstrat._compat import mkl
+from paddle_ftstrat._paddle import mkl
 
 AVX2 = "fpu sse4_2 avx avx2 fma bmi1 bmi2"
 AVX512 = AVX2 + " avx512f avx512cd avx512bw avx512dq avx512vl"
@@ -55,7 +55,7 @@ def in_a_process(tmp_path, code, flags=AVX2, **environment):
         warnings.simplefilter("ignore")
         import numpy as np, pathlib, paddle, paddle_ftstrat as hub
         from paddle_ftstrat import threads
-        from paddle_ftstrat._compat import mkl
+        from paddle_ftstrat._paddle import mkl
         mkl.CPUINFO = pathlib.Path({str(path)!r})
     """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MKL_")}

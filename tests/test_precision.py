@@ -15,9 +15,9 @@ from paddle.regularizer import L1Decay, L2Decay
 from reference_optimizers import Adam, AdamW, Momentum
 
 import paddle_ftstrat as hub
-from paddle_ftstrat._compat.precision import cast_layers
-from paddle_ftstrat.finetune.training import precision, snapshot
+from paddle_ftstrat._paddle.precision import cast_layers
 from paddle_ftstrat.optim import masters, table
+from paddle_ftstrat.training import precision, snapshot
 
 STILL = 1e-30  # an LR that moves nothing
 HALVES = ("bfloat16", "float16")

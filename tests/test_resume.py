@@ -11,10 +11,10 @@ from killing import different, killed_and_resumed, unbroken
 from paddle import nn
 
 import paddle_ftstrat as hub
-from paddle_ftstrat import threads
-from paddle_ftstrat.finetune.callbacks import Callback
-from paddle_ftstrat.finetune.checkpoint import folder
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.optim.fused import step
+from paddle_ftstrat.training.callbacks import Callback
+from paddle_ftstrat.training.checkpoint import folder
 
 
 class Interrupted(Exception):

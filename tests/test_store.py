@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_ftstrat import load_pretrained
-from paddle_ftstrat.finetune.checkpoint import folder as store_folder
-from paddle_ftstrat.finetune.checkpoint.copies import Copies
-from paddle_ftstrat.finetune.checkpoint.store import Store
+from paddle_ftstrat.training.checkpoint import folder as store_folder
+from paddle_ftstrat.training.checkpoint.copies import Copies
+from paddle_ftstrat.training.checkpoint.store import Store
 
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64")
 BOTH = pytest.mark.parametrize("background", [False, True], ids=["waits", "background"])
@@ -270,8 +270,8 @@ class TestBackground:
     def test_exit_waits_and_says_what_failed(self, tmp_path):
         script = """
 import paddle_ftstrat, numpy as np, os, sys, time
-from paddle_ftstrat.finetune.checkpoint import folder as store_folder
-from paddle_ftstrat.finetune.checkpoint.store import Store
+from paddle_ftstrat.training.checkpoint import folder as store_folder
+from paddle_ftstrat.training.checkpoint.store import Store
 write = store_folder.write
 def slow(folder, *rest):
     time.sleep(0.5)

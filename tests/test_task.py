@@ -212,7 +212,7 @@ class TestOptions:
 
 class TestResuming:
     def test_best_score_goes_into_the_state_and_comes_back(self, tmp_path):
-        from paddle_ftstrat.finetune.task.events import TaskEvents
+        from paddle_ftstrat.tasks.events import TaskEvents
 
         task = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
         kept = {}

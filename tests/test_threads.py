@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from paddle import nn
 
 import paddle_ftstrat as hub
-from paddle_ftstrat import threads
-from paddle_ftstrat._compat import threads as paddles
+from paddle_ftstrat._paddle import thread_counts as paddles
+from paddle_ftstrat._paddle import threads
 
 
 @pytest.fixture(autouse=True)

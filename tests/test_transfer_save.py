@@ -10,8 +10,8 @@ import safetensors.numpy
 from paddle import nn
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.finetune.checkpoint import tensor_file
 from paddle_ftstrat.param_attr import export_parameters
+from paddle_ftstrat.training.checkpoint import tensor_file
 from paddle_ftstrat.transfer import export_inference, load_pretrained, safe_tensors, save_pretrained
 
 

@@ -1,5 +1,5 @@
-"""Strategies, the training loop and tasks, at the module paths that PaddleHub 1.x used."""
+"""PaddleHub 1.x's module paths of strategies, configuration and tasks; here names are only handed on."""
 
-from paddle_ftstrat.finetune import config, learner, strategy, task
+from paddle_ftstrat.finetune import config, lr_find, strategy, task
 
-__all__ = ["config", "learner", "strategy", "task"]
+__all__ = ["config", "lr_find", "strategy", "task"]

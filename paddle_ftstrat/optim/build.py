@@ -7,8 +7,8 @@ from typing import Any
 
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors
-from paddle_ftstrat._compat import updates
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat._paddle import updates
 from paddle_ftstrat.optim import clip, decay, finite, fused, masters, table
 from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.optim.hyper import HyperParameters
@@ -84,7 +84,7 @@ def _check_sparse(row: table.OptimizerRow, model: nn.Layer, rows: Sequence[Any],
     sparse = [
         name
         for name, layer in model.named_sublayers(include_self=True)
-        if _compat.is_sparse_embedding(layer) and id(layer.weight) in trained
+        if _paddle.is_sparse_embedding(layer) and id(layer.weight) in trained
     ]
     if not sparse:
         return

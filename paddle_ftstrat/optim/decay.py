@@ -8,7 +8,7 @@ from typing import Any
 
 from paddle.regularizer import L2Decay
 
-from paddle_ftstrat import _compat
+from paddle_ftstrat import _paddle
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.plan import Plan
 
@@ -102,7 +102,7 @@ class Decoupled:
         each = value if isinstance(value, Mapping) else dict.fromkeys(self._decayed, value)
         self._coefficients = {name: wd for name, wd in each.items() if wd and name in self._decayed}
         if self._coefficients and not self._hooked:
-            _compat.after_update(self._optimizer, self)
+            _paddle.after_update(self._optimizer, self)
             self._hooked = True
 
     def __call__(self, params_grads: Sequence[tuple[Any, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import paddle
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 
 
 class FiniteGradients:
@@ -30,7 +30,7 @@ class FiniteGradients:
             FloatingPointError: one is not finite.
         """
         with paddle.no_grad():
-            given = [(param, _compat.values_of(grad)) for param, grad in params_grads if grad is not None]
+            given = [(param, _paddle.values_of(grad)) for param, grad in params_grads if grad is not None]
             # One number to wait for. Finite gradients may overflow in it, so that it only says where to look closer.
             sums = [paddle.sum(grad).astype("float32") for _, grad in given]
             if not sums or math.isfinite(paddle.add_n(sums).item()):

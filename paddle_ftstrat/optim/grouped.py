@@ -8,7 +8,7 @@ from typing import Any
 
 import paddle
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import groups
 from paddle_ftstrat.optim.custom import CustomOptimizer, State, dense, multiplier, named_accumulators
 from paddle_ftstrat.optim.groups import ParamGroup
@@ -210,7 +210,7 @@ class Optimizer(CustomOptimizer):
             group.options = new.options
         self._steps = steps
         params = {number: self._parameter_list[number] for number in states}
-        _compat.create_accumulators(self, list(params.values()))
+        _paddle.create_accumulators(self, list(params.values()))
         for number, param in params.items():
             self._write(self._states[param.name], self._master_weights.get(param.name), states[number])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 
 NAMES = ("mom", "sqr_mom", "wd", "eps")
 _BOUNDS = {
@@ -45,14 +45,14 @@ class HyperParameters:
         """Whether this optimizer has the hyper-parameter."""
         _errors.check_keys("hyper-parameter", [name], NAMES)
         by_us = name == "wd" and self._decoupled is not None
-        return by_us or _compat.hyper_attribute(self._optimizer, name) is not None
+        return by_us or _paddle.hyper_attribute(self._optimizer, name) is not None
 
     def get(self, name: str) -> Any:
         """The number in force, or a dict parameter `.name` → number where they differ."""
         self._check(name)
         if name == "wd" and self._decoupled is not None:
             return self._decoupled.get()
-        attribute = _compat.hyper_attribute(self._optimizer, name)
+        attribute = _paddle.hyper_attribute(self._optimizer, name)
         return dict(self._varied[attribute]) if attribute in self._varied else getattr(self._optimizer, attribute)
 
     def check(self, names: Iterable[str]) -> None:
@@ -82,14 +82,14 @@ class HyperParameters:
         if name == "wd" and self._decoupled is not None:
             self._decoupled.set(each if isinstance(value, Mapping) else each[None])
             return
-        attribute = _compat.hyper_attribute(self._optimizer, name)
+        attribute = _paddle.hyper_attribute(self._optimizer, name)
         if not isinstance(value, Mapping):
             self._varied.pop(attribute, None)
             setattr(self._optimizer, attribute, each[None])
             return
         self._varied[attribute] = each
         if not self._hooked:
-            _compat.before_each_update(self._optimizer, self._put)
+            _paddle.before_each_update(self._optimizer, self._put)
             self._hooked = True
 
     def _put(self, param: Any) -> None:

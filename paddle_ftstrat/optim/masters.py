@@ -13,8 +13,8 @@ from typing import Any
 
 import paddle
 
-from paddle_ftstrat._compat import precision
-from paddle_ftstrat._compat.precision import Pairs
+from paddle_ftstrat._paddle import precision
+from paddle_ftstrat._paddle.precision import Pairs
 from paddle_ftstrat.param_attr import settings
 
 _FIELD = "ftstrat_float32"

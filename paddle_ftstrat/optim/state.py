@@ -7,7 +7,7 @@ from typing import Any
 
 import paddle
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 
 MASTER = "master_weight"
 # What a binding's state holds as tensors; the rest of it is plain data.
@@ -39,9 +39,9 @@ def get_state(optimizer: Any, weights: Mapping[str, Any]) -> dict[str, dict[str,
         weights: structured name → parameter, as `named_weights` gives them.
     """
     state: dict[str, dict[str, Any]] = {}
-    stored = _compat.accumulators(optimizer)
+    stored = _paddle.accumulators(optimizer)
     for name, param in weights.items():
-        master = _compat.master_weight(optimizer, param)
+        master = _paddle.master_weight(optimizer, param)
         # Where an optimizer makes the float32 copy itself, the accumulators are under the copy's name.
         keys = (param.name,) if master is None else (param.name, master.name)
         found = {kind: by_param[key] for kind, by_param in stored.items() for key in keys if key in by_param}
@@ -61,7 +61,7 @@ def set_state(optimizer: Any, weights: Mapping[str, Any], state: Mapping[str, Ma
     strangers = [name for name in state if name not in weights]
     if strangers:
         raise ValueError("optimizer state: " + _errors.unknown("parameter", strangers[0], weights))
-    _compat.create_accumulators(optimizer, [weights[name] for name in state])
+    _paddle.create_accumulators(optimizer, [weights[name] for name in state])
     here = get_state(optimizer, weights)
     pairs = []
     for name, kinds in state.items():

@@ -10,7 +10,7 @@ from paddle import nn
 from paddle.nn.initializer import Initializer
 from paddle.regularizer import L2Decay, WeightDecayRegularizer
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import select, settings
 
 # What rules say of one parameter: field → (number of the rule, value).
@@ -64,7 +64,7 @@ def configure(model: nn.Layer, rules: Iterable[tuple[Any, Any]], reinitialize: b
     """
     if not isinstance(model, nn.Layer):
         raise TypeError(f"model must be a paddle.nn.Layer, not {model!r} of type {type(model).__name__}")
-    model = _compat.unwrap(model)
+    model = _paddle.unwrap(model)
     weights = select.named_weights(model)
     _refuse_bound(weights)
     claims = _claims(model, weights, _parsed(rules, reinitialize))
@@ -77,7 +77,7 @@ def configure(model: nn.Layer, rules: Iterable[tuple[Any, Any]], reinitialize: b
         settings.set_own(weights[name], **{field: value for field, (_, value) in fields.items()})
         if name in values:
             weights[name].set_value(values[name])
-    _compat.forget_traces(model)
+    _paddle.forget_traces(model)
 
 
 def _refuse_bound(weights: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors, modes
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat._paddle import modes
 from paddle_ftstrat.param_attr import select
 
 
@@ -48,7 +49,7 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
         >>> [unit.name for unit in find_units(model)]
         ['0', '1', '2']
     """
-    model = _compat.unwrap(model)
+    model = _paddle.unwrap(model)
     if layers is not None:
         return _units_by_hand(model, layers)
     found = list(_expand(model, ""))
@@ -100,7 +101,7 @@ def _expand(layer: nn.Layer, path: str, in_container: bool = False) -> Iterable[
     own = tuple(select.join(path, name) for name, _ in select.own_parameters(layer))
     if own:
         yield Unit(path, own)
-    inside = in_container or _compat.is_container(layer)
+    inside = in_container or _paddle.is_container(layer)
     for name, child in _children(layer).items():
         child_path = select.join(path, name)
         if _is_descended(child, inside):
@@ -117,8 +118,8 @@ def _children(layer: nn.Layer) -> dict[str, nn.Layer]:
 def _is_descended(layer: nn.Layer, in_container: bool) -> bool:
     if in_container:
         is_sequence_of_leaves = isinstance(layer, nn.Sequential) and not any(map(_is_composite, layer.children()))
-        return _compat.is_container(layer) and not is_sequence_of_leaves
-    return _compat.is_container(layer) or _only_wraps_containers(layer) or _holds_stack(layer)
+        return _paddle.is_container(layer) and not is_sequence_of_leaves
+    return _paddle.is_container(layer) or _only_wraps_containers(layer) or _holds_stack(layer)
 
 
 def _is_composite(layer: nn.Layer) -> bool:
@@ -130,14 +131,14 @@ def _only_wraps_containers(layer: nn.Layer) -> bool:
     return (
         not any(True for _ in select.own_parameters(layer))
         and bool(children)
-        and all(_compat.is_container(child) or _only_wraps_containers(child) for child in children)
+        and all(_paddle.is_container(child) or _only_wraps_containers(child) for child in children)
     )
 
 
 def _holds_stack(layer: nn.Layer) -> bool:
     """A container of layers that are made of layers themselves, here or deeper: a backbone or an encoder."""
     return any(
-        any(map(_is_composite, _children(held).values())) if _compat.is_container(held) else _holds_stack(held)
+        any(map(_is_composite, _children(held).values())) if _paddle.is_container(held) else _holds_stack(held)
         for held in _children(layer).values()
     )
 

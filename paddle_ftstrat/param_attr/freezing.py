@@ -15,8 +15,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors
-from paddle_ftstrat._compat import batch_norm as compat
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat._paddle import batch_norm as compat
 from paddle_ftstrat.param_attr import select, settings
 
 POLICIES = ("freeze", "track")
@@ -192,12 +192,12 @@ class FrozenStage:
     def __init__(self, layer: nn.Layer, model: nn.Layer) -> None:
         self._model = model
         self._hook = layer.register_forward_post_hook(_cut)
-        _compat.forget_traces(model)
+        _paddle.forget_traces(model)
 
     def remove(self) -> None:
         """Let gradients through again; a second call does nothing."""
         self._hook.remove()
-        _compat.forget_traces(self._model)
+        _paddle.forget_traces(self._model)
 
     def __enter__(self) -> FrozenStage:
         return self
@@ -240,7 +240,7 @@ def freeze_stage(layer: nn.Layer, model: nn.Layer | None = None) -> FrozenStage:
             raise TypeError(f"freeze_stage takes a paddle.nn.Layer, not {given!r} of type {type(given).__name__}")
     for param in layer.parameters():
         param.clear_gradient(False)
-    return FrozenStage(layer, layer if model is None else _compat.unwrap(model))
+    return FrozenStage(layer, layer if model is None else _paddle.unwrap(model))
 
 
 def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
@@ -250,7 +250,7 @@ def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
         >>> list(batch_norms(nn.Sequential(nn.Conv2D(3, 4, 1), nn.BatchNorm2D(4))))
         ['1']
     """
-    return {path: layer for path, layer in model.named_sublayers(include_self=True) if _compat.is_batch_norm(layer)}
+    return {path: layer for path, layer in model.named_sublayers(include_self=True) if _paddle.is_batch_norm(layer)}
 
 
 def policy_of(layer: nn.Layer) -> str | None:
@@ -279,7 +279,7 @@ def _checked(model: Any) -> nn.Layer:
 def _checked_layer(model: Any) -> nn.Layer:
     if not isinstance(model, nn.Layer):
         raise TypeError(f"a paddle.nn.Layer is needed, not {model!r} of type {type(model).__name__}")
-    return _compat.unwrap(model)
+    return _paddle.unwrap(model)
 
 
 def _selected(model: nn.Layer, weights: Mapping[str, Any], patterns: Any) -> list[str]:
@@ -293,7 +293,7 @@ def _write(model: nn.Layer, params: Collection[Any], trainable: bool) -> None:
     for param in params:
         compat.forget_requires_grad(param)
         settings.set_own(param, trainable=trainable)
-    _compat.forget_traces(model)
+    _paddle.forget_traces(model)
     ignored = _ignored(model)
     if ignored:
         warnings.warn(f"{_errors.listing(ignored)} train: {_IGNORED_TEXT}", stacklevel=3)
@@ -339,7 +339,7 @@ def _touched(model: nn.Layer, patterns: Any, chosen: Collection[int]) -> dict[st
 def _means_statistics(selector: Any, path: str, layer: nn.Layer) -> bool:
     if isinstance(selector, nn.Layer):
         return any(part is layer for part in selector.sublayers(include_self=True))
-    named = {select.join(path, name): getattr(layer, name) for name in _compat.statistic_names(layer)}
+    named = {select.join(path, name): getattr(layer, name) for name in _paddle.statistic_names(layer)}
     return any(select.means(selector, [name], (name, tensor)) for name, tensor in named.items())
 
 
@@ -350,7 +350,7 @@ def _watched(model: nn.Layer) -> dict[str, Any]:
         own = [settings.own(param).trainable for _, param in select.own_parameters(layer)]
         by_hand = policy_of(layer) is None and own and not any(own)
         if policy_of(layer) == "freeze" or by_hand:
-            found.update({select.join(path, name): getattr(layer, name) for name in _compat.statistic_names(layer)})
+            found.update({select.join(path, name): getattr(layer, name) for name in _paddle.statistic_names(layer)})
     return found
 
 

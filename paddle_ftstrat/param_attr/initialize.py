@@ -15,8 +15,8 @@ from paddle import nn
 from safetensors.numpy import save
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat._compat import sharing as compat
 from paddle_ftstrat._files import replacing
+from paddle_ftstrat._paddle import sharing as compat
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.vectors import Vectors, Vocabulary, dtype_of, to_array, vectors_of, words_to_rows
 

@@ -9,7 +9,7 @@ from typing import Any, Union
 
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 
 Selector = Union[str, "re.Pattern[str]", Callable[[str, Any], bool], nn.Layer]
 
@@ -46,8 +46,8 @@ def statistics(model: nn.Layer) -> dict[str, Any]:
     """The running statistics of a model's normalisation layers, by structured name."""
     return {
         join(prefix, name): getattr(layer, name)
-        for prefix, layer in every_layer(_compat.unwrap(model))
-        for name in _compat.statistic_names(layer)
+        for prefix, layer in every_layer(_paddle.unwrap(model))
+        for name in _paddle.statistic_names(layer)
     }
 
 
@@ -64,8 +64,8 @@ def norm_or_bias(model: nn.Layer) -> set[str]:
     Source: PaddleHub 1.8 `AdamWeightDecayStrategy` (its test by name suffix; here by layer type).
     """
     ids = set()
-    for _, layer in every_layer(_compat.unwrap(model)):
-        is_norm = _compat.is_norm(layer)
+    for _, layer in every_layer(_paddle.unwrap(model)):
+        is_norm = _paddle.is_norm(layer)
         for name, param in own_parameters(layer):
             if is_norm or name == "bias" or name.startswith(("bias_", "b_")) or name.endswith(("_bias", ".b_0")):
                 ids.add(id(param))
@@ -102,7 +102,7 @@ def select(model: nn.Layer, selector: Selector, what: str = "pattern") -> list[s
     if matched:
         return matched
     if isinstance(selector, str):
-        options = {*weights, *(prefix for prefix, _ in every_layer(_compat.unwrap(model)) if prefix)}
+        options = {*weights, *(prefix for prefix, _ in every_layer(_paddle.unwrap(model)) if prefix)}
         raise ValueError(f"{what} matches no parameter. " + _errors.unknown("name or glob", selector, sorted(options)))
     raise ValueError(f"{what} {selector!r} matches no parameter of the model; it has {_errors.listing(weights)}")
 
@@ -154,14 +154,14 @@ def every_layer(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
 
 def every_name(model: nn.Layer) -> Iterator[tuple[str, Any]]:
     """(structured name, weight) for each name that a weight has."""
-    for prefix, layer in every_layer(_compat.unwrap(model)):
+    for prefix, layer in every_layer(_paddle.unwrap(model)):
         for name, param in own_parameters(layer):
             yield join(prefix, name), param
 
 
 def own_parameters(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
     """(attribute name, parameter) of the weights a layer holds itself, its statistics left out."""
-    skipped = _compat.statistic_names(layer)
+    skipped = _paddle.statistic_names(layer)
     for name, param in layer._parameters.items():
         if param is not None and name not in skipped:
             yield name, param

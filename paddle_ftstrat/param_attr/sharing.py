@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat._compat import sharing as compat
+from paddle_ftstrat._paddle import sharing as compat
 from paddle_ftstrat.param_attr import settings
 
 _FIELDS = ("learning_rate", "regularizer", "trainable", "need_clip", "do_model_average", "initializer")

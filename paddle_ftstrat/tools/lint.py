@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import freezing, select
 from paddle_ftstrat.plan import Discriminative
 from paddle_ftstrat.resolve import named_layers
@@ -161,7 +161,7 @@ def batch_norm_moving(outline: Outline) -> Iterator[str]:
         return
     first = {row.name: row.first_epoch for row in outline.rows}
     moving: dict[str, int] = {}
-    for path, layer in freezing.batch_norms(_compat.unwrap(outline.model)).items():
+    for path, layer in freezing.batch_norms(_paddle.unwrap(outline.model)).items():
         names = [select.join(path, name) for name, _ in select.own_parameters(layer)]
         epochs = [first[name] for name in names if name in first]
         if epochs and 1 not in epochs and freezing.policy_of(layer) != "freeze":

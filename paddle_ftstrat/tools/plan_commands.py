@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from paddle_ftstrat import _errors, picture
+from paddle_ftstrat import _errors
+from paddle_ftstrat.integrations import pictures
 from paddle_ftstrat.tools import lint, targets
 from paddle_ftstrat.tools.blocks import Block
 from paddle_ftstrat.tools.explain import block_label, explain
@@ -69,13 +70,13 @@ def draw(outline: Outline, path: Any = None) -> Any:
     per_epoch = outline.steps_per_epoch if outline.epochs > 1 else None
     lrs = np.asarray(outline.plan.lr(np.arange(outline.steps, dtype=np.float64)))
     lines = [
-        picture.Line(
+        pictures.Line(
             f"{block_label(outline, block)} (×{block.factor:.3g})", lrs * block.factor, _frozen(outline, block)
         )
         for block in outline.blocks
     ]
     title = f"{type(outline.strategy).__name__}: learning rate over {outline.steps} updates"
-    return picture.draw_plan(lines, title, per_epoch, path)
+    return pictures.draw_plan(lines, title, per_epoch, path)
 
 
 def _frozen(outline: Outline, block: Block) -> int:

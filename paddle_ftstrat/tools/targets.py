@@ -13,8 +13,8 @@ from typing import Any
 from paddle import nn
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.finetune.config import RunConfig
 from paddle_ftstrat.strategies.combined import DefaultStrategy
+from paddle_ftstrat.tasks.config import RunConfig
 
 _FILES = (".yaml", ".yml", ".json")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.transfer.targets import Piece, Target
 
@@ -74,7 +74,7 @@ def torch_keys(model: nn.Layer, targets: Mapping[str, Target], layout: Mapping[A
     """
     names = {alias: target.name for target in targets.values() for alias in target.aliases}
     keys = TorchKeys()
-    for torch_path, path, layer in _walk(_compat.unwrap(model)):
+    for torch_path, path, layer in _walk(_paddle.unwrap(model)):
         for rule in _rules_of(layer):
             for torch_name, own_name, how in rule(layer):
                 key = select.join(torch_path, torch_name)

@@ -13,7 +13,7 @@ from paddle import nn
 from rich.console import Console
 from rich.table import Table
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import select
 
 STATUSES = ("mismatched", "missing", "unexpected", "excluded", "loaded", "dropped")
@@ -187,7 +187,7 @@ class LoadError(ValueError):
 
 def remember(model: nn.Layer, names: Sequence[str]) -> None:
     """Write down in a model which of its weights were loaded; a copy of the model keeps that."""
-    model = _compat.unwrap(model)
+    model = _paddle.unwrap(model)
     model.__dict__[_RECORD] = frozenset(model.__dict__.get(_RECORD, ())) | set(names)
 
 
@@ -204,7 +204,7 @@ def loaded_names(model: nn.Layer) -> list[str]:
         >>> loaded_names(paddle.nn.Sequential(backbone, paddle.nn.Linear(2, 1)))
         ['0.weight', '0.bias']
     """
-    model = _compat.unwrap(model)
+    model = _paddle.unwrap(model)
     layers = select.every_layer(model)
     noted = {select.join(path, name) for path, layer in layers for name in layer.__dict__.get(_RECORD, ())}
     return [name for name, aliases in select.all_names(model).items() if not noted.isdisjoint(aliases)]

@@ -15,8 +15,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _compat, modes
+from paddle_ftstrat import _paddle
 from paddle_ftstrat._files import replacing
+from paddle_ftstrat._paddle import modes
 from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Entry
 from paddle_ftstrat.transfer.files import FOLDER_FILES
@@ -100,7 +101,7 @@ def export_inference(
     """
     if not isinstance(model, nn.Layer):
         raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
-    model, path = _compat.unwrap(model), Path(path)
+    model, path = _paddle.unwrap(model), Path(path)
     inputs = tuple(sample_input) if isinstance(sample_input, (tuple, list)) else (sample_input,)
     if not all(isinstance(tensor, paddle.Tensor) for tensor in inputs):
         raise TypeError(f"sample_input must be a tensor or a tuple of tensors, not {sample_input!r:.80}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat import _compat
+from paddle_ftstrat import _paddle
 from paddle_ftstrat.param_attr import select
 
 
@@ -81,7 +81,7 @@ def find_targets(model: nn.Layer) -> dict[str, Target]:
         >>> [(t.name, t.kind) for t in find_targets(paddle.nn.BatchNorm1D(3)).values()]
         [('weight', 'weight'), ('bias', 'weight'), ('_mean', 'statistic'), ('_variance', 'statistic')]
     """
-    model = _compat.unwrap(model)
+    model = _paddle.unwrap(model)
     aliases = select.all_names(model)
     found = {}
     for name, param in select.named_weights(model).items():

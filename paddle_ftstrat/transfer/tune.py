@@ -8,7 +8,7 @@ from typing import Any
 
 from paddle import nn
 
-from paddle_ftstrat import _compat, _errors
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import depth, select, settings
 from paddle_ftstrat.param_attr import freezing as norms
 from paddle_ftstrat.param_attr.freezing import freeze, unfreeze
@@ -92,7 +92,7 @@ def tune_head(model: nn.Layer, head: Any = None, batch_norm: str = "freeze") -> 
     if batch_norm not in norms.POLICIES:
         raise ValueError(_errors.unknown("BatchNorm policy", batch_norm, norms.POLICIES))
     _undo(model)
-    model = _compat.unwrap(model)
+    model = _paddle.unwrap(model)
     weights = select.named_weights(model)
     frozen = frozenset(name for name in weights if name not in names and settings.own(weights[name]).trainable)
     policies = {path: norms.policy_of(layer) for path, layer in norms.batch_norms(model).items()}
@@ -167,7 +167,7 @@ def tune_differential(model: nn.Layer, head: Any = None, factor: float = FACTOR)
         before = settings.own(weights[name]).learning_rate
         settings.set_own(weights[name], learning_rate=before * factor)
         changes[name] = (before, before * factor)
-    _compat.unwrap(model).__dict__[_RECORD] = _Record(multipliers=changes)
+    _paddle.unwrap(model).__dict__[_RECORD] = _Record(multipliers=changes)
     return names
 
 
@@ -223,7 +223,7 @@ def _refuse_bound(model: nn.Layer) -> None:
 
 def _undo(model: nn.Layer) -> None:
     """Take back what the last call did, as far as nobody has changed it since."""
-    model = _compat.unwrap(model)
+    model = _paddle.unwrap(model)
     record: _Record = model.__dict__.get(_RECORD, _Record())
     if record.multipliers:
         _refuse_bound(model)

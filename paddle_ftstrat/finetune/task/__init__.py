@@ -1,14 +1,16 @@
-"""PaddleHub 1.x's tasks: model, data and RunConfig in, the best model and its scores out."""
+"""PaddleHub's module path of the tasks."""
 
-from paddle_ftstrat.finetune.task.base_task import BEST, PHASES, BaseTask
-from paddle_ftstrat.finetune.task.classifier_task import (
+from paddle_ftstrat.tasks import (
+    BEST,
+    PHASES,
+    BaseTask,
     ClassifierTask,
     ImageClassifierTask,
     MultiLabelClassifierTask,
+    RegressionTask,
+    SequenceLabelTask,
     TextClassifierTask,
 )
-from paddle_ftstrat.finetune.task.regression_task import RegressionTask
-from paddle_ftstrat.finetune.task.sequence_task import SequenceLabelTask
 
 __all__ = [
     "BEST",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from paddle_ftstrat._compat import kernels
+from paddle_ftstrat._paddle import kernels
 from paddle_ftstrat.optim.fused import pool
 from paddle_ftstrat.optim.fused.layout import (
     AFTER,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from paddle.regularizer import L1Decay, L2Decay
 
-from paddle_ftstrat import _compat
-from paddle_ftstrat._compat import pointers, updates
-from paddle_ftstrat._compat.pointers import Seen
+from paddle_ftstrat import _paddle
+from paddle_ftstrat._paddle import pointers, updates
+from paddle_ftstrat._paddle.pointers import Seen
 from paddle_ftstrat.optim.fused import layout
 from paddle_ftstrat.optim.fused.rule import Rule, Unfit, check_regularizer
 from paddle_ftstrat.optim.regularizer import L2SPDecay, anchor_of
@@ -136,7 +136,7 @@ class Members:
 
     def _find_state(self, kinds: Sequence[str]) -> None:
         if any(key not in updates.stored_state(self._optimizer, kind) for kind in kinds for key in self.keys):
-            _compat.create_accumulators(self._optimizer, self.params)
+            _paddle.create_accumulators(self._optimizer, self.params)
         self._state, self._stored = [], []
         for kind in kinds:
             by_key = updates.stored_state(self._optimizer, kind)

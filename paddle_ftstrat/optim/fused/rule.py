@@ -9,7 +9,7 @@ from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 from paddle.optimizer import SGD, Adam, AdamW, Momentum
 from paddle.regularizer import L1Decay, L2Decay
 
-from paddle_ftstrat._compat import updates
+from paddle_ftstrat._paddle import updates
 from paddle_ftstrat.optim.regularizer import L2SPDecay
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import paddle
 from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 
-from paddle_ftstrat import _compat, _errors, threads
-from paddle_ftstrat._compat import pointers, updates
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat._paddle import pointers, threads, updates
 from paddle_ftstrat.optim.decay import Decoupled
 from paddle_ftstrat.optim.finite import FiniteGradients
 from paddle_ftstrat.optim.fused import blocked, layout, pool
@@ -131,7 +131,7 @@ class FusedStep:
     def maker(self) -> str:
         """What makes the passes, or will as far as can be known: numpy, or numba in a certain version."""
         if self._kernels is None:
-            compiled = importlib.util.find_spec("numba") is not None and _compat.compression_works()
+            compiled = importlib.util.find_spec("numba") is not None and _paddle.compression_works()
         else:
             compiled = self._kernels is not blocked
         return f"numba {importlib.metadata.version('numba')}" if compiled else "numpy"
@@ -273,7 +273,7 @@ def without_numba(optimizer: Any) -> None:
 
 def _kernels(rule: str) -> Any:
     """The passes in machine code, made ready; those in numpy where numba is not installed or fails."""
-    if not _compat.compression_works():
+    if not _paddle.compression_works():
         warnings.warn(
             "the fused update goes without numba, which unpacks what it keeps on disk: Paddle 2.6, imported before "
             "paddle_ftstrat, has broken this process's zlib; import paddle_ftstrat first",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ftstrat.finetune import task as _ours
+from paddle_ftstrat import tasks as _ours
 
 STRATEGIES = (
     "AdamWeightDecayStrategy",

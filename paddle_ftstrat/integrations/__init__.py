@@ -1,0 +1,1 @@
+"""Bindings in other loops and libraries: paddle.Model, PaddleNLP, VisualDL, matplotlib."""

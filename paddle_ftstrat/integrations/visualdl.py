@@ -1,0 +1,111 @@
+"""Curves of a fit for VisualDL: loss, LR of each block, gradient norm, frozen share, results."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import paddle
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from paddle_ftstrat.training.learner import Learner
+
+
+class VisualDLCallback(Callback):
+    """Writes what happens to a folder that `visualdl --logdir` shows.
+
+    Every `interval` updates: `train/loss`, `train/gradient_norm` (the 2-norm over all gradients, before clipping; with
+    float16 it holds the loss scale), `train/frozen` (share of the model's weights that do not train) and `lr/block_i`
+    of each block, bottom block 0, with the block's factor. At each evaluation: `valid/loss` and `valid/<metric>`.
+    The x axis counts updates. Of several processes the first one writes.
+
+    Args:
+        logdir: the folder; it is made.
+        interval: updates between points, ≥ 1.
+
+    Raises:
+        ImportError: visualdl is not installed.
+        ValueError: an interval below 1.
+
+    Example:
+        >>> import importlib.util
+        >>> if importlib.util.find_spec("visualdl"):
+        ...     callback = VisualDLCallback("log", interval=50)
+    """
+
+    def __init__(self, logdir: str | Path, interval: int = 10) -> None:
+        try:
+            from visualdl import LogWriter
+        except ImportError as error:
+            raise ImportError("VisualDLCallback needs visualdl: pip install 'paddle_ftstrat[visualdl]'") from error
+        self.logdir = str(logdir)
+        self.interval = _errors.check_whole("interval", interval, minimum=1)
+        self._make = LogWriter
+        self._writer: Any = None
+        self._weights: list[Any] = []
+        self._due: dict[str, float] = {}
+
+    def on_fit_begin(self, learner: Learner) -> None:
+        if paddle.distributed.get_rank() == 0:
+            self._writer = self._make(logdir=self.logdir)
+        self._weights = list(select.named_weights(learner.model).values())
+
+    def on_before_update(self, learner: Learner) -> None:
+        # After the update the gradients are gone, and the LR is the next one's.
+        if self._writer is None or (learner.state.step + 1) % self.interval:
+            return
+        lr = learner.run.optimizer.get_lr()
+        self._due = {f"lr/block_{i}": lr * factor for i, factor in enumerate(learner.run.block_factors)}
+        self._due["train/gradient_norm"] = gradient_norm(self._weights)
+        self._due["train/frozen"] = frozen_share(self._weights)
+
+    def on_after_update(self, learner: Learner) -> None:
+        if not self._due:
+            return
+        self._write({"train/loss": learner.state.loss, **self._due}, learner.state.step)
+        self._due = {}
+
+    def on_validate_end(self, learner: Learner) -> None:
+        if self._writer is not None:
+            values = {f"valid/{name}": value for name, value in learner.state.values.items()}
+            self._write(values, learner.state.step)
+
+    def on_fit_end(self, learner: Learner) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        for tag, value in values.items():
+            self._writer.add_scalar(tag=tag, value=value, step=step)
+
+
+def gradient_norm(weights: list[Any]) -> float:
+    """The 2-norm over the gradients of all weights that have one.
+
+    Args:
+        weights: parameters.
+
+    Example:
+        >>> w = paddle.create_parameter([2], "float32")
+        >>> (w * paddle.to_tensor([3.0, 4.0])).sum().backward()
+        >>> gradient_norm([w])
+        5.0
+    """
+    squares = [weight.grad.astype("float32").square().sum() for weight in weights if weight.grad is not None]
+    return math.sqrt(paddle.add_n([square.reshape([1]) for square in squares]).item()) if squares else 0.0
+
+
+def frozen_share(weights: list[Any]) -> float:
+    """The share of the weights' numbers that do not train.
+
+    Args:
+        weights: parameters.
+    """
+    total = sum(weight.size for weight in weights)
+    return sum(weight.size for weight in weights if weight.stop_gradient) / total if total else 0.0

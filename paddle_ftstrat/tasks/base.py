@@ -1,0 +1,353 @@
+"""What all tasks share: training under a RunConfig, evaluation, prediction, events and their default behaviour."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat._paddle import modes
+from paddle_ftstrat.param_attr.depth import call
+from paddle_ftstrat.tasks import phases
+from paddle_ftstrat.tasks.config import RunConfig
+from paddle_ftstrat.tasks.evaluation import RunningEvaluation
+from paddle_ftstrat.tasks.events import TaskEvents
+from paddle_ftstrat.tasks.hooked import HookedTask
+from paddle_ftstrat.tasks.hooks import RunState
+from paddle_ftstrat.tasks.phases import PHASES
+from paddle_ftstrat.training import data as batches
+from paddle_ftstrat.training import distributed, evaluation, logs, reading
+from paddle_ftstrat.training.callbacks import TrackerCallback, evaluated_weights
+from paddle_ftstrat.training.learner import Learner
+
+__all__ = ["BEST", "PHASES", "BaseTask"]
+
+BEST = "best_model"
+_BIND_OPTIONS = ("pretrained", "layers", "no_decay", "sample_input", "fused")
+_LEARNER_OPTIONS = (
+    "tune", "head", "head_factor", "batch_norm", "accumulate", "amp", "num_threads", "cache_frozen"
+)  # fmt: skip
+
+
+class BaseTask(HookedTask):
+    """Trains a model on a data set under a RunConfig, keeping the model that was best on the dev data.
+
+    Args:
+        model: a `paddle.nn.Layer`.
+        dataset: the phases: a dict with `train` and, as wanted, `dev` and `test`, or an object with these attributes;
+            each a `paddle.io.Dataset` of (input, …, label) samples, or a DataLoader.
+        config: the RunConfig; None: its defaults.
+        metrics_choices: metrics by name, function or `paddle.metric.Metric`; the first chooses the best model.
+        loss: function (output, label) → scalar tensor; None: the task's own.
+        verbose: log lines and progress bars; False trains in silence.
+        label_list: names of the classes; None: the data's `label_list` or `classes`, where it has one.
+        cbs: callbacks of the training. Where one watches an epoch's results (early stopping), the dev data is evaluated
+            at the end of each epoch, too.
+        **options: `pretrained`, `layers`, `no_decay`, `sample_input`, `fused` as for `strategy.bind`; `tune`, `head`,
+            `head_factor`, `batch_norm`, `accumulate`, `amp`, `num_threads`, `cache_frozen` as for the Learner.
+
+    Attributes:
+        learner: the Learner that does the work.
+        hooks: the functions that hear the task's events.
+        best_score: the best score on the dev data, None before there is one.
+        current_scores: the last evaluation's results.
+        phase: "train", "dev", "test" or "predict" while that runs, else "".
+
+    Raises:
+        ValueError, TypeError: no training data, an unknown phase or metric, and all that RunConfig and strategy refuse.
+    """
+
+    default_metrics: tuple[str, ...] = ()
+    kind = "classes"
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        dataset: Any,
+        config: RunConfig | None = None,
+        metrics_choices: Any = None,
+        loss: Any = None,
+        verbose: bool = True,
+        label_list: Sequence[str] | None = None,
+        cbs: Any = (),
+        **options: Any,
+    ) -> None:
+        self.config = config or RunConfig()
+        self.config.choose_device()
+        who = distributed.ranks(self.config.use_data_parallel)
+        # The default folder has the time in its name, which may be another in each process.
+        self._folder = Path(distributed.gather_facts(str(self.config.checkpoint_dir), who)[0])
+        super().__init__(logs.logger() if verbose and who.first else logs.silent())
+        _errors.check_keys("argument", options, (*_BIND_OPTIONS, *_LEARNER_OPTIONS))
+        self.model = model
+        self.label_list = phases.label_names(label_list, dataset)
+        self.phases = {
+            phase: batches.as_loader(part, self.config.batch_size, phase == "train", f"dataset {phase!r}", who)
+            for phase, part in phases.split(dataset).items()
+        }
+        self.bind_options = {name: value for name, value in options.items() if name in _BIND_OPTIONS}
+        self.cbs = list(cbs) if isinstance(cbs, (list, tuple)) else [] if cbs is None else [cbs]
+        watched = any(isinstance(callback, TrackerCallback) for callback in self.cbs)
+        self.learner = Learner(
+            model,
+            self.phases["train"],
+            valid=self.phases.get("dev") if watched else None,
+            loss=self._observed_loss,
+            metrics=list(self._find_metrics(metrics_choices).values()),
+            path=self._folder,
+            # Without a terminal the log says it all.
+            progress=None if verbose and sys.stderr.isatty() else False,
+            checkpoints=self._folder / "checkpoints",
+            data_parallel=self.config.use_data_parallel,
+            **{name: value for name, value in options.items() if name in _LEARNER_OPTIONS},
+        )
+        self.learner.notes["config"] = repr(self.config)
+        self.best_score: float | None = None
+        self.current_scores: dict[str, float] = {}
+        self._loss_function = loss or self._loss
+        self._events: TaskEvents | None = None
+        self._evaluation: RunningEvaluation | None = None
+        self._touched = self._output_checked = self._kept_best = False
+
+    @property
+    def max_train_steps(self) -> int:
+        """Updates of the whole training."""
+        return self.config.num_epoch * self.learner.updates
+
+    @property
+    def current_step(self) -> int:
+        """Updates that are done."""
+        return self.learner.state.step
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch that runs, counted from 1; 0 before the first."""
+        return self.learner.state.epoch
+
+    @property
+    def main_metric(self) -> str:
+        """What chooses the best model: the first metric, else the loss."""
+        return next(iter(self.learner.metrics), "loss")
+
+    @property
+    def best_model_path(self) -> Path:
+        """Where the best model is kept."""
+        return self._folder / "models" / f"{BEST}.safetensors"
+
+    def finetune(self) -> list[dict[str, float]]:
+        """Train; on the dev data's best score, keep the model. Afterwards the model is the best one.
+
+        Returns:
+            The results of each epoch.
+        """
+        self._touched, self._kept_best, self.best_score = True, False, None
+        self._events = events = TaskEvents(self)
+        with self._in_phase("train"):
+            self._build_env_start_event()
+            try:
+                results = self.learner.fit(
+                    self.config.num_epoch, strategy=self.config.strategy, cbs=[events, *self.cbs], **self.bind_options
+                )
+            finally:
+                self._events = self._evaluation = None
+            self._finetune_end_event(events.states)
+        if self.best_score is not None and self._kept_best:
+            self._log.info(
+                "best model loaded from %s: %s=%.4f", self.best_model_path, self.main_metric, self.best_score
+            )
+            self.learner.load(BEST, with_opt=False)
+        return results
+
+    def finetune_and_eval(self) -> dict[str, float]:
+        """Train, then evaluate the best model on the test data, or on the dev data where there is no test data.
+
+        Returns:
+            `loss` and the metrics. Without either of the two, the results of the last epoch.
+        """
+        results = self.finetune()
+        phase = next((phase for phase in ("test", "dev") if phase in self.phases), None)
+        return self.eval(phase) if phase else results[-1]
+
+    def eval(self, phase: str = "dev", load_best_model: bool = False) -> dict[str, float]:
+        """Loss and metrics of the model as it is, or of the best one, on one phase's data.
+
+        Args:
+            phase: "train", "dev" (or "val") or "test".
+            load_best_model: load the best model first; not while the task trains.
+
+        Raises:
+            ValueError: an unknown phase, or one without data.
+            RuntimeError: the best model was asked for in the middle of training, which would go on from it.
+        """
+        phase = phases.ALIASES.get(phase, phase)
+        if phase not in self.phases:
+            raise ValueError("phase: " + _errors.unknown("phase", phase, self.phases))
+        if load_best_model:
+            self.load_best_model()
+        with self._in_phase(phase):
+            self.begin_evaluation()
+            try:
+                values = self.learner.validate(self.phases[phase])
+                self.end_evaluation(values)
+            finally:
+                self._evaluation = None
+        return values
+
+    def predict(
+        self,
+        data: Any,
+        label_list: Sequence[str] | None = None,
+        load_best_model: bool = True,
+        return_result: bool = False,
+    ) -> Any:
+        """The model's outputs over a Dataset or DataLoader, joined along the first axis, or what they mean.
+
+        Args:
+            data: samples without or with a label at their end, which is left out.
+            label_list: names of the classes, for `return_result`; None: the task's.
+            load_best_model: where this task has neither trained nor loaded anything yet, load the best model in
+                `checkpoint_dir`, if there is one.
+            return_result: give a list with an entry per sample instead: the name of the class, where there are names,
+                else its number (see each task).
+
+        Raises:
+            ValueError: fewer names than classes.
+        """
+        if load_best_model and not self._touched and self.best_model_path.is_file():
+            self.load_best_model()
+        names = phases.label_names(label_list, None) or self.label_list
+        outputs, states = [], []
+        with self._in_phase("predict"):
+            self._enter_environment()
+            self._predict_start_event()
+            started = time.perf_counter()
+            for output, samples in self._outputs(data):
+                outputs.append(output)
+                tensors = [evaluation.main_output(output)]
+                states.append(RunState(tensors, None, samples, time.perf_counter() - started))
+                self._run_step_event(states[-1])
+                started = time.perf_counter()
+            self._predict_end_event(states)
+        if return_result:
+            return [result for output in outputs for result in self._results(evaluation.main_output(output), names)]
+        return batches.concatenated(outputs)
+
+    def load_best_model(self) -> None:
+        """Load the best model from `checkpoint_dir`.
+
+        Raises:
+            RuntimeError: the task is training.
+            FileNotFoundError: there is none.
+        """
+        if self._events is not None:
+            raise RuntimeError("the best model cannot be loaded while the task trains: training would go on from it")
+        self.learner.load(BEST, with_opt=False)
+        self._touched = True
+        self._log.info("best model loaded from %s", self.best_model_path)
+
+    def restore_best(self, score: float | None) -> None:
+        """Take over the best score of a training that is resumed, whose best model lies in `checkpoint_dir`."""
+        self.best_score, self._kept_best = score, score is not None and self.best_model_path.is_file()
+
+    def save_checkpoint(self) -> None:
+        """Have a checkpoint written to `checkpoint_dir` at the end of the update that runs."""
+        self.learner.save_checkpoint()
+
+    def begin_evaluation(self) -> None:
+        """Raise the events before an evaluation of the phase that runs."""
+        self._evaluation = RunningEvaluation(self.hears(["eval_end", "run_step"]))
+        self._enter_environment()
+        self._eval_start_event()
+
+    def end_evaluation(self, values: dict[str, float]) -> None:
+        """Take the results of an evaluation in, and raise the event after it."""
+        self.current_scores = values
+        try:
+            self._eval_end_event(self._evaluation.states)
+        finally:
+            self._evaluation = None
+
+    @property
+    def is_evaluating(self) -> bool:
+        """Whether an evaluation runs."""
+        return self._evaluation is not None
+
+    def _default_finetune_start_event(self) -> None:
+        """Log the strategy."""
+        self._log.info("fine-tuning starts, strategy: %s", self.config.strategy)
+
+    def _default_log_interval_event(self, run_states: list[RunState]) -> None:
+        """Log the mean loss of these updates, the LR and the speed."""
+        loss = sum(state.run_loss for state in run_states) / len(run_states)
+        speed = len(run_states) / max(self._events.log_seconds, 1e-9)
+        lr = self.learner.recorder.lrs[-1]
+        self._log.info(
+            "[TRAIN] step %d / %d: loss=%.4f lr=%.2e [step/sec: %.2f]",
+            *(self.current_step, self.max_train_steps, loss, lr, speed),
+        )
+
+    def _default_save_ckpt_interval_event(self) -> None:
+        """Write a checkpoint."""
+        self.save_checkpoint()
+
+    def _default_eval_interval_event(self) -> None:
+        """Evaluate on the dev data."""
+        self.eval("dev")
+
+    def _default_eval_end_event(self, run_states: list[RunState]) -> None:
+        """Log the results; in training, keep the model if it is the best on the dev data."""
+        self._log.info(
+            "[%s dataset evaluation result]%s %s [%.1f s]",
+            *(self.phase, f" step {self.current_step}:" if self._events else ""),
+            *(evaluation.summary(self.current_scores), self._evaluation.seconds),
+        )
+        if self._events is None or self.phase != "dev":
+            return
+        score = self.current_scores[self.main_metric]
+        best = float("nan") if self.best_score is None else self.best_score
+        if evaluation.better(self.main_metric, score, best):
+            self.best_score, self._kept_best = score, True
+            with evaluated_weights(self.learner):
+                self.learner.save(BEST, with_opt=False)
+
+    def _observed_loss(self, output: Any, label: Any) -> Any:
+        """The loss, with a look at what it is taken of."""
+        seen = evaluation.main_output(output)
+        if not self._output_checked:
+            self._check_output(seen, label)
+            self._output_checked = True
+        loss = self._loss_function(output, label)
+        if self._evaluation is not None:
+            self._run_step_event(self._evaluation.add(seen, label, loss))
+        elif self._events is not None:
+            self._events.saw(seen, label)
+        return loss
+
+    def _outputs(self, data: Any) -> Iterator[tuple[Any, int]]:
+        """The model's output and the number of samples of each batch."""
+        loader = batches.as_loader(data, self.config.batch_size, shuffle=False, what="data")
+        model = self.learner.model
+        with modes.evaluating(model):
+            for batch in reading.read(loader):
+                with paddle.no_grad(), self.learner.precision.forward():
+                    output = call(model, batches.only_inputs(batch))
+                yield output, batches.batch_size_of(batch)
+
+    def _find_metrics(self, choices: Any) -> dict[str, Any]:
+        return evaluation.find(self.default_metrics if choices is None else choices, self.kind, self.label_list)
+
+    def _check_output(self, output: Any, label: Any) -> None:
+        """Refuse outputs that the task cannot mean, at the first batch."""
+
+    def _loss(self, output: Any, label: Any) -> Any:
+        raise NotImplementedError
+
+    def _results(self, output: Any, names: list[str] | None) -> list[Any]:
+        """What the outputs of a batch mean, an entry per sample."""
+        return evaluation.array(output).tolist()

@@ -1,0 +1,327 @@
+"""What can be hung into the training loop: progress, early stopping, keeping the best model, user code."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.training import evaluation
+
+if TYPE_CHECKING:
+    from paddle_ftstrat.training.learner import Learner
+
+EVENTS = (
+    "fit_begin",
+    "epoch_begin",
+    "batch_begin",
+    "before_update",
+    "after_update",
+    "batch_end",
+    "validate_begin",
+    "validate_end",
+    "epoch_end",
+    "fit_end",
+)
+
+
+class StopTraining(Exception):
+    """Raised by a callback to end the fit after the current update, in good order.
+
+    Example:
+        >>> class OneUpdate(Callback):
+        ...     def on_batch_end(self, learner):
+        ...         raise StopTraining
+    """
+
+
+class Callback:
+    """Base of callbacks: override the events you need. Each gets the Learner, whose `state` tells where it is.
+
+    Order in a fit: `on_fit_begin`, per epoch `on_epoch_begin`, per batch `on_batch_begin`, `on_before_update` (the
+    gradients are there), `on_after_update`, `on_batch_end`; `on_validate_begin`, `on_validate_end`, `on_epoch_end`,
+    `on_fit_end` (also after an error or a stop). Where gradients are accumulated, the two events of the update come
+    with the last of its batches; a skipped update (mixed precision) has no `on_after_update`.
+
+    A callback with `state_dict()` and `set_state_dict(state)` (nested dicts of tensors and of what JSON can hold) is
+    saved in checkpoints; on resuming, `set_state_dict` comes after `on_fit_begin`. Of the last fit that an earlier
+    process finished they hear these two and `on_fit_end`, with `learner.state.finished`.
+
+    Example:
+        >>> class Stop(Callback):
+        ...     def on_batch_end(self, learner):
+        ...         if learner.state.step == 3:
+        ...             raise StopTraining
+    """
+
+    def on_fit_begin(self, learner: Learner) -> None:
+        """The plan is bound; nothing was trained yet."""
+
+    def on_epoch_begin(self, learner: Learner) -> None:
+        """Layers of this epoch are thawed."""
+
+    def on_batch_begin(self, learner: Learner) -> None:
+        """`learner.state.batch` is the batch to come."""
+
+    def on_before_update(self, learner: Learner) -> None:
+        """`learner.state.loss` is known and the gradients are there."""
+
+    def on_after_update(self, learner: Learner) -> None:
+        """The weights have moved; `learner.state.step` counts this update."""
+
+    def on_batch_end(self, learner: Learner) -> None:
+        """The batch is done with, and the update if it was its last."""
+
+    def on_validate_begin(self, learner: Learner) -> None:
+        """An evaluation begins."""
+
+    def on_validate_end(self, learner: Learner) -> None:
+        """`learner.state.values` are the results."""
+
+    def on_epoch_end(self, learner: Learner) -> None:
+        """The epoch's results are in `learner.recorder.values[-1]`."""
+
+    def on_fit_end(self, learner: Learner) -> None:
+        """The fit is over, in whatever way."""
+
+
+@contextmanager
+def evaluated_weights(learner: Learner) -> Iterator[None]:
+    """Inside it the model holds the weights that validation sees: averaged ones, where a callback averages them."""
+    with ExitStack() as stack:
+        for callback in learner.telling or learner.cbs:
+            if hasattr(callback, "averaged"):
+                stack.enter_context(callback.averaged())
+        yield
+
+
+def say(line: str) -> None:
+    """Print a line beside tqdm's bars; at once, since a log file is followed while training goes on."""
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
+class ProgressCallback(Callback):
+    """A tqdm bar per epoch with loss, LR and speed, and a line of results after each.
+
+    Args:
+        quiet: True shows nothing, False bars and lines, None lines, and on a terminal bars.
+    """
+
+    def __init__(self, quiet: bool | None = None) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._started = 0.0
+
+    def on_epoch_begin(self, learner: Learner) -> None:
+        state = learner.state
+        self._started = time.perf_counter()
+        label = f"epoch {state.epoch}/{state.num_epoch}"
+        done = state.batch_number
+        self._bar = tqdm(total=state.batches, initial=done, desc=label, unit="batch", disable=self._quiet, leave=False)
+
+    def on_batch_end(self, learner: Learner) -> None:
+        if self._bar is not None and not self._bar.disable:
+            if learner.recorder.losses:
+                loss, lr = learner.recorder.smooth_losses[-1], learner.recorder.lrs[-1]
+                self._bar.set_postfix_str(f"loss={loss:.4f} lr={lr:.2e}", refresh=False)
+            self._bar.update()
+
+    def on_epoch_end(self, learner: Learner) -> None:
+        if not self._quiet:
+            state, seconds = learner.state, time.perf_counter() - self._started
+            values = {key: value for key, value in learner.recorder.values[-1].items() if key != "epoch"}
+            say(f"epoch {state.epoch}/{state.num_epoch}: {evaluation.summary(values)} ({seconds:.1f} s)")
+        self._close()
+
+    def on_fit_end(self, learner: Learner) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class TrackerCallback(Callback):
+    """Watches one value of the epoch results and knows whether it got better.
+
+    Args:
+        monitor: `valid_loss`, `train_loss` or a metric's name.
+        mode: "min" or "max"; None: names with loss, error, mse, mae, mape or perplexity in them are better when
+            lower, all else when higher.
+        min_delta: by how much a value has to be better to count, ≥ 0.
+
+    Raises:
+        ValueError: an unknown mode, or a monitored value that the epochs do not have.
+    """
+
+    def __init__(self, monitor: str = "valid_loss", mode: str | None = None, min_delta: float = 0.0) -> None:
+        if mode not in (None, "min", "max"):
+            raise ValueError(_errors.unknown("mode", mode, ["min", "max"]))
+        self.monitor = monitor
+        self.mode = mode or evaluation.mode_of(monitor)
+        self.min_delta = _errors.check_number("min_delta", min_delta, minimum=0)
+        self._resumed: Mapping[str, Any] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what earlier fits reached."""
+        self.best = math.inf if self.mode == "min" else -math.inf
+
+    def on_fit_begin(self, learner: Learner) -> None:
+        """Refuse a value that will never come."""
+        known = learner.value_names()
+        if self.monitor not in known:
+            raise ValueError("monitor: " + _errors.unknown("value", self.monitor, known))
+        self.begin()
+
+    def on_fit_end(self, learner: Learner) -> None:
+        self._resumed = None
+
+    def begin(self) -> None:
+        """Start anew, or where the state says that was set before the fit."""
+        self.restart()
+        if self._resumed is not None:
+            self.set_state_dict(self._resumed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit has to know."""
+        return {"best": self.best if math.isfinite(self.best) else None}
+
+    def set_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict()` was taken, in the fit that runs, or in the next one."""
+        self._resumed = state
+        if state["best"] is not None:
+            self.best = state["best"]
+
+    def improved(self, learner: Learner) -> bool:
+        """Whether the last epoch is the best so far; remembers it if so."""
+        value = learner.recorder.values[-1][self.monitor]
+        better = value < self.best - self.min_delta if self.mode == "min" else value > self.best + self.min_delta
+        if better:
+            self.best = value
+        return better
+
+
+class EarlyStoppingCallback(TrackerCallback):
+    """Ends the fit when the monitored value has not got better for `patience` epochs.
+
+    Args:
+        monitor: `valid_loss`, `train_loss` or a metric's name.
+        mode: "min" or "max"; None chooses by name.
+        min_delta: by how much a value has to be better to count.
+        patience: number of epochs without improvement that are put up with, ≥ 0.
+
+    Raises:
+        ValueError, TypeError: `patience` is not a whole number ≥ 0, an unknown mode, or a `min_delta` below 0.
+
+    Example:
+        >>> EarlyStoppingCallback("acc", patience=2).mode
+        'max'
+
+    Source: fastai's `EarlyStoppingCallback`.
+    """
+
+    def __init__(
+        self, monitor: str = "valid_loss", mode: str | None = None, min_delta: float = 0.0, patience: int = 1
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.patience = _errors.check_whole("patience", patience)
+
+    def restart(self) -> None:
+        """Forget what earlier fits reached."""
+        super().restart()
+        self._waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, and for how many epochs it has been the best."""
+        return {**super().state_dict(), "waited": self._waited}
+
+    def set_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict()` was taken."""
+        super().set_state_dict(state)
+        self._waited = int(state["waited"])
+
+    def on_epoch_end(self, learner: Learner) -> None:
+        if self.improved(learner):
+            self._waited = 0
+            return
+        self._waited += 1
+        if self._waited > self.patience:
+            raise StopTraining
+
+
+class SaveModelCallback(TrackerCallback):
+    """Saves the model whenever the monitored value gets better, and loads the best one at the end.
+
+    Args:
+        monitor: `valid_loss`, `train_loss` or a metric's name.
+        mode: "min" or "max"; None chooses by name.
+        min_delta: by how much a value has to be better to count.
+        fname: file name below the Learner's `path`/models, without ending.
+        every_epoch: save each epoch as `fname_epoch` instead, and load nothing at the end.
+        with_opt: save the optimizer's state, too.
+
+    Example:
+        >>> SaveModelCallback(monitor="acc", fname="best", with_opt=True).mode
+        'max'
+
+    Source: fastai's `SaveModelCallback`.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "valid_loss",
+        mode: str | None = None,
+        min_delta: float = 0.0,
+        fname: str = "model",
+        every_epoch: bool = False,
+        with_opt: bool = False,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.fname = fname
+        self.every_epoch = every_epoch
+        self.with_opt = with_opt
+
+    def restart(self) -> None:
+        """Forget what earlier fits reached."""
+        super().restart()
+        self._saved = False
+
+    def on_fit_begin(self, learner: Learner) -> None:
+        if self.every_epoch:
+            self.begin()
+        else:
+            super().on_fit_begin(learner)
+
+    def on_epoch_end(self, learner: Learner) -> None:
+        if self.every_epoch:
+            self._save(learner, f"{self.fname}_{learner.state.epoch}")
+        elif self.improved(learner):
+            self._save(learner, self.fname)
+            self._saved = True
+
+    def on_fit_end(self, learner: Learner) -> None:
+        super().on_fit_end(learner)
+        if self._saved and not learner.state.finished:
+            learner.load(self.fname, with_opt=self.with_opt)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, and whether there is a file that has it."""
+        return {**super().state_dict(), "saved": self._saved}
+
+    def set_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict()` was taken."""
+        super().set_state_dict(state)
+        self._saved = bool(state["saved"])
+
+    def _save(self, learner: Learner, fname: str) -> None:
+        with evaluated_weights(learner):
+            learner.save(fname, with_opt=self.with_opt)

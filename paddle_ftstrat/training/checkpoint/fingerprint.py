@@ -1,0 +1,133 @@
+"""What a checkpoint has to agree with: the model, data and settings of a fit as plain data, and how two differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from paddle import nn
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.param_attr import select, settings
+from paddle_ftstrat.schedules.schedule import ParamScheduler
+from paddle_ftstrat.training import data
+
+if TYPE_CHECKING:
+    from paddle_ftstrat.training.learner import Learner
+
+LENGTH = "epochs"
+_SHOWN = 12
+
+
+def of_fit(learner: Learner, method: str, n_epoch: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that has to be the same for a fit to be continued, as JSON can hold it.
+
+    Args:
+        learner: the Learner.
+        method: the name of the fitting method.
+        n_epoch: its epochs.
+        given: what else decides the fit: a strategy's dict, or a policy's values.
+    """
+    return {
+        "fit": method,
+        LENGTH: n_epoch,
+        "model": shapes(learner.model.state_dict()),
+        "data": _data(learner),
+        "parameter settings": _own_settings(learner.model),
+        "amp": [learner.precision.level, learner.precision.dtype if learner.precision.level else None],
+        **given,
+    }
+
+
+def shapes(tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Name → `float32[3, 4]`."""
+    return {name: f"{_dtype(value)}{list(value.shape)}" for name, value in tensors.items()}
+
+
+def of_strategy(strategy: Any) -> dict[str, Any]:
+    """A strategy as its dict, or what it prints where it holds something that has no name."""
+    try:
+        return {"strategy": strategy.to_dict()}
+    except (TypeError, ValueError):
+        return {"strategy": _text(strategy)}
+
+
+def of_schedules(cbs: Iterable[Any]) -> dict[str, Any]:
+    """The schedules that callbacks bring along, as their values at eleven places of the fit."""
+    scheds: dict[str, Any] = {}
+    for callback in cbs:
+        scheds.update(callback.scheds if isinstance(callback, ParamScheduler) else {})
+    places = np.linspace(0, 1, 11).tolist()
+    values = {name: [np.asarray(sched(x)).tolist() for x in places] for name, sched in scheds.items()}
+    return {"schedules": values} if values else {}
+
+
+def of_optimizer(plan: Any) -> dict[str, Any]:
+    """The optimizer of a plan with its options."""
+    name = plan.optimizer if isinstance(plan.optimizer, str) else plan.optimizer.__name__
+    return {"optimizer": {"name": name, **{key: _text(value) for key, value in plan.optimizer_options.items()}}}
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line per difference: `data.batch: 32 in the checkpoint, 64 now`."""
+    before, after = dict(_leaves("", saved)), dict(_leaves("", now))
+    lines = []
+    for key in [*before, *(key for key in after if key not in before)]:
+        if before.get(key) != after.get(key):
+            was, is_now = (repr(side[key]) if key in side else "absent" for side in (before, after))
+            lines.append(f"{key}: {was} in the checkpoint, {is_now} now")
+    return lines
+
+
+def listing(lines: list[str]) -> str:
+    """Differences below each other, the first dozen of them."""
+    more = [f"… and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "\n  ".join([*lines[:_SHOWN], *more])
+
+
+def _leaves(prefix: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(tree, Mapping):
+        yield prefix, tree
+        return
+    for key, value in tree.items():
+        yield from _leaves(f"{prefix}.{key}" if prefix else str(key), value)
+
+
+def _text(value: Any) -> str:
+    """What an object prints, without its address, which is another in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
+
+
+def _dtype(value: Any) -> str:
+    return str(value.dtype).replace("paddle.", "")
+
+
+def _data(learner: Learner) -> dict[str, Any]:
+    """The data's size; a batch is all that goes into one update, whatever processes and accumulation it comes from."""
+    sampler, loader = data.own_sampler(learner.train), learner.train
+    if sampler is None:
+        return {"batches": len(loader), "accumulate": learner.accumulate, "processes": learner.ranks.world}
+    batch = sampler.batch_size * sampler.ranks.world * learner.accumulate
+    return {"samples": sampler.length, "batch": batch, "shuffle": sampler.shuffle}
+
+
+def _own_settings(model: nn.Layer) -> dict[str, Any]:
+    """The user's own settings of the parameters that have any."""
+    found = {}
+    for name, param in select.named_weights(model).items():
+        own = settings.own(param)
+        if own.learning_rate != 1.0 or own.regularizer is not None or not own.trainable or not own.need_clip:
+            regularizer = None if own.regularizer is None else _text(own.regularizer)
+            found[name] = [own.learning_rate, regularizer, own.trainable, own.need_clip]
+    return found
+
+
+def check_choice(on_length_change: str | None) -> None:
+    """Refuse an unknown way to go on with another length."""
+    if on_length_change is not None and on_length_change not in CHOICES:
+        raise ValueError("on_length_change: " + _errors.unknown("choice", on_length_change, CHOICES))
+
+
+CHOICES = ("extend", "restart", "keep")

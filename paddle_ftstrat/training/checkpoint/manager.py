@@ -1,0 +1,372 @@
+"""Checkpoints of a training in progress: when they are written, and how a later run goes on from one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from paddle_ftstrat import _errors
+from paddle_ftstrat.training import data, distributed, reading, rng
+from paddle_ftstrat.training.checkpoint import contents, fingerprint
+from paddle_ftstrat.training.checkpoint.store import Checkpoint, Store
+from paddle_ftstrat.training.distributed import Ranks
+from paddle_ftstrat.training.evaluation import mode_of
+from paddle_ftstrat.training.state import Position, Span
+
+if TYPE_CHECKING:
+    from paddle_ftstrat.binding import Binding
+    from paddle_ftstrat.training.learner import Learner
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When and where a Learner saves its state, so that the same script, started again, goes on.
+
+    The state is everything: weights and buffers, optimizer state, place on the curve, unfreezing phase, L2SP anchors,
+    order of the data and place in it, random numbers, callbacks, recorded losses. It is saved at the end of each epoch
+    and fit, and as often in between as `every` says.
+
+    Args:
+        folder: where the checkpoints are; a run that finds some of its own there goes on from the newest undamaged one.
+        every: updates between checkpoints inside an epoch; None: none but at the ends.
+        keep: how many of the newest are kept, ≥ 1; the best one is kept besides.
+        background: write while training goes on.
+        monitor: what makes a checkpoint the best: a value of the epoch's results; None: `valid_loss`, where there is
+            validation data, else `train_loss`. Names with loss, error, mse, mae, mape or
+            perplexity in them are better when lower, all else when higher.
+        on_length_change: how to go on where the fit now has another number of epochs: "extend" goes on at the same
+            update of the longer (or shorter) curve; "restart" begins a new curve over the updates that are left;
+            "keep" stays on the old curve, and at its last value past its end. None raises.
+
+    Raises:
+        ValueError: a number out of range, an unknown choice.
+        TypeError: a number that is none, or `background` neither True nor False.
+
+    Example:
+        >>> Checkpoints("ckpt_reviews", every=100).keep
+        2
+    """
+
+    folder: str | Path
+    every: int | None = None
+    keep: int = 2
+    background: bool = True
+    monitor: str | None = None
+    on_length_change: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None:
+            _errors.check_whole("every", self.every, minimum=1)
+        _errors.check_whole("keep", self.keep, minimum=1)
+        if not isinstance(self.background, bool):
+            raise TypeError(f"background must be True or False, not {self.background!r}")
+        fingerprint.check_choice(self.on_length_change)
+
+
+def as_checkpoints(given: Any) -> Checkpoints | None:
+    """Checkpoints as the user may give them: a folder, the whole thing, or None."""
+    if given is None or isinstance(given, Checkpoints):
+        return given
+    if not isinstance(given, (str, Path)):
+        raise TypeError(f"checkpoints must be a folder or Checkpoints, not {given!r}")
+    return Checkpoints(given)
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a fit begins: at `position`, on a curve over `span`, with `seed`.
+
+    Attributes:
+        resumed: the checkpoint that it goes on from, which ends with the fit.
+        finished: the random numbers of Python and numpy at its end, where an earlier process finished it.
+    """
+
+    position: Position
+    span: Span
+    seed: int
+    resumed: Checkpoint | None = None
+    finished: dict[str, Any] | None = None
+
+
+class Journal:
+    """A Learner's checkpoints: numbers its fits, saves them, and finds out what a fit that begins has behind it.
+
+    Args:
+        settings: what the user wants; None saves nothing.
+        who: the processes; the first one writes.
+    """
+
+    def __init__(self, settings: Checkpoints | None, who: Ranks) -> None:
+        self.settings = settings
+        self._who = who
+        self._store = None if settings is None else Store(settings.folder, settings.keep, settings.background)
+        self._fits: list[dict[str, Any]] = []
+        self._found: Checkpoint | None = None
+        self._looked = False
+        self._best: float | None = None
+        self._best_at = -1
+        self._saved_at = -1
+        self._asked_for = False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside it no other fit writes to the folder; where one does already, all processes raise.
+
+        Raises:
+            OSError, RuntimeError: as `Store.writing`.
+        """
+        if self._store is None:
+            yield
+            return
+        with ExitStack() as held:
+            error = None
+            try:
+                if self._who.first:
+                    held.enter_context(self._store.writing())
+            except (OSError, RuntimeError) as caught:
+                error = caught
+            why = distributed.gather_facts(error and str(error), self._who)[0]
+            if why:
+                raise error or RuntimeError(why)
+            yield
+
+    def begin(self, learner: Learner, about: Mapping[str, Any], start_epoch: int, updates: int) -> Start:
+        """What the fit that begins now has behind it.
+
+        Raises:
+            ValueError: the checkpoint is one of another training; the differences are listed.
+        """
+        number, self._asked_for = len(self._fits), False
+        if self.settings is not None and self.settings.monitor is not None:
+            _errors.check_keys("value to monitor", [self.settings.monitor], learner.value_names())
+        self._find()
+        seed = distributed.gather_facts(rng.draw_seed(), self._who)[0]
+        fresh = Start(
+            Position(start_epoch + 1, 0, start_epoch * updates), Span(0, about[fingerprint.LENGTH] * updates), seed
+        )
+        before = self._found.facts["fits"] if self._found else []
+        if number >= len(before):
+            self._found = None
+            results = [len(learner.recorder.values), None]
+            self._fits.append({"about": dict(about), "seed": seed, "results": results, "ended": None})
+            return fresh
+        self._check(about, before[number])
+        entry = {**before[number], "about": dict(about)}
+        same_length = before[number]["about"][fingerprint.LENGTH] == about[fingerprint.LENGTH]
+        if entry["ended"] and same_length:
+            return self._pass_over(learner, fresh, entry, last=number + 1 == len(before))
+        if number + 1 < len(before):
+            raise ValueError(
+                f"{self._found.path}: fit {number + 1} of {len(before)} was finished with "
+                f"{before[number]['about'][fingerprint.LENGTH]} epochs, and later ones have built on it: it cannot "
+                f"become one of {about[fingerprint.LENGTH]}"
+            )
+        contents.check_callbacks(learner, self._found)
+        start = self._go_on(learner, about, updates)
+        self._fits.append({**entry, "ended": None})
+        return start
+
+    def begin_epoch(self, learner: Learner, begin: Position, resumed: Checkpoint | None) -> None:
+        """Have the random numbers of Python and numpy be those with which the epoch of `begin` began, and keep them."""
+        if resumed is not None and begin.batch:
+            rng.set_host_state(contents.of_rank(resumed.facts["hosts"], self._who)["epoch"])
+        learner.state.epoch_host = rng.host_state()
+
+    def restore(self, learner: Learner, run: Binding, saved: Checkpoint) -> None:
+        """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
+        contents.warn_of_environment(saved, learner, run)
+        contents.restore(learner, run, saved)
+        rng.set_host_state(contents.of_rank(saved.facts["hosts"], self._who)["now"])
+
+    def batches(self, learner: Learner, begin: Position, resumed: Checkpoint | None) -> Iterator[Any]:
+        """The batches of an epoch, from `begin` on, with the random numbers of data sets as if it had never stopped.
+
+        Closed before its end, it leaves the random numbers of Python and numpy as they were when the epoch began: how
+        far the loader has read ahead by then differs from run to run.
+
+        Args:
+            learner: the Learner.
+            begin: the first batch.
+            resumed: the checkpoint, in the epoch that goes on from one.
+        """
+        state, loader = learner.state, learner.train
+        before = state.reading_host = rng.host_state()
+        mine = None if resumed is None else contents.of_rank(resumed.facts["hosts"], self._who)
+        if begin.batch == state.batches:
+            rng.set_host_state(mine["now"])
+            return
+        fixed = begin.batch > 0 and resumed.facts["data"]["fixed"]
+        data.begin_epoch(loader, begin.epoch, begin.batch if fixed else 0)
+        try:
+            with closing(reading.read(loader)) as batches:
+                if begin.batch and not fixed:
+                    _read_up_to(begin, batches, learner.quiet)
+                    if rng.host_state() == before:
+                        # Reading draws no random numbers, so whatever the training itself drew has to be put back.
+                        rng.set_host_state(mine["now"])
+                yield from batches
+        except GeneratorExit:
+            rng.set_host_state(before)
+            raise
+
+    def after_batch(self, learner: Learner, run: Binding) -> None:
+        """Save, if it is time."""
+        state = learner.state
+        every = None if self.settings is None else self.settings.every
+        if state.batch_number % learner.accumulate and state.batch_number != state.batches:
+            return
+        due = every and state.step and state.step % every == 0 and len(learner.recorder.losses) != self._saved_at
+        if due or self._asked_for:
+            self._save(learner, run, state.position)
+
+    def ask(self) -> None:
+        """Save after the update that runs.
+
+        Raises:
+            ValueError: this Learner saves no checkpoints.
+        """
+        self._need_store()
+        self._asked_for = True
+
+    def after_epoch(self, learner: Learner, run: Binding) -> None:
+        """Save what a later run needs to begin the next epoch."""
+        if self.settings is not None:
+            self._judge(learner)
+            self._save(learner, run, Position(learner.state.epoch + 1, 0, learner.state.step))
+
+    def finish(self, learner: Learner, run: Binding) -> None:
+        """Save that the fit is over."""
+        entry = self._fits[-1]
+        entry["results"][1] = len(learner.recorder.values)
+        entry["ended"] = distributed.gather_facts(rng.host_state(), self._who)
+        if self.settings is not None:
+            self._save(learner, run, Position(learner.state.epoch + 1, 0, learner.state.step))
+
+    def results(self, learner: Learner) -> list[dict[str, float]]:
+        """The results of the epochs of the last fit."""
+        first, last = self._fits[-1]["results"]
+        return learner.recorder.values[first:last]
+
+    def wait(self) -> None:
+        """Return when everything that was saved is on disk."""
+        if self._store is not None and self._who.first:
+            self._store.wait()
+
+    def checkpoint(self, best: bool) -> Checkpoint:
+        """The newest undamaged checkpoint, or the best one.
+
+        Raises:
+            ValueError: the Learner saves none.
+            FileNotFoundError: there is none.
+        """
+        self._need_store()
+        self.wait()
+        distributed.wait_for_all(self._who)
+        found = self._store.best() if best else self._store.latest()
+        if found is None:
+            raise FileNotFoundError(f"there is no {'best ' if best else ''}checkpoint in {self.settings.folder}")
+        return found
+
+    def _need_store(self) -> None:
+        if self._store is None:
+            raise ValueError("this Learner saves no checkpoints: give Learner(checkpoints=...)")
+
+    def _find(self) -> None:
+        """Look once for a checkpoint; all processes take the one that the first finds."""
+        if self._looked or self._store is None:
+            return
+        self._looked = True
+        self._found = self._store.latest()
+        steps = distributed.gather_facts(self._found.step if self._found else None, self._who)
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"the processes see different checkpoints in {self.settings.folder}, of updates {steps} by rank: the "
+                "folder has to be one that all of them share"
+            )
+        if self._found is not None:
+            self._best, self._best_at = self._found.facts["best"]
+
+    def _check(self, about: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+        without = [{k: v for k, v in side.items() if k != fingerprint.LENGTH} for side in (saved["about"], about)]
+        lines = fingerprint.differences(*without)
+        if lines:
+            raise ValueError(
+                f"the checkpoint {self._found.path} is of another training:\n  {fingerprint.listing(lines)}\n"
+                f"Restore these settings, or use another folder than {self.settings.folder} to train anew"
+            )
+
+    def _pass_over(self, learner: Learner, fresh: Start, entry: dict[str, Any], last: bool) -> Start:
+        self._fits.append(entry)
+        fresh = replace(fresh, seed=entry["seed"], finished=contents.of_rank(entry["ended"], self._who))
+        if not last:
+            if len(self._fits) == 1:
+                # Weights and records are those of the last fit already: the ones in between are not kept.
+                contents.restore_learner(learner, self._found)
+            return fresh
+        found, self._found = self._found, None
+        position, span = Position(**found.facts["position"]), Span(**found.facts["span"])
+        return replace(fresh, position=position, span=span, resumed=found)
+
+    def _go_on(self, learner: Learner, about: Mapping[str, Any], updates: int) -> Start:
+        found, facts = self._found, self._found.facts
+        position = contents.position_of(found, learner)
+        span = Span(**facts["span"])
+        n_epoch, was = about[fingerprint.LENGTH], facts["fits"][-1]["about"][fingerprint.LENGTH]
+        if n_epoch != was:
+            span = self._changed_span(span, position, n_epoch, was, updates, found.path)
+        # Only now: after an error the checkpoint is still the one to go on from.
+        self._found = None
+        return Start(position, span, facts["seed"], resumed=found)
+
+    def _changed_span(self, span: Span, position: Position, n_epoch: int, was: int, updates: int, path: Path) -> Span:
+        choice = self.settings.on_length_change
+        if choice is None:
+            raise ValueError(
+                f"the checkpoint {path} is of a fit of {was} epochs, this one has {n_epoch}: say how to go on with "
+                'Checkpoints(on_length_change="extend" | "restart" | "keep")'
+            )
+        if position.epoch > n_epoch:
+            raise ValueError(
+                f"the checkpoint {path} has {position.epoch - 1} epochs behind it, this fit only {n_epoch}"
+            )
+        if choice == "keep":
+            return span
+        if choice == "restart":
+            return Span(position.step, n_epoch * updates - position.step)
+        return Span(span.begin, span.length + (n_epoch - was) * updates)
+
+    def _judge(self, learner: Learner) -> None:
+        """Note whether the epoch that has just ended is the best so far."""
+        values = learner.recorder.values[-1]
+        name = self.settings.monitor or ("valid_loss" if "valid_loss" in values else "train_loss")
+        score = values[name] if mode_of(name) == "min" else -values[name]
+        if self._best is None or score < self._best:
+            self._best, self._best_at = score, len(learner.recorder.losses)
+
+    def _save(self, learner: Learner, run: Binding, position: Position) -> None:
+        state, updates = learner.state, len(learner.recorder.losses)
+        hosts = distributed.gather_facts({"now": rng.host_state(), "epoch": state.epoch_host}, self._who)
+        self._saved_at, self._asked_for = updates, False
+        if not self._who.first:
+            return
+        parts, facts = contents.collect(learner, run)
+        facts.update(
+            fits=self._fits,
+            best=[self._best, self._best_at],
+            seed=state.seed,
+            span=asdict(state.span),
+            position=asdict(position),
+            hosts=hosts,
+        )
+        self._store.save(updates, parts, facts, best=updates == self._best_at)
+
+
+def _read_up_to(begin: Position, batches: Iterator[Any], quiet: bool | None) -> None:
+    label = f"epoch {begin.epoch}: reading up to batch {begin.batch}"
+    for _ in tqdm(range(begin.batch), desc=label, unit="batch", leave=False, disable=quiet):
+        next(batches, None)

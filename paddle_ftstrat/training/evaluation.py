@@ -1,0 +1,118 @@
+"""Metrics of a whole evaluation: names, functions of (predictions, labels), or `paddle.metric.Metric` objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import paddle
+from paddle.metric import Metric
+
+from paddle_ftstrat.training.metrics import IGNORED, array, main_output, mode_of
+
+__all__ = ["IGNORED", "Evaluation", "array", "better", "find", "main_output", "mode_of", "summary"]
+
+
+def find(
+    metrics: Any, kind: str | None = None, label_list: Sequence[str] | None = None, ignore_index: int = IGNORED
+) -> dict[str, Any]:
+    """Name → metric, for a list of names, functions and `paddle.metric.Metric` objects (or a single one).
+
+    Args:
+        metrics: names (see `named_metrics.names`); functions f(predictions, labels) → number, called once with the
+            tensors of the whole evaluation; Metric objects, updated batch by batch.
+        kind: what the outputs are: "classes", "labels", "values" or "tokens" (see `named_metrics.make`); None: what
+            the first kind in this order means by a name.
+        label_list: names of the classes, for chunks of tokens.
+        ignore_index: the label of tokens that do not count.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: something else altogether.
+        ImportError: the metric needs a package that is not installed.
+
+    Example:
+        >>> list(find(["acc", "matthews"])), list(find(["mse", "spearman"]))
+        (['acc', 'matthews'], ['mse', 'spearman'])
+    """
+    if metrics is None:
+        return {}
+    if isinstance(metrics, (str, Metric)) or callable(metrics):
+        metrics = [metrics]
+    found: dict[str, Any] = {}
+    for metric in metrics:
+        if isinstance(metric, str):
+            found[metric] = metrics.make(metric, kind, label_list, ignore_index)
+        elif isinstance(metric, Metric):
+            name = metric.name()
+            found[name if isinstance(name, str) else name[0]] = metric
+        elif callable(metric):
+            found[getattr(metric, "__name__", type(metric).__name__)] = metric
+        else:
+            raise TypeError(f"a metric must be a name, a function or a paddle.metric.Metric, not {metric!r}")
+    return found
+
+
+def better(name: str, value: float, best: float) -> bool:
+    """Whether a score beats the best so far: lower or higher, as `mode_of` has it; NaN beats nothing.
+
+    Args:
+        name: the score's name.
+        value: the new score.
+        best: the best so far, NaN for none.
+
+    Example:
+        >>> better("acc", 0.9, 0.8), better("mse", 0.9, 0.8), better("acc", 0.1, float("nan"))
+        (True, False, True)
+    """
+    if best != best:
+        return value == value
+    return value < best if mode_of(name) == "min" else value > best
+
+
+class Evaluation:
+    """Metrics over the batches of one evaluation; the mean loss is weighted by batch size."""
+
+    def __init__(self, metrics: dict[str, Any]) -> None:
+        self._metrics = metrics
+        self._keep = any(not isinstance(metric, Metric) for metric in metrics.values())
+        self._outputs: list[Any] = []
+        self._labels: list[Any] = []
+        self._loss, self.samples = 0.0, 0
+        for metric in metrics.values():
+            if isinstance(metric, Metric):
+                metric.reset()
+
+    def add(self, output: Any, label: Any, loss: float | None, samples: int) -> None:
+        """Count one batch."""
+        if loss is not None:
+            self._loss += loss * samples
+            self.samples += samples
+        if label is None:
+            return
+        output = main_output(output) if self._metrics else output
+        for metric in self._metrics.values():
+            if isinstance(metric, Metric):
+                computed = metric.compute(output, label)
+                metric.update(*(computed if isinstance(computed, (list, tuple)) else [computed]))
+        if self._keep:
+            self._outputs.append(output)
+            self._labels.append(label)
+
+    def values(self) -> dict[str, float]:
+        """`loss` and each metric by name; NaN without a sample."""
+        result = {"loss": self._loss / self.samples if self.samples else float("nan")}
+        outputs = paddle.concat(self._outputs) if self._outputs else None
+        labels = paddle.concat(self._labels) if self._labels else None
+        for name, metric in self._metrics.items():
+            if isinstance(metric, Metric):
+                value = metric.accumulate()
+                result[name] = float(value[0] if isinstance(value, (list, tuple)) else value)
+            else:
+                result[name] = float(metric(outputs, labels)) if outputs is not None else float("nan")
+        return result
+
+
+def summary(values: dict[str, float]) -> str:
+    """`loss=0.3010 acc=0.9000`, for log lines."""
+    return " ".join(f"{name}={value:.4f}" for name, value in values.items())
