@@ -267,7 +267,7 @@ class Binding:
 
     def state_dict(self) -> dict[str, Any]:
         """What the model does not hold: optimizer state by structured name, curve position, epoch, L2SP anchors."""
-        weights = self._weights()
+        weights = {row.name: row.param for row in self._rows}
         anchors = {name: row.settings.regularizer.anchor for name, row in anchored(self._rows).items()}
         anchors = {name: anchor for name, anchor in anchors.items() if anchor is not None}
         return {
@@ -291,7 +291,7 @@ class Binding:
         self._check_in_force()
         state.check_binding(state_dict, self.plan.max_train_steps)
         anchors = checked_anchors(self._rows, state_dict["anchors"])
-        state.set_state(self.optimizer, self._weights(), state_dict["optimizer"])
+        state.set_state(self.optimizer, {row.name: row.param for row in self._rows}, state_dict["optimizer"])
         for regularizer, value in anchors:
             regularizer.anchor = value
         self.lr_scheduler.set_state_dict(dict(state_dict["lr_scheduler"]))
@@ -389,9 +389,6 @@ class Binding:
     def _publish(self) -> None:
         self._owner.rows.clear()
         self._owner.rows.update((row.name, report.row_of(row, self._decay)) for row in self._rows)
-
-    def _weights(self) -> dict[str, Any]:
-        return {row.name: row.param for row in self._rows}
 
     def _check_in_force(self) -> None:
         if not self.in_force:

@@ -8,6 +8,7 @@ from typing import Any
 import paddle
 from paddle.metric import Metric
 
+from paddle_ftstrat.training import metrics as named
 from paddle_ftstrat.training.metrics import IGNORED, array, main_output, mode_of
 
 __all__ = ["IGNORED", "Evaluation", "array", "better", "find", "main_output", "mode_of", "summary"]
@@ -19,9 +20,9 @@ def find(
     """Name → metric, for a list of names, functions and `paddle.metric.Metric` objects (or a single one).
 
     Args:
-        metrics: names (see `named_metrics.names`); functions f(predictions, labels) → number, called once with the
+        metrics: names (see `metrics.names`); functions f(predictions, labels) → number, called once with the
             tensors of the whole evaluation; Metric objects, updated batch by batch.
-        kind: what the outputs are: "classes", "labels", "values" or "tokens" (see `named_metrics.make`); None: what
+        kind: what the outputs are: "classes", "labels", "values" or "tokens" (see `metrics.make`); None: what
             the first kind in this order means by a name.
         label_list: names of the classes, for chunks of tokens.
         ignore_index: the label of tokens that do not count.
@@ -42,7 +43,7 @@ def find(
     found: dict[str, Any] = {}
     for metric in metrics:
         if isinstance(metric, str):
-            found[metric] = metrics.make(metric, kind, label_list, ignore_index)
+            found[metric] = named.make(metric, kind, label_list, ignore_index)
         elif isinstance(metric, Metric):
             name = metric.name()
             found[name if isinstance(name, str) else name[0]] = metric
