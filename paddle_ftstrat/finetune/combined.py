@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from paddle import nn
@@ -237,7 +238,9 @@ class CombinedStrategy(DefaultStrategy):
             ValueError, TypeError: as for the class.
         """
         _errors.check_keys("clip", [name], CLIP)
-        self._clip[name] = _errors.check_number(f"clip.{name}", value, minimum=0)
+        bound = _errors.check_number(f"clip.{name}", value, minimum=0)
+        # What float32 takes for 0 would be no bound for Paddle, but an error in the middle of training.
+        self._clip[name] = bound and _errors.check_number(f"clip.{name}", bound, minimum=_errors.FLOAT32_TINY)
         return self
 
     def plan(self, max_train_steps: int | None = None) -> Plan:
@@ -246,12 +249,9 @@ class CombinedStrategy(DefaultStrategy):
         Raises:
             ValueError: a schedule needs `max_train_steps`.
         """
-        plan = super().plan(max_train_steps)
-        return Plan(
+        return replace(
+            super().plan(max_train_steps),
             curve=self._curve(max_train_steps),
-            max_train_steps=plan.max_train_steps,
-            optimizer=plan.optimizer,
-            optimizer_options=plan.optimizer_options,
             l2=self._regularization["L2"],
             l2sp=self._regularization["L2SP"],
             weight_decay=self._regularization["weight_decay"] if self._weight_decay_given else None,
