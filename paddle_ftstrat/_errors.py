@@ -13,6 +13,7 @@ MAX_LISTED = 12
 MAX_SHOWN = 200
 # Past the first, a number is infinite where it is computed with; past the second, no array can be so long.
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+FLOAT32_TINY = 2.0**-126
 INT64_MAX = 2**63 - 1
 MAX_MESSAGE = 1_000  # characters
 _MAX_NAME = 120  # characters of a name in a list

@@ -393,6 +393,17 @@ class TestNumbers:
         with pytest.raises((TypeError, ValueError), match="'weight_decay' of optimizer 'adam'"):
             hub.DefaultStrategy(weight_decay=value)
 
+    @pytest.mark.skipif(table.ROWS["asgd"].cls is None, reason="this Paddle has no ASGD")
+    @pytest.mark.parametrize("value", [0.5, 0, None])
+    def test_the_number_of_batches_of_asgd_is_whole(self, value):
+        with pytest.raises((TypeError, ValueError), match="'batch_num' of optimizer 'asgd'"):
+            hub.DefaultStrategy(0.1, "asgd", batch_num=value)
+
+    @pytest.mark.parametrize("kind", ["GlobalNorm", "Norm", "Value"])
+    def test_a_bound_that_float32_takes_for_0(self, kind):
+        with pytest.raises(ValueError, match=f"clip.{kind} = 1e-300 .* ≥ 1.17549e-38"):
+            hub.CombinedStrategy(clip={kind: 1e-300})
+
     @pytest.mark.parametrize("key", ["beta1", "beta2"])
     def test_a_beta_that_float32_takes_for_1(self, key):
         with pytest.raises(ValueError, match=f"'{key}' .* ≤ 0.99999994"):

@@ -159,7 +159,7 @@ class TestOwnFiles:
         it = self.learner(folder, cbs=[ema])
         it.fit(1, strategy=hub.DefaultStrategy())
         path = ema.save(it, "average")
-        ema.apply(it.model)
+        ema.apply()
         return it.model, path
 
     def exported(self, folder, suffix):

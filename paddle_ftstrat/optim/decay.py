@@ -58,8 +58,9 @@ def choose(
     coefficient, source = plan.weight_decay, "strategy"
     if coefficient is None:
         coefficient, source = options.get(argument, row.defaults[argument]), "optimizer"
-    native = {argument: float(coefficient), exclusion: _exclusion(row, rows)}
-    return Decay(float(coefficient), names, source, by_optimizer=True), native
+    # A registered optimizer may say None for none.
+    native = {argument: float(coefficient or 0.0), exclusion: _exclusion(row, rows)}
+    return Decay(float(coefficient or 0.0), names, source, by_optimizer=True), native
 
 
 def _exclusion(row: table.OptimizerRow, rows: Sequence[Any]) -> Callable[[Any], bool]:

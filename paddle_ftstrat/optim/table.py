@@ -232,6 +232,8 @@ def checked_values(row: OptimizerRow, options: Mapping[str, Any]) -> dict[str, A
 def _checked_value(what: str, key: str, default: Any, value: Any) -> Any:
     if isinstance(default, bool):
         return _errors.check_flag(what, value)
+    if key == "batch_num":
+        return _errors.check_whole(what, value, minimum=1)
     if isinstance(default, tuple) and default:
         if not isinstance(value, (tuple, list)) or len(value) != len(default):
             raise TypeError(f"{what} must be {len(default)} numbers, not {_errors.shown(value)}")

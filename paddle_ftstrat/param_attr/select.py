@@ -153,9 +153,14 @@ def every_layer(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
 
 
 def every_name(model: nn.Layer) -> Iterator[tuple[str, Any]]:
-    """(structured name, weight) for each name that a weight has."""
-    for prefix, layer in every_layer(_paddle.unwrap(model)):
-        for name, param in own_parameters(layer):
+    """(structured name, weight) for each name that a weight has, a wrapper around the model itself looked through."""
+    yield from names_below(_paddle.unwrap(model))
+
+
+def names_below(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
+    """(name, weight) for each name that a weight has below a layer."""
+    for prefix, inner in every_layer(layer):
+        for name, param in own_parameters(inner):
             yield join(prefix, name), param
 
 

@@ -225,7 +225,9 @@ class CombinedStrategy(DefaultStrategy):
             ValueError, TypeError: as for the class.
         """
         _errors.check_keys("clip", [name], CLIP)
-        self._clip[name] = _errors.check_number(f"clip.{name}", value, minimum=0)
+        bound = _errors.check_number(f"clip.{name}", value, minimum=0)
+        # What float32 takes for 0 would be no bound for Paddle, but an error in the middle of training.
+        self._clip[name] = bound and _errors.check_number(f"clip.{name}", bound, minimum=_errors.FLOAT32_TINY)
         return self
 
     def plan(self, max_train_steps: int | None = None, steps_per_epoch: int | None = None) -> Plan:
