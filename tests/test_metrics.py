@@ -177,8 +177,8 @@ def test_half_precision_and_no_batches(kind):
     elif kind != "tokens":
         output, label = output[:, :, 0], label.astype("float32" if kind == "values" else "int64")
     found = evaluation.Evaluation(found)
-    evaluation.add(output, label, 0.0, 4)
-    assert all(np.isfinite(value) or name == "auc" for name, value in evaluation.values().items())
+    found.add(output, label, 0.0, 4)
+    assert all(np.isfinite(value) or name == "auc" for name, value in found.values().items())
 
 
 def test_what_is_better():
