@@ -93,7 +93,7 @@ def run(learner):
 def outcome(learner, results):
     """Everything that has to come out equal, as a flat dict of arrays."""
     found = {f"model/{name}": value.numpy() for name, value in learner.model.state_dict().items()}
-    state = learner.own.run().state_dict()
+    state = learner.bind_own().state_dict()
     for name, kinds in state["optimizer"].items():
         found.update({f"optimizer/{name}/{kind}": value.numpy() for kind, value in kinds.items()})
     recorder = learner.recorder

@@ -254,7 +254,7 @@ class TestGroups:
     def test_hyper_parameters_reach_each_update_of_paddles_optimizer(self, opt, name, attribute, per_group):
         values, seen = ([0.1, 0.2, 0.3, 0.4] if per_group else 0.3), {}
         it = learner(opt=opt)
-        run = it.own.run()
+        run = it.bind_own()
         update = run.optimizer._append_optimize_op
 
         def watched(block, param_and_grad):

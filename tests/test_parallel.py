@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paddle_ftstrat.training.data import EpochSampler
 from paddle_ftstrat.training.distributed import Ranks
-from paddle_ftstrat.training.sampler import EpochSampler
 
 SCRIPT = Path(__file__).parent / "parallel_training.py"
 

@@ -17,7 +17,7 @@ from reference_optimizers import Adam, AdamW, Momentum
 import paddle_ftstrat as hub
 from paddle_ftstrat._paddle.precision import cast_layers
 from paddle_ftstrat.optim import masters, table
-from paddle_ftstrat.training import precision, snapshot
+from paddle_ftstrat.training import lr_find, precision
 
 STILL = 1e-30  # an LR that moves nothing
 HALVES = ("bfloat16", "float16")
@@ -375,7 +375,7 @@ def test_a_trial_leaves_the_float32_values_as_they_were(monkeypatch):
     model = prepared("bfloat16", monkeypatch)
     run = hub.DefaultStrategy(0.5, "adam").bind(model)
     before = masters.float32_of(model[0].weight).numpy()
-    with snapshot.preserved(model, run):
+    with lr_find.preserved(model, run):
         for _ in range(3):
             backward(model)
             run.step()

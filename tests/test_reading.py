@@ -9,7 +9,7 @@ from paddle import nn
 from paddle.io import BatchSampler, DataLoader, Dataset
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.training.reading import read
+from paddle_ftstrat.training.data import read
 
 
 class Samples(Dataset):

@@ -13,7 +13,7 @@ from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.training.callbacks import Callback
 
 if TYPE_CHECKING:
-    from paddle_ftstrat.training.learner import Learner
+    from paddle_ftstrat.training.state import Training as Learner
 
 
 class VisualDLCallback(Callback):

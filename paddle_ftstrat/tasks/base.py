@@ -22,7 +22,7 @@ from paddle_ftstrat.tasks.hooked import HookedTask
 from paddle_ftstrat.tasks.hooks import RunState
 from paddle_ftstrat.tasks.phases import PHASES
 from paddle_ftstrat.training import data as batches
-from paddle_ftstrat.training import distributed, evaluation, logs, reading
+from paddle_ftstrat.training import distributed, evaluation, recorder
 from paddle_ftstrat.training.callbacks import TrackerCallback, evaluated_weights
 from paddle_ftstrat.training.learner import Learner
 
@@ -83,7 +83,7 @@ class BaseTask(HookedTask):
         who = distributed.ranks(self.config.use_data_parallel)
         # The default folder has the time in its name, which may be another in each process.
         self._folder = Path(distributed.gather_facts(str(self.config.checkpoint_dir), who)[0])
-        super().__init__(logs.logger() if verbose and who.first else logs.silent())
+        super().__init__(recorder.logger() if verbose and who.is_main_process else recorder.silent())
         _errors.check_keys("argument", options, (*_BIND_OPTIONS, *_LEARNER_OPTIONS))
         self.model = model
         self.label_list = phases.label_names(label_list, dataset)
@@ -334,7 +334,7 @@ class BaseTask(HookedTask):
         loader = batches.as_loader(data, self.config.batch_size, shuffle=False, what="data")
         model = self.learner.model
         with modes.evaluating(model):
-            for batch in reading.read(loader):
+            for batch in batches.read(loader):
                 with paddle.no_grad(), self.learner.precision.forward():
                     output = call(model, batches.only_inputs(batch))
                 yield output, batches.batch_size_of(batch)

@@ -12,7 +12,7 @@ from paddle_ftstrat.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from paddle_ftstrat.tasks.base import BaseTask
-    from paddle_ftstrat.training.learner import Learner
+    from paddle_ftstrat.training.state import Training as Learner
 
 
 class TaskEvents(Callback):

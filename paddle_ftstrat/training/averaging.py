@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paddle
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.training.callbacks import Callback
-
-if TYPE_CHECKING:
-    from paddle_ftstrat.training.learner import Learner
+from paddle_ftstrat.training.state import Training
 
 
 class EMA(Callback):
@@ -67,19 +65,19 @@ class EMA(Callback):
         self._put_by: dict[str, Any] | None = None
         self._resumed: Mapping[str, Any] | None = None
 
-    def on_fit_begin(self, learner: Learner) -> None:
+    def on_fit_begin(self, learner: Training) -> None:
         self._weights = select.named_weights(learner.model)
         self.updates, self._average = 0, {}
         if self._resumed is not None:
             self._take(self._resumed)
 
-    def on_epoch_begin(self, learner: Learner) -> None:
+    def on_epoch_begin(self, learner: Training) -> None:
         # Up to here a frozen weight has not moved: its average is the weight.
         for name, weight in self._weights.items():
             if not weight.stop_gradient and name not in self._average:
                 self._average[name] = _float32(weight)
 
-    def on_after_update(self, learner: Learner) -> None:
+    def on_after_update(self, learner: Training) -> None:
         self.updates += 1
         share = 1.0 - self.decay
         if self.bias_correction:
@@ -95,13 +93,13 @@ class EMA(Callback):
                 average.scale_(1.0 - share)
                 average.add_(weight)
 
-    def on_validate_begin(self, learner: Learner) -> None:
+    def on_validate_begin(self, learner: Training) -> None:
         self._swap_in()
 
-    def on_validate_end(self, learner: Learner) -> None:
+    def on_validate_end(self, learner: Training) -> None:
         self._swap_out()
 
-    def on_fit_end(self, learner: Learner) -> None:
+    def on_fit_end(self, learner: Training) -> None:
         # Validation may have ended in an error.
         self._swap_out()
         self._resumed = None
@@ -131,7 +129,7 @@ class EMA(Callback):
         self._swap_in()
         self._put_by = None
 
-    def save(self, learner: Learner, fname: str) -> Path:
+    def save(self, learner: Training, fname: str) -> Path:
         """Write the averaged model to the Learner's `path`/models/`fname`.safetensors.
 
         Raises:

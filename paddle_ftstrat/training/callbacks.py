@@ -7,15 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.training import evaluation
-
-if TYPE_CHECKING:
-    from paddle_ftstrat.training.learner import Learner
+from paddle_ftstrat.plan import mode_of
+from paddle_ftstrat.training.recorder import summary
+from paddle_ftstrat.training.state import Training
 
 EVENTS = (
     "fit_begin",
@@ -60,42 +59,47 @@ class Callback:
         ...             raise StopTraining
     """
 
-    def on_fit_begin(self, learner: Learner) -> None:
+    def on_fit_begin(self, learner: Training) -> None:
         """The plan is bound; nothing was trained yet."""
 
-    def on_epoch_begin(self, learner: Learner) -> None:
+    def on_epoch_begin(self, learner: Training) -> None:
         """Layers of this epoch are thawed."""
 
-    def on_batch_begin(self, learner: Learner) -> None:
+    def on_batch_begin(self, learner: Training) -> None:
         """`learner.state.batch` is the batch to come."""
 
-    def on_before_update(self, learner: Learner) -> None:
+    def on_before_update(self, learner: Training) -> None:
         """`learner.state.loss` is known and the gradients are there."""
 
-    def on_after_update(self, learner: Learner) -> None:
+    def on_after_update(self, learner: Training) -> None:
         """The weights have moved; `learner.state.step` counts this update."""
 
-    def on_batch_end(self, learner: Learner) -> None:
+    def on_batch_end(self, learner: Training) -> None:
         """The batch is done with, and the update if it was its last."""
 
-    def on_validate_begin(self, learner: Learner) -> None:
+    def on_validate_begin(self, learner: Training) -> None:
         """An evaluation begins."""
 
-    def on_validate_end(self, learner: Learner) -> None:
+    def on_validate_end(self, learner: Training) -> None:
         """`learner.state.values` are the results."""
 
-    def on_epoch_end(self, learner: Learner) -> None:
+    def on_epoch_end(self, learner: Training) -> None:
         """The epoch's results are in `learner.recorder.values[-1]`."""
 
-    def on_fit_end(self, learner: Learner) -> None:
+    def on_fit_end(self, learner: Training) -> None:
         """The fit is over, in whatever way."""
 
 
+def as_list(given: Any) -> list[Any]:
+    """One, several or None, of callbacks and the like, as a list."""
+    return list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+
+
 @contextmanager
-def evaluated_weights(learner: Learner) -> Iterator[None]:
+def evaluated_weights(learner: Training) -> Iterator[None]:
     """Inside it the model holds the weights that validation sees: averaged ones, where a callback averages them."""
     with ExitStack() as stack:
-        for callback in learner.telling or learner.cbs:
+        for callback in learner.callbacks or learner.cbs:
             if hasattr(callback, "averaged"):
                 stack.enter_context(callback.averaged())
         yield
@@ -119,28 +123,28 @@ class ProgressCallback(Callback):
         self._bar: Any = None
         self._started = 0.0
 
-    def on_epoch_begin(self, learner: Learner) -> None:
+    def on_epoch_begin(self, learner: Training) -> None:
         state = learner.state
         self._started = time.perf_counter()
         label = f"epoch {state.epoch}/{state.num_epoch}"
         done = state.batch_number
         self._bar = tqdm(total=state.batches, initial=done, desc=label, unit="batch", disable=self._quiet, leave=False)
 
-    def on_batch_end(self, learner: Learner) -> None:
+    def on_batch_end(self, learner: Training) -> None:
         if self._bar is not None and not self._bar.disable:
             if learner.recorder.losses:
                 loss, lr = learner.recorder.smooth_losses[-1], learner.recorder.lrs[-1]
                 self._bar.set_postfix_str(f"loss={loss:.4f} lr={lr:.2e}", refresh=False)
             self._bar.update()
 
-    def on_epoch_end(self, learner: Learner) -> None:
+    def on_epoch_end(self, learner: Training) -> None:
         if not self._quiet:
             state, seconds = learner.state, time.perf_counter() - self._started
             values = {key: value for key, value in learner.recorder.values[-1].items() if key != "epoch"}
-            say(f"epoch {state.epoch}/{state.num_epoch}: {evaluation.summary(values)} ({seconds:.1f} s)")
+            say(f"epoch {state.epoch}/{state.num_epoch}: {summary(values)} ({seconds:.1f} s)")
         self._close()
 
-    def on_fit_end(self, learner: Learner) -> None:
+    def on_fit_end(self, learner: Training) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -166,7 +170,7 @@ class TrackerCallback(Callback):
         if mode not in (None, "min", "max"):
             raise ValueError(_errors.unknown("mode", mode, ["min", "max"]))
         self.monitor = monitor
-        self.mode = mode or evaluation.mode_of(monitor)
+        self.mode = mode or mode_of(monitor)
         self.min_delta = _errors.check_number("min_delta", min_delta, minimum=0)
         self._resumed: Mapping[str, Any] | None = None
         self.restart()
@@ -175,14 +179,14 @@ class TrackerCallback(Callback):
         """Forget what earlier fits reached."""
         self.best = math.inf if self.mode == "min" else -math.inf
 
-    def on_fit_begin(self, learner: Learner) -> None:
+    def on_fit_begin(self, learner: Training) -> None:
         """Refuse a value that will never come."""
         known = learner.value_names()
         if self.monitor not in known:
             raise ValueError("monitor: " + _errors.unknown("value", self.monitor, known))
         self.begin()
 
-    def on_fit_end(self, learner: Learner) -> None:
+    def on_fit_end(self, learner: Training) -> None:
         self._resumed = None
 
     def begin(self) -> None:
@@ -201,7 +205,7 @@ class TrackerCallback(Callback):
         if state["best"] is not None:
             self.best = state["best"]
 
-    def improved(self, learner: Learner) -> bool:
+    def improved(self, learner: Training) -> bool:
         """Whether the last epoch is the best so far; remembers it if so."""
         value = learner.recorder.values[-1][self.monitor]
         better = value < self.best - self.min_delta if self.mode == "min" else value > self.best + self.min_delta
@@ -249,7 +253,7 @@ class EarlyStoppingCallback(TrackerCallback):
         super().set_state_dict(state)
         self._waited = int(state["waited"])
 
-    def on_epoch_end(self, learner: Learner) -> None:
+    def on_epoch_end(self, learner: Training) -> None:
         if self.improved(learner):
             self._waited = 0
             return
@@ -295,20 +299,20 @@ class SaveModelCallback(TrackerCallback):
         super().restart()
         self._saved = False
 
-    def on_fit_begin(self, learner: Learner) -> None:
+    def on_fit_begin(self, learner: Training) -> None:
         if self.every_epoch:
             self.begin()
         else:
             super().on_fit_begin(learner)
 
-    def on_epoch_end(self, learner: Learner) -> None:
+    def on_epoch_end(self, learner: Training) -> None:
         if self.every_epoch:
             self._save(learner, f"{self.fname}_{learner.state.epoch}")
         elif self.improved(learner):
             self._save(learner, self.fname)
             self._saved = True
 
-    def on_fit_end(self, learner: Learner) -> None:
+    def on_fit_end(self, learner: Training) -> None:
         super().on_fit_end(learner)
         if self._saved and not learner.state.finished:
             learner.load(self.fname, with_opt=self.with_opt)
@@ -322,6 +326,6 @@ class SaveModelCallback(TrackerCallback):
         super().set_state_dict(state)
         self._saved = bool(state["saved"])
 
-    def _save(self, learner: Learner, fname: str) -> None:
+    def _save(self, learner: Training, fname: str) -> None:
         with evaluated_weights(learner):
             learner.save(fname, with_opt=self.with_opt)

@@ -1,22 +1,26 @@
-"""What the training loop accepts as data, and how it takes a batch apart."""
+"""What the training loop accepts as data: the order of its samples, how they are read, how a batch is taken apart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle.io import DataLoader, Dataset, DistributedBatchSampler, IterableDataset
+from paddle.io import BatchSampler, DataLoader, Dataset, DistributedBatchSampler, IterableDataset
+from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
 
-from paddle_ftstrat.training import reading, rng
+from paddle_ftstrat._paddle import loading
+from paddle_ftstrat.training import rng
 from paddle_ftstrat.training.distributed import ONE, Ranks, check_loader, gather_facts
-from paddle_ftstrat.training.sampler import EpochSampler
 
+_FAILED = "reading failed"
 _LABEL_KEYS = ("labels", "label")
 
 
-def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, who: Ranks = ONE) -> DataLoader:
+def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, dist: Ranks = ONE) -> DataLoader:
     """A DataLoader over `data`: a DataLoader as it is, a Dataset in batches of `batch_size`.
 
     The order of a Dataset's samples follows from one number drawn from numpy's generator, so `np.random.seed` decides
@@ -27,7 +31,7 @@ def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, who: Ranks =
         batch_size: samples per batch, where a loader is made.
         shuffle: new order in each epoch, where a loader is made.
         what: how to call the data in an error.
-        who: the processes that share the samples of a Dataset.
+        dist: the processes that share the samples of a Dataset.
 
     Raises:
         ValueError: there is nothing in it, or a loader would give several processes the same samples.
@@ -41,7 +45,7 @@ def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, who: Ranks =
     if isinstance(data, DataLoader):
         length = _length(data, what)
         if own_sampler(data) is None:
-            check_loader(data, length, what, who)
+            check_loader(data, length, what, dist)
         return _not_empty(data, length, what)
     if isinstance(data, IterableDataset):
         raise TypeError(f"{what}: an IterableDataset has no length, which schedules need; use a map-style Dataset")
@@ -50,8 +54,8 @@ def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, who: Ranks =
     _not_empty(data, len(data), what)
     if not isinstance(data, Dataset):
         data = _Indexed(data)
-    seed = gather_facts(int(np.random.randint(2**31 - 1)), who)[0] if shuffle else 0
-    return DataLoader(data, batch_sampler=EpochSampler(len(data), batch_size, shuffle, seed, who))
+    seed = gather_facts(int(np.random.randint(2**31 - 1)), dist)[0] if shuffle else 0
+    return DataLoader(data, batch_sampler=EpochSampler(len(data), batch_size, shuffle, seed, dist))
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:
@@ -98,14 +102,14 @@ def first_inputs(loader: DataLoader) -> Any:
     """
     with rng.preserved():
         sampler = getattr(loader, "batch_sampler", None)
-        first = next(iter(reading.read(loader) if sampler is None else sampler), None)
+        first = next(iter(read(loader) if sampler is None else sampler), None)
         if first is None:
             raise ValueError(f"train gives no batch, although its length is {len(loader)}")
         if sampler is None:
             return only_inputs(first)
         # Not through the loader: its reading thread would go on drawing random numbers after this.
         samples = [loader.dataset[index] for index in first]
-        return only_inputs(_as_tensors(reading.collated(loader, samples)))
+        return only_inputs(_as_tensors(collated(loader, samples)))
 
 
 def batch_size_of(batch: Any) -> int:
@@ -136,7 +140,7 @@ def is_shared(loader: DataLoader) -> bool:
     """Whether several processes get different samples from it."""
     sampler = own_sampler(loader)
     if sampler is not None:
-        return sampler.ranks.several
+        return sampler.ranks.is_distributed
     return isinstance(getattr(loader, "batch_sampler", None), DistributedBatchSampler)
 
 
@@ -193,3 +197,175 @@ def concatenated(parts: list[Any]) -> Any:
     if isinstance(first, (list, tuple)):
         return tuple(concatenated([part[i] for part in parts]) for i in range(len(first)))
     return paddle.concat([part if part.ndim else part.reshape([1]) for part in parts])
+
+
+def read(loader: DataLoader) -> Iterator[Any]:
+    """The batches of a loader; what its Dataset, sampler or collate function raises is raised here, as it was.
+
+    Paddle reads ahead in a thread. An exception ends that thread and nobody hears of it, so the error is handed on as
+    a batch of its own. A loader with worker processes has Paddle's own way to tell. A generator that is closed before
+    its end reads no more.
+
+    Args:
+        loader: a `paddle.io.DataLoader`, which is left as it is.
+
+    Example:
+        >>> import paddle
+        >>> class Broken(paddle.io.Dataset):
+        ...     def __getitem__(self, index):
+        ...         return np.float32(1 / index)
+        ...
+        ...     def __len__(self):
+        ...         return 4
+        >>> list(read(DataLoader(Broken(), batch_size=2)))
+        Traceback (most recent call last):
+        ZeroDivisionError: division by zero
+    """
+    if loader.num_workers or type(loader).__iter__ is not DataLoader.__iter__:
+        with loading.reading(loader) as batches:
+            yield from batches
+        return
+    guard = _Guard(loader)
+    guarded = copy.copy(loader)
+    guarded.dataset, guarded.collate_fn = guard, guard.collate
+    if loader.batch_sampler is not None:
+        guarded.batch_sampler = guard.indices()
+    with loading.reading(guarded) as batches:
+        for batch in batches:
+            if isinstance(batch, dict) and _FAILED in batch:
+                raise guard.error
+            yield batch
+
+
+def collated(loader: DataLoader, samples: Any) -> Any:
+    """The batch that a loader makes of samples.
+
+    Raises:
+        TypeError: a sample holds a numpy bool, which Paddle's batches cannot.
+    """
+    if loader.collate_fn is not None:
+        return loader.collate_fn(samples)
+    try:
+        return (default_convert_fn if loader.batch_sampler is None else default_collate_fn)(samples)
+    except TypeError as error:
+        if "numpy.bool" not in str(error):
+            raise
+        raise TypeError(
+            "a sample holds a numpy bool, which Paddle cannot put into a batch: make labels int64 for classes, float32 "
+            "for numbers, e.g. np.int64(label)"
+        ) from error
+
+
+class _Guard:
+    """The parts of a loader that run a user's code; after the first error none of it runs any more."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._dataset, self._sampler, self._loader = loader.dataset, loader.batch_sampler, loader
+        self.error: BaseException | None = None
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._guarded(self._dataset.__getitem__, index)
+
+    def indices(self) -> Iterator[Any]:
+        try:
+            for indices in self._sampler:
+                yield indices
+                if self.error is not None:
+                    return
+        except Exception as error:
+            self.error = error
+            yield []
+
+    def collate(self, samples: Any) -> Any:
+        batch = self._guarded(partial(collated, self._loader), samples)
+        return batch if self.error is None else {_FAILED: np.zeros(1, "float32")}
+
+    def _guarded(self, function: Any, argument: Any) -> Any:
+        if self.error is None:
+            try:
+                return function(argument)
+            except BaseException as error:
+                self.error = error
+        return None
+
+
+class EpochSampler(BatchSampler):
+    """Batches whose order is a function of (seed, epoch), shared out among processes without loss or repetition.
+
+    All processes together take `batch_size · ranks.world` samples of the epoch's order at a time, each a contiguous
+    share of them; the last, smaller group is shared out as evenly as possible. A process that gets nothing of it is
+    handed one sample to keep it in step, with a `count` of 0.
+
+    Args:
+        length: number of samples.
+        batch_size: samples per batch and process.
+        shuffle: a new order in each epoch; False keeps the order of the data set.
+        seed: what the orders follow from, the same on all processes.
+        ranks: which process this is, of how many.
+
+    Example:
+        >>> sampler = EpochSampler(5, 2, shuffle=False, seed=0)
+        >>> list(sampler)
+        [[0, 1], [2, 3], [4]]
+        >>> sampler.begin(epoch=1, skip=2)
+        >>> list(sampler)
+        [[4]]
+    """
+
+    def __init__(self, length: int, batch_size: int, shuffle: bool, seed: int, ranks: Ranks = ONE) -> None:
+        # Paddle's constructor wants a data set and makes a sampler of its own; DataLoader only iterates and asks len.
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.ranks = ranks
+        self.drop_last = False
+        self._epoch, self._skip = 1, 0
+        self._last: tuple[Any, np.ndarray] = (None, np.arange(0))
+
+    def begin(self, epoch: int, skip: int = 0) -> None:
+        """Iterations are over epoch `epoch` (from 1) from now on; the next one leaves out its first `skip` batches."""
+        self._epoch, self._skip = epoch, skip
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The samples of an epoch, for all processes together, shape [length]."""
+        if not self.shuffle:
+            return np.arange(self.length)
+        if self._last[0] != (self.seed, epoch):
+            generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+            self._last = (self.seed, epoch), generator.permutation(self.length)
+        return self._last[1]
+
+    def indices(self, epoch: int, batch: int) -> np.ndarray:
+        """This process's samples of a batch (from 0) of an epoch; one that counts for nothing where it has none."""
+        return self._share(self.order(epoch), batch)
+
+    def count(self, batch: int) -> int:
+        """How many of this process's samples count in a batch (from 0) of any epoch."""
+        first, last = self._bounds(batch)
+        return last - first
+
+    def total(self, batch: int) -> int:
+        """How many samples all processes together have in a batch (from 0) of any epoch."""
+        together = self.batch_size * self.ranks.world
+        return min(together, self.length - batch * together)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order, (first, self._skip) = self.order(self._epoch), (self._skip, 0)
+        for batch in range(first, len(self)):
+            yield self._share(order, batch).tolist()
+
+    def __len__(self) -> int:
+        return -(-self.length // (self.batch_size * self.ranks.world))
+
+    def _bounds(self, batch: int) -> tuple[int, int]:
+        first, number, (rank, world) = batch * self.batch_size * self.ranks.world, self.total(batch), self.ranks
+        small, larger = divmod(number, world)
+        return first + rank * small + min(rank, larger), first + (rank + 1) * small + min(rank + 1, larger)
+
+    def _share(self, order: np.ndarray, batch: int) -> np.ndarray:
+        first, last = self._bounds(batch)
+        return order[first:last] if last > first else order[:1]

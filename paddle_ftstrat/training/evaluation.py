@@ -1,17 +1,24 @@
-"""Metrics of a whole evaluation: names, functions of (predictions, labels), or `paddle.metric.Metric` objects."""
+"""Running a model over data without training it: evaluation with its metrics, and prediction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import paddle
 from paddle.metric import Metric
 
+from paddle_ftstrat._paddle import modes, threads
+from paddle_ftstrat.param_attr.depth import call
+from paddle_ftstrat.plan import mode_of
+from paddle_ftstrat.training import data, distributed
 from paddle_ftstrat.training import metrics as named
-from paddle_ftstrat.training.metrics import IGNORED, array, main_output, mode_of
+from paddle_ftstrat.training.losses import IGNORED, array, loss_of, main_output
+from paddle_ftstrat.training.recorder import summary
+from paddle_ftstrat.training.state import Training
 
-__all__ = ["IGNORED", "Evaluation", "array", "better", "find", "main_output", "mode_of", "summary"]
+__all__ = ["IGNORED", "Evaluation", "array", "better", "evaluate", "find", "main_output", "predict", "summary"]
 
 
 def find(
@@ -114,6 +121,41 @@ class Evaluation:
         return result
 
 
-def summary(values: dict[str, float]) -> str:
-    """`loss=0.3010 acc=0.9000`, for log lines."""
-    return " ".join(f"{name}={value:.4f}" for name, value in values.items())
+def evaluate(learner: Training, loader: Any) -> dict[str, float]:
+    """Loss and metrics over a loader in eval mode, over all processes' shares of it together."""
+    found = Evaluation(learner.metrics)
+    sampler = data.own_sampler(loader)
+    # A user's loader that is not shared out gives each process everything.
+    dist = learner.ranks if data.is_shared(loader) else distributed.ONE
+    with _running(learner):
+        for number, batch in enumerate(data.read(loader)):
+            inputs, label = data.split_batch(batch)
+            with learner.precision.forward():
+                output = call(learner.model, inputs)
+                loss = float(loss_of(learner.loss, output, label).item())
+            count = data.batch_size_of(batch) if sampler is None else sampler.count(number)
+            if dist.is_distributed:
+                loss, count, output, label = _together(loss, count, output, label, dist)
+            found.add(output, label, loss, count)
+    if not found.samples:
+        raise ValueError("there is no batch to evaluate: the loader gave none")
+    return found.values()
+
+
+def predict(learner: Training, loader: Any) -> Any:
+    """The model's outputs over a loader in eval mode, joined along the first axis."""
+    with _running(learner), learner.precision.forward():
+        return data.concatenated([call(learner.model, data.only_inputs(batch)) for batch in data.read(loader)])
+
+
+@contextmanager
+def _running(learner: Training) -> Iterator[None]:
+    with modes.evaluating(learner.model), paddle.no_grad(), threads.cpu_threads(learner.num_threads):
+        yield
+
+
+def _together(loss: float, count: int, output: Any, label: Any, dist: distributed.Ranks) -> tuple[float, int, Any, Any]:
+    """One batch of all processes as if it had been one process's."""
+    weighted, samples = distributed.added([loss * count, count], dist)
+    joined = distributed.joined_rows((output, label), count, dist) if label is not None else (None, None)
+    return weighted / samples, int(samples), *joined

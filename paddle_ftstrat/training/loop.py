@@ -1,173 +1,377 @@
-"""The training loop: epochs, batches, updates, and the events around them."""
+"""The training loop: one fit from beginning to end, its epochs, batches and updates, and the events around them."""
 
 from __future__ import annotations
 
 import math
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import paddle
+from paddle import nn
 
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
-from paddle_ftstrat.param_attr.depth import call
-from paddle_ftstrat.training import data, distributed, losses, rng
-from paddle_ftstrat.training.callbacks import StopTraining
-from paddle_ftstrat.training.checkpoint.manager import Start
+from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.param_attr.depth import call, find_units
+from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.schedules.schedule import ParamScheduler
+from paddle_ftstrat.strategies import DefaultStrategy
+from paddle_ftstrat.training import data, distributed, evaluation, losses, precision, rng
+from paddle_ftstrat.training.callbacks import ProgressCallback, StopTraining, as_list, evaluated_weights
+from paddle_ftstrat.training.checkpoint import fingerprint
+from paddle_ftstrat.training.checkpoint.manager import Checkpoints, Journal, Start, as_checkpoints
 from paddle_ftstrat.training.checkpoint.store import Checkpoint
-from paddle_ftstrat.training.state import Position, TrainState
+from paddle_ftstrat.training.frozen_features import DEFAULT_MEMORY, FrozenFeatures
+from paddle_ftstrat.training.recorder import Recorder
+from paddle_ftstrat.training.state import Position, Span, TrainState
 
-if TYPE_CHECKING:
-    from paddle_ftstrat.training.learner import Learner
+_beginning = threading.Lock()
 
 
-def fit(learner: Learner, run: Binding, state: TrainState, start: Start) -> None:
-    """Train from `start` on to the end of epoch `state.num_epoch`. The results go into the Learner's recorder.
+class Loop:
+    """What a Learner trains with: data, loss, precision, processes, callbacks, checkpoints, and the loop over them.
 
-    The Learner's `telling` are the callbacks that hear of it; also of a fit that an earlier process finished, where
-    they get the state that they had at its end.
-
-    Raises:
-        FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
+    Args: as for `Learner`.
     """
-    begin, resumed = start.position, start.resumed
-    over = state.finished or begin.epoch > state.num_epoch
-    state.epoch, state.batch_number = (begin.epoch - 1, state.batches) if over else (begin.epoch, begin.batch)
-    state.step = begin.step
-    learner.recorder.hps = {name: [] for name in run.plan.schedules}
-    try:
-        learner.tell("fit_begin")
-        if resumed is not None:
-            learner.journal.restore(learner, run, resumed)
-        while not (state.finished or run.progress.finished) and begin.epoch <= state.num_epoch - run.dropped_epochs:
-            _one_epoch(learner, run, begin, resumed)
-            begin, resumed = Position(begin.epoch + 1, 0, state.step), None
-    except StopTraining:
-        pass
-    finally:
-        # A stop between the batches of one update leaves gradients that are none of the next fit's.
-        run.optimizer.clear_grad(set_to_zero=False)
-        # What is drawn at the end and after it follows from the fit alone, whether it was resumed or not.
-        paddle.seed(rng.fold(state.seed, 0))
-        learner.tell("fit_end")
-        paddle.seed(rng.fold(state.seed, 0))
 
+    def __init__(
+        self,
+        model: nn.Layer,
+        train: Any,
+        valid: Any,
+        loss: Callable[[Any, Any], Any] | None,
+        metrics: Any,
+        path: str | Path,
+        batch_size: int,
+        cbs: Any,
+        progress: bool | None,
+        checkpoints: Checkpoints | str | Path | None,
+        accumulate: int,
+        amp: str | precision.Precision | None,
+        data_parallel: bool,
+        num_threads: int | None,
+        cache_frozen: bool | int,
+    ) -> None:
+        if not isinstance(model, nn.Layer):
+            raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+        threads.take_widest_code()
+        # Under DataParallel layers could not be thawed; gradients are reduced without it.
+        self.model = _paddle.unwrap(model)
+        self.ranks = distributed.ranks(data_parallel)
+        self.batch_size = _errors.check_whole("batch_size", batch_size, minimum=1)
+        self.accumulate = _errors.check_whole("accumulate", accumulate, minimum=1)
+        self.train = self._loader(train, "train", shuffle=True)
+        self.valid = None if valid is None else self._loader(valid, "valid")
+        self.num_threads = None if num_threads is None else _errors.check_whole("num_threads", num_threads, minimum=1)
+        self.cache_frozen = cache_frozen
+        self.features: FrozenFeatures | None = None
+        self.precision = amp if isinstance(amp, precision.Precision) else precision.make(amp)
+        self.loss = loss
+        self.metrics = evaluation.find(metrics)
+        self.path = Path(path)
+        self.cbs = as_list(cbs)
+        self.progress = progress
+        self.recorder = Recorder()
+        self.updates = -(-len(self.train) // self.accumulate)
+        self.state = TrainState(0, len(self.train), self.updates)
+        self.weights = select.named_weights(self.model)
+        self.run: Binding | None = None
+        self.callbacks: list[Any] = []
+        self.notes: dict[str, Any] = {}
+        self.journal = Journal(as_checkpoints(checkpoints), self.ranks)
+        self._prepared = False
 
-def _one_epoch(learner: Learner, run: Binding, begin: Position, resumed: Checkpoint | None) -> None:
-    state, recorder = learner.state, learner.recorder
-    state.epoch, state.batch_number = begin.epoch, begin.batch
-    state.epoch_losses = len(recorder.losses) if begin.losses is None else begin.losses
-    run.begin_epoch(state.epoch)
-    # What callbacks draw is the same after a resumption, too.
-    paddle.seed(rng.fold(state.seed, state.epoch))
-    learner.journal.begin_epoch(learner, begin, resumed)
-    learner.tell("epoch_begin")
-    learner.model.train()
-    if learner.features is not None:
-        learner.features.begin_phase([name for name, param in learner.weights.items() if param.stop_gradient])
-    gathered = _Gathered()
-    with closing(learner.journal.batches(learner, begin, resumed)) as batches:
-        for state.batch in batches:
-            _check_length(state, state.batch_number == state.batches, "more")
-            state.batch_number += 1
-            _one_batch(learner, gathered)
-            if state.batch_number % learner.accumulate == 0 or state.batch_number == state.batches:
-                _one_update(learner, run, gathered)
-                gathered = _Gathered()
-            learner.tell("batch_end")
-            learner.journal.after_batch(learner, run)
-    _check_length(state, state.batch_number < state.batches, f"only {state.batch_number}")
-    paddle.seed(rng.fold(state.seed, state.epoch, state.batches + 1))
-    seen = recorder.losses[state.epoch_losses :]
-    values = {"epoch": float(state.epoch), "train_loss": sum(seen) / len(seen) if seen else math.nan}
-    if learner.valid is not None and not state.skip_validation:
-        found = learner.validate()
-        values.update({"valid_loss" if name == "loss" else name: value for name, value in found.items()})
-    recorder.add_epoch(values)
-    run.evaluated(values)
-    learner.tell("epoch_end")
-    learner.journal.after_epoch(learner, run)
+    def validate(self, dataset: Any = None) -> dict[str, float]:
+        """Loss and metrics over the validation data, or other data, in eval mode.
 
+        Args:
+            dataset: a DataLoader or Dataset; None: the Learner's `valid`.
 
-def _check_length(state: TrainState, differs: bool, came: str) -> None:
-    """Refuse an epoch of another length than the one that the schedules were planned for."""
-    if differs:
-        raise ValueError(
-            f"train has a length of {state.batches} batches, on which the schedules count, but gave {came} in epoch "
-            f"{state.epoch}: make the loader's (or its batch_sampler's) len and what it gives agree"
-        )
+        Raises:
+            ValueError: there is no validation data.
+        """
+        loader = self.valid if dataset is None else self._loader(dataset, "data")
+        if loader is None:
+            raise ValueError("no validation data: give Learner(valid=...) or validate(data)")
+        self.call_event("validate_begin")
+        with evaluated_weights(self):
+            self.state.values = evaluation.evaluate(self, loader)
+        self.call_event("validate_end")
+        return self.state.values
 
+    def _loader(self, given: Any, what: str, shuffle: bool = False) -> Any:
+        return data.as_loader(given, self.batch_size, shuffle, what, self.ranks)
 
-class _Gathered:
-    """The batches of one update so far: the sum of their losses over samples, the samples, what weighs them."""
+    @property
+    def quiet(self) -> bool | None:
+        """Whether progress is shown: True shows nothing, None lines, and bars on a terminal."""
+        if not self.ranks.is_main_process:
+            return True
+        return None if self.progress is None else not self.progress
 
-    def __init__(self) -> None:
-        self.loss, self.samples, self.weights = 0.0, 0, 0.0
+    def value_names(self) -> list[str]:
+        """Names in the results of an epoch."""
+        return ["epoch", "train_loss", *(["valid_loss", *self.metrics] if self.valid is not None else [])]
 
+    def call_event(self, event: str) -> None:
+        """Call an event, e.g. `epoch_end`, of every callback; one without a method for it is passed over."""
+        for callback in self.callbacks:
+            method = getattr(callback, "on_" + event, None)
+            if method is not None:
+                method(self)
 
-def _one_batch(learner: Learner, gathered: _Gathered) -> None:
-    state = learner.state
-    paddle.seed(rng.fold(state.seed, state.epoch, state.batch_number, learner.ranks.rank))
-    learner.tell("batch_begin")
-    inputs, label = data.split_batch(state.batch)
-    samples, weight = _share(learner)
-    with learner.precision.forward():
-        loss = losses.loss_of(learner.loss, _output(learner, inputs), label)
-    state.loss = float(loss.item())
-    gathered.loss += state.loss * samples
-    gathered.samples += samples
-    gathered.weights += weight
-    learner.precision.backward(loss if weight == 1 else loss * weight)
+    @contextmanager
+    def calling(self, cbs: Iterable[Any]) -> Iterator[None]:
+        """Inside it the events of these callbacks and of the Learner's own are called.
 
+        Raises:
+            RuntimeError: the Learner is in a fit.
+        """
+        with _beginning:
+            self.check_idle()
+            self.callbacks = [*self.cbs, *cbs]
+        try:
+            yield
+        finally:
+            self.callbacks = []
 
-def _output(learner: Learner, inputs: Any) -> Any:
-    if learner.features is None:
-        return call(learner.model, inputs)
-    state = learner.state
-    return learner.features.call(inputs, data.own_sampler(learner.train).indices(state.epoch, state.batch_number - 1))
+    def check_idle(self) -> None:
+        """Refuse a second fit at the same time.
 
+        Raises:
+            RuntimeError: the Learner is in a fit.
+        """
+        if self.callbacks:
+            raise RuntimeError(
+                "this Learner is in a fit already, begun by another thread or around the callback that begins this "
+                "one: wait for its end, or make a Learner with a model of its own"
+            )
 
-def _share(learner: Learner) -> tuple[int, float]:
-    """How many samples of the current batch count, and the weight of its mean loss in the update's gradient.
+    def prepare(self) -> None:
+        """What has to be done once to the model before it is bound: equal weights everywhere, its precision."""
+        if not self._prepared:
+            distributed.synchronize(self.model, self.ranks)
+            self.precision.prepare(self.model)
+            self._prepared = True
 
-    Gradients are summed over the batches of an update and averaged over the processes. The weights make of this the
-    mean over all samples of the update.
-    """
-    state, number = learner.state, learner.state.batch_number - 1
-    sampler = data.own_sampler(learner.train)
-    samples = data.batch_size_of(state.batch) if sampler is None else sampler.count(number)
-    if learner.accumulate == 1 and not learner.ranks.several:
-        return samples, 1.0
-    if sampler is None:
-        # How many samples the rest of the update will have, only the loader knows: corrected at the update.
-        nominal = getattr(learner.train.batch_sampler, "batch_size", None) or 1
-        return samples, samples / learner.accumulate / nominal
-    first = number - number % learner.accumulate
-    together = sum(sampler.total(batch) for batch in range(first, min(first + learner.accumulate, len(sampler))))
-    return samples, samples * learner.ranks.world / together
+    def fit_strategy(
+        self,
+        strategy: DefaultStrategy,
+        method: str,
+        epochs: tuple[int, int],
+        given: Mapping[str, Any],
+        bound: Callable[[Plan], Binding],
+        cbs: Iterable[Any],
+    ) -> list[dict[str, float]]:
+        """Carry out a fit by a strategy, or what is left of it.
 
+        Args:
+            strategy: whose plan it is.
+            method: the name of the fitting method.
+            epochs: number of epochs, and how many of them were done before by the user's account.
+            given: what decides the fit besides the strategy, for its fingerprint.
+            bound: makes the binding for a plan.
+            cbs: the fit's callbacks.
 
-def _one_update(learner: Learner, run: Binding, gathered: _Gathered) -> None:
-    state, who = learner.state, learner.ranks
-    loss, samples, weights = distributed.added([gathered.loss, gathered.samples, gathered.weights], who)
-    state.loss = loss / samples
-    lr = run.optimizer.get_lr()
-    if not math.isfinite(state.loss):
-        run.optimizer.clear_grad(set_to_zero=False)
-        raise FloatingPointError(
-            f"the loss is {state.loss} at update {state.step + 1} (epoch {state.epoch}, batch "
-            f"{state.batch_number}) with learning rate {lr:g}; the weights are those of the update before"
-        )
-    distributed.reduce_gradients(learner.weights.values(), who)
-    if not math.isclose(weights, who.world, rel_tol=1e-9):
-        with paddle.no_grad():
-            for param in learner.weights.values():
-                if not param.stop_gradient and param.grad is not None:
-                    param.grad.scale_(who.world / weights)
-    learner.tell("before_update")
-    hypers = {name: lr if name == "lr" else run.hyper(name) for name in run.plan.schedules}
-    done = learner.precision.update(run)
-    distributed.average_statistics(learner.model, who)
-    if done:
-        state.step += 1
-        learner.recorder.add_update(lr, state.loss, hypers)
-        learner.tell("after_update")
+        Returns:
+            The results of each epoch, of those before a resumption too.
+        """
+        n_epoch, start_epoch = epochs
+        given = {**fingerprint.of_strategy(strategy), **given, **fingerprint.of_schedules([*self.cbs, *cbs])}
+        about = fingerprint.of_fit(self, method, n_epoch, {**given, "begun at epoch": start_epoch})
+        distributed.same_everywhere(about, self.ranks)
+        self.prepare()
+        cbs = [*cbs, ProgressCallback(self.quiet)]
+        with self.calling(cbs), threads.cpu_threads(self.num_threads), self.journal.writing():
+            start = self.journal.begin(self, about, start_epoch, self.updates)
+            self.run = run = bound(self._planned(strategy, start.span))
+            run.lr_scheduler.step(start.position.step - start.span.begin)
+            self.state = state = TrainState(n_epoch, len(self.train), self.updates, start.span, start.seed)
+            state.finished = start.finished is not None
+            try:
+                if not state.finished:
+                    with self._features():
+                        self.train_from(start)
+                    self.journal.finish(self, run)
+                elif start.resumed is not None:
+                    self.train_from(start)
+            finally:
+                self.journal.wait()
+            if state.finished:
+                # What callbacks have drawn just now was drawn before, too.
+                paddle.seed(rng.fold(state.seed, 0))
+                rng.set_host_state(start.finished)
+        return self.journal.results(self)
+
+    def _planned(self, strategy: DefaultStrategy, span: Span) -> Plan:
+        """A strategy's plan over the fit's length, with what ParamSchedulers among the callbacks schedule."""
+        steps = max(span.length, 1)
+        plan = strategy.plan(steps, self.updates)
+        by_hand = [callback.over(steps) for callback in self.callbacks if isinstance(callback, ParamScheduler)]
+        return replace(plan, schedules={k: v for scheds in [plan.schedules, *by_hand] for k, v in scheds.items()})
+
+    @contextmanager
+    def _features(self) -> Iterator[None]:
+        """Inside it the frozen layers are computed once per sample, if that is asked for."""
+        if not self.cache_frozen:
+            yield
+            return
+        if data.own_sampler(self.train) is None:
+            raise ValueError(
+                "cache_frozen needs to know which samples a batch has: hand over a Dataset, not a DataLoader"
+            )
+        units = find_units(self.model, data.first_inputs(self.train))
+        memory = DEFAULT_MEMORY if self.cache_frozen is True else self.cache_frozen
+        self.features = FrozenFeatures(self.model, units, memory, dataset=self.train.dataset)
+        try:
+            yield
+        finally:
+            if not self.features.was_used:
+                warnings.warn(
+                    "cache_frozen: nothing was reused, because no layers at the bottom stayed frozen for two epochs",
+                    stacklevel=6,
+                )
+            self.features.close()
+            self.features = None
+
+    def train_from(self, start: Start) -> None:
+        """Train from `start` on to the end of epoch `state.num_epoch`. The results go into the recorder.
+
+        The callbacks hear of it; also of a fit that an earlier process finished, where they get the state that they had
+        at its end.
+
+        Raises:
+            FloatingPointError: the loss is not finite; the model keeps the weights of the last good update.
+        """
+        state, run, begin, resumed = self.state, self.run, start.position, start.resumed
+        over = state.finished or begin.epoch > state.num_epoch
+        state.epoch, state.batch_number = (begin.epoch - 1, state.batches) if over else (begin.epoch, begin.batch)
+        state.step = begin.step
+        self.recorder.hps = {name: [] for name in run.plan.schedules}
+        try:
+            self.call_event("fit_begin")
+            if resumed is not None:
+                self.journal.restore(self, run, resumed)
+            while not (state.finished or run.progress.finished) and begin.epoch <= state.num_epoch - run.dropped_epochs:
+                self._one_epoch(begin, resumed)
+                begin, resumed = Position(begin.epoch + 1, 0, state.step), None
+        except StopTraining:
+            pass
+        finally:
+            # A stop between the batches of one update leaves gradients that are none of the next fit's.
+            run.optimizer.clear_grad(set_to_zero=False)
+            # What is drawn at the end and after it follows from the fit alone, whether it was resumed or not.
+            paddle.seed(rng.fold(state.seed, 0))
+            self.call_event("fit_end")
+            paddle.seed(rng.fold(state.seed, 0))
+
+    def _one_epoch(self, begin: Position, resumed: Checkpoint | None) -> None:
+        state, recorder, run = self.state, self.recorder, self.run
+        state.epoch, state.batch_number = begin.epoch, begin.batch
+        state.epoch_losses = len(recorder.losses) if begin.losses is None else begin.losses
+        run.begin_epoch(state.epoch)
+        # What callbacks draw is the same after a resumption, too.
+        paddle.seed(rng.fold(state.seed, state.epoch))
+        self.journal.begin_epoch(self, begin, resumed)
+        self.call_event("epoch_begin")
+        self.model.train()
+        if self.features is not None:
+            self.features.begin_phase([name for name, param in self.weights.items() if param.stop_gradient])
+        gathered = []
+        with closing(self.journal.batches(self, begin, resumed)) as batches:
+            for state.batch in batches:
+                self._check_length(state.batch_number == state.batches, "more")
+                state.batch_number += 1
+                gathered.append(self._one_batch())
+                if state.batch_number % self.accumulate == 0 or state.batch_number == state.batches:
+                    self._one_update(*map(sum, zip(*gathered)))
+                    gathered = []
+                self.call_event("batch_end")
+                self.journal.after_batch(self, run)
+        self._check_length(state.batch_number < state.batches, f"only {state.batch_number}")
+        paddle.seed(rng.fold(state.seed, state.epoch, state.batches + 1))
+        seen = recorder.losses[state.epoch_losses :]
+        values = {"epoch": float(state.epoch), "train_loss": sum(seen) / len(seen) if seen else math.nan}
+        if self.valid is not None and not state.skip_validation:
+            values.update({"valid_loss" if name == "loss" else name: v for name, v in self.validate().items()})
+        recorder.add_epoch(values)
+        run.evaluated(values)
+        self.call_event("epoch_end")
+        self.journal.after_epoch(self, run)
+
+    def _check_length(self, differs: bool, came: str) -> None:
+        """Refuse an epoch of another length than the one that the schedules were planned for."""
+        if differs:
+            raise ValueError(
+                f"train has a length of {self.state.batches} batches, on which the schedules count, but gave {came} in "
+                f"epoch {self.state.epoch}: make the loader's (or its batch_sampler's) len and what it gives agree"
+            )
+
+    def _one_batch(self) -> tuple[float, int, float]:
+        """Forward and backward; the loss summed over the samples, how many they are, their weight in the update."""
+        state = self.state
+        paddle.seed(rng.fold(state.seed, state.epoch, state.batch_number, self.ranks.rank))
+        self.call_event("batch_begin")
+        inputs, label = data.split_batch(state.batch)
+        samples, weight = self._share()
+        with self.precision.forward():
+            if self.features is None:
+                output = call(self.model, inputs)
+            else:
+                indices = data.own_sampler(self.train).indices(state.epoch, state.batch_number - 1)
+                output = self.features.call(inputs, indices)
+            loss = losses.loss_of(self.loss, output, label)
+        state.loss = float(loss.item())
+        self.precision.backward(loss if weight == 1 else loss * weight)
+        return state.loss * samples, samples, weight
+
+    def _share(self) -> tuple[int, float]:
+        """How many samples of the current batch count, and the weight of its mean loss in the update's gradient.
+
+        Gradients are summed over the batches of an update and averaged over the processes. The weights make of this the
+        mean over all samples of the update.
+        """
+        number, sampler = self.state.batch_number - 1, data.own_sampler(self.train)
+        samples = data.batch_size_of(self.state.batch) if sampler is None else sampler.count(number)
+        if self.accumulate == 1 and not self.ranks.is_distributed:
+            return samples, 1.0
+        if sampler is None:
+            # How many samples the rest of the update will have, only the loader knows: corrected at the update.
+            nominal = getattr(self.train.batch_sampler, "batch_size", None) or 1
+            return samples, samples / self.accumulate / nominal
+        first = number - number % self.accumulate
+        together = sum(sampler.total(batch) for batch in range(first, min(first + self.accumulate, len(sampler))))
+        return samples, samples * self.ranks.world / together
+
+    def _one_update(self, loss: float, samples: int, weights: float) -> None:
+        """The update of gathered gradients: loss summed over samples, samples and weights are those of its batches."""
+        state, run, dist = self.state, self.run, self.ranks
+        loss, samples, weights = distributed.added([loss, samples, weights], dist)
+        state.loss = loss / samples
+        lr = run.optimizer.get_lr()
+        if not math.isfinite(state.loss):
+            run.optimizer.clear_grad(set_to_zero=False)
+            raise FloatingPointError(
+                f"the loss is {state.loss} at update {state.step + 1} (epoch {state.epoch}, batch "
+                f"{state.batch_number}) with learning rate {lr:g}; the weights are those of the update before"
+            )
+        distributed.reduce_gradients(self.weights.values(), dist)
+        if not math.isclose(weights, dist.world, rel_tol=1e-9):
+            with paddle.no_grad():
+                for param in self.weights.values():
+                    if not param.stop_gradient and param.grad is not None:
+                        param.grad.scale_(dist.world / weights)
+        self.call_event("before_update")
+        hypers = {name: lr if name == "lr" else run.hyper(name) for name in run.plan.schedules}
+        done = self.precision.update(run)
+        distributed.average_statistics(self.model, dist)
+        if done:
+            state.step += 1
+            self.recorder.add_update(lr, state.loss, hypers)
+            self.call_event("after_update")

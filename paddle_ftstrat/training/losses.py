@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_ftstrat.training.metrics import HALVES, main_output
+from paddle_ftstrat import _errors
 
 _WHOLE = (paddle.int64, paddle.int32, paddle.int16, paddle.int8, paddle.uint8)
 _NUMBERS = "make them int64 for classes, float32 for numbers, e.g. labels.astype('int64')"
 # Paddle's losses of two tensors of the same shape, which broadcast others without a word.
 _ELEMENTWISE = (functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss)
 _ELEMENTWISE_LAYERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss)
-_IGNORED = -100
+IGNORED = -100
+HALVES = ("bfloat16", "float16")
 
 
 def loss_of(given: Any, output: Any, label: Any) -> Any:
@@ -109,9 +112,34 @@ def cross_entropy(output: Any, label: Any) -> Any:
         raise
 
 
+def main_output(output: Any) -> Any:
+    """What of a model's output the loss and the metrics look at: `logits` of a mapping, the first entry of a tuple.
+
+    Raises:
+        ValueError: a mapping of several entries without `logits`.
+
+    Example:
+        >>> main_output({"hidden": 1, "logits": 2}), main_output((3, 4)), main_output(5)
+        (2, 3, 5)
+    """
+    if not isinstance(output, Mapping):
+        return output[0] if isinstance(output, (list, tuple)) else output
+    if "logits" not in output and len(output) != 1:
+        raise ValueError(
+            f"the model returns a dict of {_errors.listing(output)}: which of them loss and metrics are to look at is "
+            "not clear; call it 'logits', or give a loss function of your own"
+        )
+    return output.get("logits", next(iter(output.values())))
+
+
+def array(tensor: Any) -> np.ndarray:
+    """A tensor as a numpy array, half precision as float32."""
+    return (tensor.astype("float32") if _name(tensor.dtype) in HALVES else tensor).numpy()
+
+
 def _check_classes(output: Any, label: Any, cause: Exception | None = None) -> None:
     classes, label = output.shape[-1], label.numpy()
-    strange = label[((label < 0) & (label != _IGNORED)) | (label >= classes)]
+    strange = label[((label < 0) & (label != IGNORED)) | (label >= classes)]
     if strange.size:
         raise ValueError(
             f"label {strange.flat[0]} is none of the model's classes: its output of shape {list(output.shape)} has "

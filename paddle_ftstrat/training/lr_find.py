@@ -1,22 +1,30 @@
-"""The learning-rate finder: one short trial with a rising LR, and what it suggests."""
+"""The learning-rate finder: one short trial with a rising LR that leaves no trace, and what it suggests."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import paddle
+from paddle import nn
 from tqdm.auto import tqdm
 
-from paddle_ftstrat import _errors
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat._paddle import modes, threads
+from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.optim import masters
+from paddle_ftstrat.param_attr import select, settings
 from paddle_ftstrat.schedules.annealing import SchedExp
 from paddle_ftstrat.schedules.suggest import minimum, slide, steep, suggest, valley
-from paddle_ftstrat.training.callbacks import Callback, StopTraining
+from paddle_ftstrat.training import rng
+from paddle_ftstrat.training.callbacks import Callback, StopTraining, say
+from paddle_ftstrat.training.checkpoint.manager import Journal, Start
+from paddle_ftstrat.training.loop import Loop
 from paddle_ftstrat.training.recorder import Recorder, Sweep
-
-if TYPE_CHECKING:
-    from paddle_ftstrat.training.learner import Learner
+from paddle_ftstrat.training.state import Position, Span, Training, TrainState
 
 __all__ = ["LRFinder", "minimum", "slide", "steep", "valley"]
 
@@ -55,7 +63,7 @@ class LRFinder(Callback):
         self._best = math.inf
         self._bar: Any = None
 
-    def on_fit_begin(self, learner: Learner) -> None:
+    def on_fit_begin(self, learner: Training) -> None:
         learner.state.skip_validation = True
         self._first, self._best = len(learner.recorder.losses), math.inf
         self._bar = tqdm(total=self.num_it, desc="lr_find", unit="update", disable=learner.quiet, leave=False)
@@ -63,7 +71,7 @@ class LRFinder(Callback):
         plan = replace(learner.run.plan, schedules={"lr": schedule}, max_train_steps=self.num_it)
         learner.run.follow(plan)
 
-    def on_after_update(self, learner: Learner) -> None:
+    def on_after_update(self, learner: Training) -> None:
         self._bar.set_postfix_str(f"loss={learner.state.loss:.4f} lr={learner.recorder.lrs[-1]:.2e}", refresh=False)
         self._bar.update()
         loss, done = learner.recorder.smooth_losses[-1], len(learner.recorder.losses) - self._first
@@ -73,14 +81,99 @@ class LRFinder(Callback):
         if done >= self.num_it or (self.stop_div and loss > DIVERGED * self._best):
             raise StopTraining
 
-    def on_fit_end(self, learner: Learner) -> None:
+    def on_fit_end(self, learner: Training) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
-def suggestions(recorder: Recorder, finder: LRFinder, functions: Sequence[Callable[..., Any]]) -> tuple[Any, Sweep]:
-    """What the functions suggest, and the sweep they judge by, of the fit that the recorder has seen."""
-    lrs, losses = recorder.lrs, recorder.smooth_losses
-    found, points = suggest(lrs, losses, finder.num_it, functions)
-    return found, Sweep(list(lrs), list(losses), found._asdict(), points)
+def sweep(
+    learner: Loop, bind: Callable[[], Binding], run: Binding | None, finder: LRFinder, functions: Sequence[Any]
+) -> tuple[Any, Sweep]:
+    """The LR finder's suggestions for a Learner, which is afterwards as it was before, and the sweep behind them.
+
+    Args:
+        learner: the Learner.
+        bind: makes the binding of the trial.
+        run: the binding that it may use, where there is one in force.
+        finder: the finder.
+        functions: what suggests an LR.
+
+    Raises:
+        FloatingPointError: the loss is not finite, and the finder does not stop at that.
+        ValueError: too few updates before divergence.
+        RuntimeError: the Learner is in a fit.
+    """
+    learner.check_idle()
+    learner.prepare()
+    kept = learner.run, learner.recorder, learner.state, learner.journal
+    with preserved(learner.model, run):
+        start = Start(Position(1, 0, 0), Span(0, finder.num_it), seed=0)
+        epochs = -(-finder.num_it // learner.updates)
+        learner.run, learner.recorder, learner.journal = bind(), Recorder(), Journal(None, learner.ranks)
+        learner.state = TrainState(epochs, len(learner.train), learner.updates, start.span)
+        try:
+            try:
+                with learner.calling([finder]), threads.cpu_threads(learner.num_threads):
+                    learner.train_from(start)
+            except FloatingPointError:
+                if not finder.stop_div:
+                    raise
+            lrs, losses = learner.recorder.lrs, learner.recorder.smooth_losses
+            found, points = suggest(lrs, losses, finder.num_it, functions)
+        finally:
+            learner.run, learner.recorder, learner.state, learner.journal = kept
+    if not learner.quiet:
+        names = " ".join(f"{name}={lr:.2e}" for name, lr in found._asdict().items())
+        say(f"lr_find, {len(lrs)} updates: {names}")
+    return found, Sweep(lrs, losses, found._asdict(), points)
+
+
+@contextmanager
+def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
+    """Whatever happens inside, afterwards all is as before, after an exception too.
+
+    That is: weights and buffers, train and eval flags, parameter settings and frozen set, random number generators;
+    and of the binding: its plan and all of its state.
+
+    Args:
+        model: the model.
+        run: the binding in force, if the trial uses it.
+    """
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = select.named_weights(model)
+    fields = {name: settings.capture(param) for name, param in weights.items()}
+    kept = masters.capture(weights.values())
+    generators = rng.get_state()
+    undo_run = None if run is None else _capture_run(run, weights)
+    try:
+        with modes.kept(model):
+            yield
+    finally:
+        if undo_run is not None:
+            undo_run()
+        with paddle.no_grad():
+            for name, value in model.state_dict().items():
+                value.set_value(values[name])
+        masters.put_back(kept)
+        for name, param in weights.items():
+            param.clear_gradient(False)
+            settings.put_back(param, fields[name])
+        rng.set_state(generators)
+        _paddle.forget_traces(_paddle.unwrap(model))
+
+
+def _capture_run(run: Binding, weights: dict[str, Any]) -> Any:
+    plan, per_epoch, kept = run.plan, run.steps_per_epoch, run.state_dict()
+    kept["optimizer"] = {
+        name: {kind: value.clone() for kind, value in kinds.items()} for name, kinds in kept["optimizer"].items()
+    }
+
+    def undo() -> None:
+        run.follow(plan, per_epoch)
+        for name, param in weights.items():
+            if name not in kept["optimizer"]:
+                _paddle.drop_accumulators(run.optimizer, param)
+        run.set_state_dict(kept)
+
+    return undo

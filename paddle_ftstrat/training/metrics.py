@@ -11,13 +11,10 @@ import numpy as np
 from paddle.metric import Accuracy, Metric
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.training.losses import IGNORED, array
 
 # What an output means: one class per row, any number of labels per row, a number per row, a class per token.
 KINDS = ("classes", "labels", "values", "tokens")
-# Words in the names of scores that are better when lower.
-_LOWER = ("loss", "error", "mse", "mae", "mape", "perplexity")
-IGNORED = -100
-HALVES = ("bfloat16", "float16")
 
 _MACRO = {"average": "macro", "zero_division": 0}
 _CLASSES = {
@@ -49,16 +46,6 @@ def names(kind: str) -> tuple[str, ...]:
         "values": (*_CORRELATIONS, *_VALUES),
         "tokens": ("acc", *_CHUNKS, *(f"token_{name}" for name in _CHUNKS)),
     }[kind]
-
-
-def mode_of(name: str) -> str:
-    """Whether a score is better when lower ("min": its name has loss, error, mse, mae, … in it) or higher ("max").
-
-    Example:
-        >>> [mode_of(name) for name in ("valid_loss", "rmse", "mae", "r2", "acc")]
-        ['min', 'min', 'min', 'max', 'max']
-    """
-    return "min" if any(word in name.lower() for word in _LOWER) else "max"
 
 
 def make(name: str, kind: str | None, label_list: Sequence[str] | None = None, ignore_index: int = IGNORED) -> Metric:
@@ -129,31 +116,6 @@ class Collected(Metric):
         if not self._labels:
             return float("nan")
         return float(self._score(_joined(self._labels), _joined(self._predictions)))
-
-
-def main_output(output: Any) -> Any:
-    """What of a model's output the loss and the metrics look at: `logits` of a mapping, the first entry of a tuple.
-
-    Raises:
-        ValueError: a mapping of several entries without `logits`.
-
-    Example:
-        >>> main_output({"hidden": 1, "logits": 2}), main_output((3, 4)), main_output(5)
-        (2, 3, 5)
-    """
-    if not isinstance(output, Mapping):
-        return output[0] if isinstance(output, (list, tuple)) else output
-    if "logits" not in output and len(output) != 1:
-        raise ValueError(
-            f"the model returns a dict of {_errors.listing(output)}: which of them loss and metrics are to look at is "
-            "not clear; call it 'logits', or give a loss function of your own"
-        )
-    return output.get("logits", next(iter(output.values())))
-
-
-def array(tensor: Any) -> np.ndarray:
-    """A tensor as a numpy array, half precision as float32."""
-    return (tensor if str(tensor.dtype).rpartition(".")[2] not in HALVES else tensor.astype("float32")).numpy()
 
 
 def _read_classes(output: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,14 @@
-"""What happened during training: LR and loss of every update, results of every epoch; and pictures of it."""
+"""What happened during training: LR and loss of every update, results of every epoch; pictures and log lines of it."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from paddle_ftstrat.integrations.pictures import finished, pyplot
 
@@ -164,3 +166,36 @@ def _figure(title: str) -> tuple[Any, Any]:
     figure, axes = pyplot().subplots(figsize=(7, 4.2), constrained_layout=True)
     axes.set_title(title)
     return figure, axes
+
+
+def summary(values: dict[str, float]) -> str:
+    """`loss=0.3010 acc=0.9000`, for log lines."""
+    return " ".join(f"{name}={value:.4f}" for name, value in values.items())
+
+
+def logger() -> logging.Logger:
+    """The library's logger. Unless the user has set logging up, it prints times and levels, beside tqdm's bars.
+
+    Set up is: a level for this logger, or for one above it that lets INFO through. That there are handlers says
+    nothing: importing Paddle 2.6 hands one to the root logger.
+    """
+    log = logging.getLogger("paddle_ftstrat")
+    if log.level == logging.NOTSET and (not log.hasHandlers() or not log.isEnabledFor(logging.INFO)):
+        handler = _BesideBars()
+        handler.setFormatter(logging.Formatter("[%(asctime)s] [%(levelname)8s] - %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    return log
+
+
+def silent() -> logging.Logger:
+    """A logger that says nothing."""
+    log = logging.getLogger("paddle_ftstrat" + ".silent")
+    log.disabled = True
+    return log
+
+
+class _BesideBars(logging.Handler):
+    def emit(self, record: Any) -> None:
+        tqdm.write(self.format(record))

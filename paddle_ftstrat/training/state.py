@@ -1,10 +1,19 @@
-"""Where a training loop is, as plain data."""
+"""Where a training is, as plain data, and what callbacks and checkpoints see of the Learner that carries it out."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
+
+from paddle import nn
+
+from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.training.distributed import Ranks
+from paddle_ftstrat.training.precision import Precision
+from paddle_ftstrat.training.recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -74,3 +83,36 @@ class TrainState:
     def position(self) -> Position:
         """What a later run needs to go on from here."""
         return Position(self.epoch, self.batch_number, self.step, self.epoch_losses)
+
+
+class Training(Protocol):
+    """What callbacks, evaluation and checkpoints need of a Learner (see its attributes)."""
+
+    model: nn.Layer
+    train: Any
+    valid: Any
+    loss: Any
+    metrics: dict[str, Any]
+    accumulate: int
+    num_threads: int | None
+    ranks: Ranks
+    precision: Precision
+    run: Binding
+    state: TrainState
+    recorder: Recorder
+    cbs: list[Any]
+    callbacks: Sequence[Any]
+    notes: dict[str, Any]
+
+    @property
+    def quiet(self) -> bool | None:
+        """Whether progress is shown: True shows nothing, None lines, and bars on a terminal."""
+
+    def value_names(self) -> list[str]:
+        """Names in the results of an epoch."""
+
+    def save(self, fname: str, with_opt: bool = True) -> Path:
+        """Write the model, and the optimizer's state."""
+
+    def load(self, fname: str, with_opt: bool = True) -> None:
+        """Load what `save` wrote."""

@@ -21,7 +21,7 @@ from paddle_ftstrat.training.state import Position
 
 if TYPE_CHECKING:
     from paddle_ftstrat.binding import Binding
-    from paddle_ftstrat.training.learner import Learner
+    from paddle_ftstrat.training.state import Training as Learner
 
 _TRACE = ("lrs", "losses", "smooth_losses")
 
@@ -144,7 +144,7 @@ def _stateful(learner: Learner) -> dict[str, Any]:
     """The callbacks that have a state, as `1:EMA`: their place among all of that fit, and their class."""
     return {
         f"{place}:{type(callback).__name__}": callback
-        for place, callback in enumerate(learner.telling)
+        for place, callback in enumerate(learner.callbacks)
         if hasattr(callback, "state_dict") and hasattr(callback, "set_state_dict")
     }
 

@@ -15,7 +15,7 @@ from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.training import data
 
 if TYPE_CHECKING:
-    from paddle_ftstrat.training.learner import Learner
+    from paddle_ftstrat.training.state import Training as Learner
 
 LENGTH = "epochs"
 _SHOWN = 12

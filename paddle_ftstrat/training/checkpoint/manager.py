@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.training import data, distributed, reading, rng
+from paddle_ftstrat.plan import mode_of
+from paddle_ftstrat.training import data, distributed, rng
 from paddle_ftstrat.training.checkpoint import contents, fingerprint
 from paddle_ftstrat.training.checkpoint.store import Checkpoint, Store
 from paddle_ftstrat.training.distributed import Ranks
-from paddle_ftstrat.training.evaluation import mode_of
 from paddle_ftstrat.training.state import Position, Span
 
 if TYPE_CHECKING:
     from paddle_ftstrat.binding import Binding
-    from paddle_ftstrat.training.learner import Learner
+    from paddle_ftstrat.training.state import Training as Learner
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Journal:
         with ExitStack() as held:
             error = None
             try:
-                if self._who.first:
+                if self._who.is_main_process:
                     held.enter_context(self._store.writing())
             except (OSError, RuntimeError) as caught:
                 error = caught
@@ -203,7 +203,7 @@ class Journal:
         fixed = begin.batch > 0 and resumed.facts["data"]["fixed"]
         data.begin_epoch(loader, begin.epoch, begin.batch if fixed else 0)
         try:
-            with closing(reading.read(loader)) as batches:
+            with closing(data.read(loader)) as batches:
                 if begin.batch and not fixed:
                     _read_up_to(begin, batches, learner.quiet)
                     if rng.host_state() == before:
@@ -254,7 +254,7 @@ class Journal:
 
     def wait(self) -> None:
         """Return when everything that was saved is on disk."""
-        if self._store is not None and self._who.first:
+        if self._store is not None and self._who.is_main_process:
             self._store.wait()
 
     def checkpoint(self, best: bool) -> Checkpoint:
@@ -352,7 +352,7 @@ class Journal:
         state, updates = learner.state, len(learner.recorder.losses)
         hosts = distributed.gather_facts({"now": rng.host_state(), "epoch": state.epoch_host}, self._who)
         self._saved_at, self._asked_for = updates, False
-        if not self._who.first:
+        if not self._who.is_main_process:
             return
         parts, facts = contents.collect(learner, run)
         facts.update(
