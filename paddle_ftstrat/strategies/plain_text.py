@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from paddle_ftstrat.transfer.mapped import Mapped
+from paddle_ftstrat.transfer.contents import Mapped
 
 _MAX_TEXT = 200_000
 _MAX_ENTRIES = 10_000
