@@ -57,7 +57,10 @@ def draw_plan(
     phases = np.searchsorted(plan.starts or (0,), t, side="right") - 1
     colours = plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(blocks)))
     any_frozen = False
-    for (label, factor, trains), colour in zip(blocks, colours):
+    for index, ((label, factor, trains), colour) in enumerate(zip(blocks, colours)):
+        # Of lines that lie on one another the lower ones are broader, so that each is seen.
+        alike = sum(other == factor for _, other, _ in blocks[:index])
+        solid = {"color": colour, "lw": 2 + 2 * alike, "zorder": 2 - 0.01 * alike}
         # Where the length of a phase is not known, what trains at some time is drawn as training.
         live = np.asarray(trains)[phases] if plan.starts else np.full(steps, any(trains))
         if not live.all():
@@ -65,7 +68,7 @@ def draw_plan(
             axes.plot(t, lrs * factor, color=colour, lw=1, ls=":", alpha=0.7)
             thaws = t[1:][live[1:] & ~live[:-1]]
             axes.plot(thaws, lrs[thaws] * factor, "o", color=colour, ms=6)
-        axes.plot(t, np.where(live, lrs * factor, np.nan), color=colour, lw=2, label=label)
+        axes.plot(t, np.where(live, lrs * factor, np.nan), **solid, label=label)
     if any_frozen:
         axes.plot([], [], color="0.3", lw=1, ls=":", label="frozen (● thaws)")
     if epoch_steps and steps / epoch_steps <= 60:

@@ -98,7 +98,7 @@ def _unfreezing(outline: Outline) -> str:
     for block in outline.blocks:
         if True in block.trains:
             first = block.trains.index(True)
-            again = block.trains.index(False, first) if False in block.trains[first:] else None
+            again = block.trains.index(False, first) if outline.run and False in block.trains[first:] else None
             blocks.setdefault((first, again), []).append(block_label(outline, block))
     told = []
     for (first, again), labels in sorted(blocks.items(), key=lambda item: item[0][0]):
@@ -157,7 +157,10 @@ def _block_cells(outline: Outline, stage: Stage, block: Block) -> tuple[str, ...
         why = "never: frozen beforehand"
         if True in block.trains:
             first = block.trains.index(True)
-            why = "no, frozen again" if first < index else f"no, from {outline.when(first)}"
+            why = f"no, from {outline.when(first)}"
+            if first < index:
+                # Without a model nobody knows whether what a phase names has this block in it.
+                why = "no, frozen again" if outline.run is not None else f"as far as {outline.label(index)} includes it"
         return "-", "-", "-", why
     start, end = (outline.plan.lr(t) * block.factor for t in (stage.start, stage.end - 1))
     rate = _g(start) if start == end else f"{_g(start)} → {_g(end)}"

@@ -112,6 +112,10 @@ class Outline:
             return ""
         return phase.name or f"phase {index + 1}"
 
+    def label(self, index: int) -> str:
+        """What a phase trains, where that is no share of the depth; else ""."""
+        return _label(self.plan.phases[index].train)
+
     def when(self, index: int) -> str:
         """When a phase of the plan begins: the epoch, or the update where that is in the middle of one."""
         start = self.plan.starts[index]
@@ -274,7 +278,6 @@ def spread_factor(spec: Spread) -> float:
 
 
 def _label(train: Any) -> str:
-    """What a phase trains, where that is no share of the depth."""
     if isinstance(train, Top) or (isinstance(train, str) and train == "all"):
         return ""
     if isinstance(train, int):
