@@ -65,7 +65,7 @@ def draw_plan(
         live = np.asarray(trains)[phases] if plan.starts else np.full(steps, any(trains))
         if not live.all():
             any_frozen = True
-            axes.plot(t, lrs * factor, color=colour, lw=1, ls=":", alpha=0.7)
+            axes.plot(t, lrs * factor, color=colour, lw=1, ls=":", alpha=0.7, zorder=1.9)
             thaws = t[1:][live[1:] & ~live[:-1]]
             axes.plot(thaws, lrs[thaws] * factor, "o", color=colour, ms=6)
         axes.plot(t, np.where(live, lrs * factor, np.nan), **solid, label=label)
