@@ -89,10 +89,6 @@ def _from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> _Tensor:
     return _REBUILDERS[function](*arguments)
 
 
-def _named(module: str, *names: str) -> frozenset[Global]:
-    return frozenset(Global(module, name) for name in names)
-
-
 _REBUILDERS: dict[Global, Callable[..., Any]] = {
     Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
     Global("torch._utils", "_rebuild_tensor"): _tensor,
@@ -106,10 +102,9 @@ _CALLS: dict[Global, Callable[..., Any]] = {
     Global("torch", "Size"): lambda sizes=(): whole_numbers(sizes),
     Global("torch", "device"): lambda *_: None,
 }
-_SYMBOLS = (
-    pickles.SYMBOLS
-    | _named("torch", *_STORAGES, *set(_STORAGES.values()), "Tensor")
-    | _named("torch.nn.parameter", "Parameter", "Buffer")
+_SYMBOLS = pickles.SYMBOLS.union(
+    (Global("torch", name) for name in (*_STORAGES, *_STORAGES.values(), "Tensor")),
+    (Global("torch.nn.parameter", name) for name in ("Parameter", "Buffer")),
 )
 
 

@@ -124,9 +124,9 @@ def from_dict(state: Mapping[str, Any], entry: str | None = None) -> Contents:
         (4,)
     """
     entries, notes = pick(state, entry_of, "the dict", entry)
-    is_torch = any(_is_torch(value) for value in _leaves(state))
-    is_paddle = any(isinstance(value, paddle.Tensor) for value in _leaves(state))
-    layout = "torch" if is_torch else "paddle" if is_paddle else None
+    leaves = [leaf for part in state.values() for leaf in (part.values() if isinstance(part, Mapping) else [part])]
+    is_paddle = any(isinstance(leaf, paddle.Tensor) for leaf in leaves)
+    layout = "torch" if any(map(_is_torch, leaves)) else "paddle" if is_paddle else None
     return Contents("a dict", "dict", entries, layout, notes)
 
 
@@ -140,7 +140,7 @@ def pick(
         TypeError: its keys are not strings.
     """
     if not isinstance(tree, Mapping):
-        raise ValueError(f"{where} holds {_kind(tree)}, not a state dict (a dict name → array)")
+        raise ValueError(f"{where} holds a {type(tree).__name__}, not a state dict (a dict name → array)")
     notes: tuple[str, ...] = ()
     chosen = _inner_key(tree, as_entry, where, entry)
     if chosen is not None:
@@ -162,7 +162,12 @@ def pick(
 
 
 def _inner_key(tree: Mapping[str, Any], as_entry: Callable, where: str, entry: str | None) -> str | None:
-    inner = [key for key, value in tree.items() if _holds_arrays(value, as_entry)]
+    inner = [
+        key
+        for key, value in tree.items()
+        if isinstance(value, Mapping)
+        and any(isinstance(name, str) and as_entry(one) is not None for name, one in value.items())
+    ]
     if entry is not None:
         if entry not in inner:
             raise ValueError(f"entry: {where} has no such state dict, " + _errors.unknown("entry", entry, inner))
@@ -177,12 +182,6 @@ def _inner_key(tree: Mapping[str, Any], as_entry: Callable, where: str, entry: s
     if not inner:
         raise ValueError(f"{where} holds no arrays; its keys are: {_errors.listing(tree) or 'none'}")
     raise ValueError(f"{where} holds several state dicts: say entry=… with one of {_errors.listing(inner)}")
-
-
-def _holds_arrays(value: Any, as_entry: Callable) -> bool:
-    return isinstance(value, Mapping) and any(
-        isinstance(key, str) and as_entry(inner) is not None for key, inner in value.items()
-    )
 
 
 def entry_of(value: Any) -> Entry | None:
@@ -211,14 +210,6 @@ def _torch_entry(value: Any) -> Entry:
 def _is_torch(value: Any) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
-
-
-def _leaves(tree: Mapping[str, Any]) -> list[Any]:
-    return [leaf for value in tree.values() for leaf in (value.values() if isinstance(value, Mapping) else [value])]
-
-
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}"
 
 
 MAX_JSON = 12_000_000  # bytes; the header of 20,000 arrays takes a quarter of it

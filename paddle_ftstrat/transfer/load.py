@@ -88,12 +88,10 @@ def load_pretrained(
             ...
         ValueError: no key of a dict names a tensor of the model: it has module.0.weight, ...
     """
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    targets = find_targets(model)
     if source not in SOURCES:
         raise ValueError(_errors.unknown("source", source, SOURCES))
     contents = open_contents(path_or_state, entry)
-    targets = find_targets(model)
     _refuse_sharded(targets)
     wanted, left_out = matching.wanted(list(contents.entries), include, exclude)
     names = matching.renamed(wanted, rename)

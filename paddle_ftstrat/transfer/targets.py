@@ -79,11 +79,16 @@ class Piece:
 def find_targets(model: nn.Layer) -> dict[str, Target]:
     """Everything of a model that a file can hold, once, by structured name.
 
+    Raises:
+        TypeError: not a layer.
+
     Example:
         >>> import paddle
         >>> [(t.name, t.kind) for t in find_targets(paddle.nn.BatchNorm1D(3)).values()]
         [('weight', 'weight'), ('bias', 'weight'), ('_mean', 'statistic'), ('_variance', 'statistic')]
     """
+    if not isinstance(model, nn.Layer):
+        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
     model = _paddle.unwrap(model)
     aliases = select.all_names(model)
     found = {}
