@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat import _errors, _paddle, report, resolve
+from paddle_ftstrat import _errors, _paddle, resolve
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.optim import build, hyper, masters, state
 from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
@@ -309,7 +309,7 @@ class Binding:
 
     def describe(self) -> description.Description:
         """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
-        return report.describe_rows(self._rows, self.plan, self.optimizer, self.lr_scheduler.last_epoch)
+        return resolve.describe_rows(self._rows, self.plan, self.optimizer, self.lr_scheduler.last_epoch)
 
     def plot(self, path: Any = None, steps: int | None = None) -> Any:
         """Draw the LR of every block over the updates; frozen stretches are dotted, a dot marks the thaw.
@@ -339,7 +339,7 @@ class Binding:
         _paddle.forget_traces(_paddle.unwrap(self.model))
 
     def __repr__(self) -> str:
-        return report.one_line(self)
+        return resolve.one_line(self)
 
     def _coming(self, stepped: bool) -> None:
         """Put in force what the plan's schedules say of the coming update; go on to its phase."""
@@ -356,7 +356,7 @@ class Binding:
         if schedules["lr"].shape:
             self._spread(schedules["lr"](t))
         if stepped and not self._reminded:
-            self._reminded = report.remind_of_epochs(self)
+            self._reminded = resolve.remind_of_epochs(self)
 
     def _spread(self, lrs: Any) -> None:
         """Blocks whose LR is another share of the top one's than before get a new factor."""
@@ -388,7 +388,7 @@ class Binding:
 
     def _publish(self) -> None:
         self._owner.rows.clear()
-        self._owner.rows.update((row.name, report.row_of(row, self._decay)) for row in self._rows)
+        self._owner.rows.update((row.name, resolve.row_of(row, self._decay)) for row in self._rows)
 
     def _check_in_force(self) -> None:
         if not self.in_force:

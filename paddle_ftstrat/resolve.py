@@ -1,4 +1,4 @@
-"""From a plan and a model to what holds for each parameter. Nothing is changed here."""
+"""From a plan and a model to what holds for each parameter, and how that is told. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import paddle
 
 from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat.optim import fused
+from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay, anchor_of
-from paddle_ftstrat.param_attr import depth, select, settings
+from paddle_ftstrat.param_attr import depth, description, select, settings
 from paddle_ftstrat.param_attr.settings import ParamSettings
 from paddle_ftstrat.plan import Discriminative, Plan, Spread, Top, spread
 from paddle_ftstrat.transfer.report import LoadReport, loaded_names
@@ -108,17 +111,8 @@ def resolve(
                 regularizer = l2
         decayed = own.regularizer is None and name not in no_decay
         put = ParamSettings(own.learning_rate * depths[name].factor, regularizer, own.trainable, own.need_clip)
-        rows.append(
-            Resolved(
-                name,
-                param,
-                own,
-                depths[name],
-                put,
-                regularizer_from=source if regularizer is not None else "",
-                decayed=decayed,
-            )
-        )
+        source = source if regularizer is not None else ""
+        rows.append(Resolved(name, param, own, depths[name], put, source, decayed))
     return rows
 
 
@@ -141,11 +135,18 @@ def resolve_depths(
         for name, in_phases in trains.items()
     }
     numbers = {key: number for number, key in enumerate(sorted(set(keys.values())))}
-    epochs = _first_epochs(plan, steps_per_epoch)
-    return {
-        name: Depth(numbers[keys[name]], factors[name], trains[name], _first_epoch(trains[name], epochs))
-        for name in levels
-    }
+    epochs = [*first_epochs(plan, steps_per_epoch), 0]
+    firsts = {name: epochs[in_phases.index(True) if any(in_phases) else -1] for name, in_phases in trains.items()}
+    return {name: Depth(numbers[keys[name]], factors[name], trains[name], firsts[name]) for name in levels}
+
+
+def first_epochs(plan: Plan, steps_per_epoch: int | None) -> Sequence[int]:
+    """The epoch, from 1, in which each phase begins, as well as that is known."""
+    if plan.first_epochs is not None:
+        return plan.first_epochs
+    if plan.starts is None or steps_per_epoch is None:
+        return [1] * len(plan.phases)
+    return [1 + start // steps_per_epoch for start in plan.starts]
 
 
 def refuse_wrapped(model: Any) -> None:
@@ -213,6 +214,80 @@ def named_layers(what: str, params_layer: Mapping[str, int], model: Any) -> dict
     return {structured[key]: number for key, number in params_layer.items()}
 
 
+def row_of(row: Resolved, decay: Decay) -> description.Row:
+    """What `describe` tells of one parameter of a binding."""
+    fallback = decay.coupled if row.settings.regularizer is None else None
+    return description.Row(
+        name=row.name,
+        shape=tuple(row.param.shape),
+        block=row.depth.block,
+        trainable=row.own.trainable,
+        first_epoch=row.depth.first_epoch,
+        learning_rate=row.settings.learning_rate,
+        own_learning_rate=row.own.learning_rate,
+        factor=row.depth.factor,
+        regularizer=description.text_of(row.settings.regularizer or fallback),
+        regularizer_from="optimizer" if fallback is not None else row.regularizer_from,
+        decay=decay.of(row.name),
+        decay_from=decay.source if decay.of(row.name) else "",
+        need_clip=row.settings.need_clip,
+    )
+
+
+def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: int) -> description.Description:
+    """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
+    blocks = 1 + max(row.depth.block for row in rows)
+    shown = [description.row_of(row.name, row.param) for row in rows]
+    sizes = [(int(np.prod(row.shape)), row.trainable) for row in shown]
+    notes = [
+        "",
+        f"optimizer {type(optimizer).__name__}, LR of the next update {optimizer.get_lr():.6g}, "
+        f"update {update} of {plan.max_train_steps or '∞'}",
+        f"clip {plan.clip.kind}({plan.clip.value:g})" if plan.clip else "no gradient clipping",
+        fused.describe(optimizer),
+        f"{sum(size for size, trains in sizes if trains):,} of {sum(size for size, _ in sizes):,} values train now, "
+        f"in {blocks} block{'s' * (blocks != 1)}",
+    ]
+    return description.Description(shown, notes)
+
+
+def one_line(run: Any) -> str:
+    """A binding in a line: on what, how far, and what comes next."""
+    blocks = len(run.blocks)
+    parts = [
+        f"{type(run.optimizer).__name__} on {type(run.model).__name__}",
+        f"{sum(map(len, run.blocks))} parameters in {blocks} block{'s' * (blocks != 1)}",
+        f"{run.lr_scheduler.last_epoch} of {run.plan.max_train_steps or '∞'} updates done",
+        f"in epoch {run.epoch}" if run.in_force else "not in force any more",
+        f"learning rate {run.optimizer.get_lr():g}",
+    ]
+    return f"{type(run).__name__}({', '.join(parts)})"
+
+
+def remind_of_epochs(run: Any) -> bool:
+    """Warn, in whatever loop it is that steps the LR, when the second epoch has come and none was begun.
+
+    Args:
+        run: a binding that thaws layers epoch by epoch.
+
+    Returns:
+        Whether nothing is left to remind of.
+    """
+    # Where the length of an epoch is not known, at least as many as there are phases have to fit into the training.
+    first = run.steps_per_epoch or (run.plan.max_train_steps or 0) // run.plan.first_epochs[-1]
+    forgotten = run.epoch == 0 and run.in_force
+    if forgotten and run.lr_scheduler.last_epoch <= first:
+        return False
+    if forgotten:
+        warnings.warn(
+            "the plan thaws layers epoch by epoch, but begin_epoch() was not called, so only the top layers "
+            "train: call it at the start of every epoch, or give paddle.Model.fit run.callback(), PaddleNLP's "
+            "Trainer run.trainer_callback()",
+            stacklevel=5,
+        )
+    return True
+
+
 def _factors(
     spec: Discriminative | Spread | None, model: Any, units: Sequence[depth.Unit]
 ) -> tuple[dict[str, int], dict[str, float]]:
@@ -257,19 +332,6 @@ def _trained(train: Any, index: int, model: Any, units: Sequence[depth.Unit]) ->
         numbers = _block_numbers("gradual_unfreeze", train.of, len(units), told=first)
         count = sum(number >= blocks - train.count for number in numbers)
     return {name for unit in units[max(len(units) - count, 0) :] for name in unit.parameters}
-
-
-def _first_epochs(plan: Plan, steps_per_epoch: int | None) -> Sequence[int]:
-    """The epoch, from 1, in which each phase begins, as well as that is known."""
-    if plan.first_epochs is not None:
-        return plan.first_epochs
-    if plan.starts is None or steps_per_epoch is None:
-        return [1] * len(plan.phases)
-    return [1 + start // steps_per_epoch for start in plan.starts]
-
-
-def _first_epoch(trains: Sequence[bool], epochs: Sequence[int]) -> int:
-    return epochs[trains.index(True)] if True in trains else 0
 
 
 def _block_numbers(key: str, blocks: int, layers: int, told: bool = True) -> list[int]:

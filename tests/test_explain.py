@@ -23,6 +23,10 @@ def combined(**given):
     return hub.CombinedStrategy(learning_rate=1e-3, **given)
 
 
+def phased(*phases):
+    return hub.PhasedStrategy(phases, learning_rate=1e-3)
+
+
 def told(strategy, steps=100, epochs=1, model=None, **options):
     laid_out = outline(strategy, steps, epochs, model, **options)
     return explain(laid_out, lint.check(laid_out))
@@ -194,6 +198,43 @@ FOUND = [
         {"epochs": 5, "model": stack},
         "in epoch 6",
     ),
+    ("unfreezing-incomplete", hub.FineTuneStrategy(freeze_epochs=2), {"epochs": 2}, "in epoch 3, .* or shorter phases"),
+    (
+        "phase-lengths",
+        phased({"train": "head", "epochs": 1}, {"train": "head", "epochs": 1}, {"name": "whole"}),
+        {"epochs": 2},
+        "whole would begin after the last of 100 updates",
+    ),
+    (
+        "phase-lengths",
+        phased({"train": "head", "epochs": 1}, {"epochs": 3}),
+        {"epochs": 2},
+        "phase 2 would end after 200 updates, but the training ends after 100",
+    ),
+    (
+        "phase-lengths",
+        phased({"train": "head", "share": 0.2}, {"updates": 30}),
+        {},
+        "together take 50 of 100 updates: phase 2 goes on",
+    ),
+    (
+        "early-end",
+        phased({"until": {"monitor": "valid_los"}}),
+        {},
+        "the training ends by 'valid_los'.*'valid_loss' meant",
+    ),
+    (
+        "early-end",
+        phased({"train": "head", "until": {"patience": 3, "max_epochs": 3}}, {}),
+        {"epochs": 4},
+        "phase 1 waits for 3 evaluations, but lasts 3 epochs",
+    ),
+    (
+        "vanishing-rate",
+        hub.OneCycleStrategy(slice(1e-7, 1e-2)),
+        {"model": stack},
+        "the slice .* the lowest block ×1.0e-05",
+    ),
     (
         "pattern-without-match",
         hub.ULMFiTStrategy(dis_params_layer={"0.wieght": 1}),
@@ -252,6 +293,10 @@ NOT_FOUND = [
     ("warmup-length", hub.DefaultStrategy(), {}),
     ("unfreezing-incomplete", hub.ULMFiTStrategy(), {"epochs": 3}),
     ("unfreezing-incomplete", hub.ULMFiTStrategy(), {"epochs": 2, "model": lambda: stack(2)}),
+    ("phase-lengths", hub.ULMFiTStrategy(), {"epochs": 2}),
+    ("phase-lengths", phased({"train": "head", "epochs": 1}, {"epochs": 1}), {"epochs": 2}),
+    ("phase-lengths", phased({"train": "head", "epochs": 1}, {}), {"epochs": 2, "model": stack}),
+    ("early-end", phased({"until": {"monitor": "valid_f1", "patience": 2, "max_epochs": 3}}), {"epochs": 3}),
     ("pattern-without-match", hub.L2SPFinetuneStrategy(), {"model": stack, "pretrained": ["0.*", "1"]}),
     ("decay-on-biases", hub.AdamWeightDecayStrategy(), {"model": stack}),
     ("decay-on-biases", hub.DefaultStrategy(optimizer_name="adamw"), {"model": stack}),

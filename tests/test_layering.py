@@ -20,7 +20,6 @@ LEVELS = {
     "transfer": 2,
     "optim": 2,
     "resolve": 3,
-    "report": 3,
     "binding": 3,
     "strategies": 4,
     "training": 5,

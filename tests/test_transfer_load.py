@@ -11,9 +11,8 @@ import safetensors.numpy
 from paddle import nn
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.transfer import LoadError, load_pretrained, loaded_names, save_pretrained, write
-from paddle_ftstrat.transfer import rename as names_of
-from paddle_ftstrat.transfer.write import _convert, convertible
+from paddle_ftstrat.transfer import LoadError, load_pretrained, loaded_names, matching, save_pretrained, targets
+from paddle_ftstrat.transfer.targets import _convert, convertible
 
 
 class Net(nn.Layer):
@@ -160,7 +159,7 @@ class TestFormats:
     def test_large_and_strided_and_scalar_arrays(self, monkeypatch, in_place):
         """More than one block of the copy, Fortran order, no axes, no elements."""
         if not in_place:
-            monkeypatch.setattr(write, "memory", lambda *_: None)
+            monkeypatch.setattr(targets, "memory", lambda *_: None)
         model = nn.Layer()
         model.large = model.create_parameter([3000, 1000])
         model.scalar = model.create_parameter([])
@@ -221,9 +220,9 @@ class TestChoiceAndNames:
 
     def test_a_prefix_ends_at_a_dot_and_the_longest_wins(self):
         keys = ["a.x", "ab.x", "a.b.x", "a"]
-        renamed = names_of.renamed(keys, {"a": "z", "a.b": "y"})
+        renamed = matching.renamed(keys, {"a": "z", "a.b": "y"})
         assert renamed == {"a.x": "z.x", "ab.x": "ab.x", "a.b.x": "y.x", "a": "z"}
-        assert names_of.renamed(["x"], {"": "model"}) == {"x": "model.x"}
+        assert matching.renamed(["x"], {"": "model"}) == {"x": "model.x"}
 
     def test_none_from_a_function_leaves_a_key_out(self):
         model, state = Net(), new_state(Net())

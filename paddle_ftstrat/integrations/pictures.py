@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from paddle_ftstrat import _paddle
+from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.resolve import Resolved
-
-
-@dataclass(frozen=True)
-class Line:
-    """The LR of one block: a value per update, and the number of updates at the beginning in which it is frozen."""
-
-    label: str
-    lrs: np.ndarray
-    frozen: int = 0
 
 
 def pyplot() -> Any:
@@ -27,24 +20,29 @@ def pyplot() -> Any:
         import matplotlib
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install 'paddle_ftstrat[plot]'") from error
-    import sys
-
-    if "matplotlib.pyplot" not in sys.modules and matplotlib.get_backend().lower() not in ("agg",):
-        # Without a display a GUI backend would fail at the first figure; writing a file needs none.
-        import os
-
-        if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and "MPLBACKEND" not in os.environ:
-            matplotlib.use("Agg")
+    headless = sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and "MPLBACKEND" not in os.environ
+    if headless and "matplotlib.pyplot" not in sys.modules:
+        # A GUI backend would fail at the first figure; writing a file needs none.
+        matplotlib.use("Agg")
     import matplotlib.pyplot
 
     return matplotlib.pyplot
 
 
-def draw_plan(lines: Sequence[Line], title: str, epoch_steps: int | None = None, path: Any = None) -> Any:
-    """Draw the lines (top block first), write them to `path` if given, and return the matplotlib figure.
+def draw_plan(
+    plan: Plan,
+    steps: int,
+    blocks: Sequence[tuple[str, float, Sequence[bool]]],
+    title: str,
+    epoch_steps: int | None = None,
+    path: Any = None,
+) -> Any:
+    """Draw the LR of every block over the updates, dotted where it is frozen; returns the matplotlib figure.
 
     Args:
-        lines: one per block.
+        plan: the plan.
+        steps: how many updates.
+        blocks: what each is called, its share of the LR, and whether it trains in each phase; top block first.
         title: over the picture.
         epoch_steps: updates per epoch, for the epoch marks; None leaves them out.
         path: file to write (its ending decides the format).
@@ -54,17 +52,24 @@ def draw_plan(lines: Sequence[Line], title: str, epoch_steps: int | None = None,
     """
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(9, 4.8), constrained_layout=True)
-    steps = len(lines[0].lrs)
-    colours = plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(lines)))
-    for line, colour in zip(lines, colours):
-        t = np.arange(steps)
-        live = t >= line.frozen
-        axes.plot(t[live], line.lrs[live], color=colour, lw=2, label=line.label)
-        if line.frozen:
-            axes.plot(t[: line.frozen + 1], line.lrs[: line.frozen + 1], color=colour, lw=1, ls=":", alpha=0.7)
-        if 0 < line.frozen < steps:
-            axes.plot([line.frozen], line.lrs[line.frozen : line.frozen + 1], "o", color=colour, ms=6)
-    if any(line.frozen for line in lines):
+    t = np.arange(steps)
+    lrs = np.asarray(plan.lr(t.astype(np.float64)))
+    phases = np.searchsorted(plan.starts or (0,), t, side="right") - 1
+    colours = plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(blocks)))
+    any_frozen = False
+    for index, ((label, factor, trains), colour) in enumerate(zip(blocks, colours)):
+        # Of lines that lie on one another the lower ones are broader, so that each is seen.
+        alike = sum(other == factor for _, other, _ in blocks[:index])
+        solid = {"color": colour, "lw": 2 + 2 * alike, "zorder": 2 - 0.01 * alike}
+        # Where the length of a phase is not known, what trains at some time is drawn as training.
+        live = np.asarray(trains)[phases] if plan.starts else np.full(steps, any(trains))
+        if not live.all():
+            any_frozen = True
+            axes.plot(t, lrs * factor, color=colour, lw=1, ls=":", alpha=0.7, zorder=1.9)
+            thaws = t[1:][live[1:] & ~live[:-1]]
+            axes.plot(thaws, lrs[thaws] * factor, "o", color=colour, ms=6)
+        axes.plot(t, np.where(live, lrs * factor, np.nan), **solid, label=label)
+    if any_frozen:
         axes.plot([], [], color="0.3", lw=1, ls=":", label="frozen (● thaws)")
     if epoch_steps and steps / epoch_steps <= 60:
         for epoch, start in enumerate(range(0, steps, epoch_steps), 1):
@@ -96,23 +101,8 @@ def finished(figure: Any, path: Any = None) -> Any:
     return figure
 
 
-def lines(rows: Sequence[Resolved], lrs: np.ndarray, steps_per_epoch: int | None) -> list[Line]:
-    """The LRs of each block for a picture, top block first; blocks that look alike share a line."""
-    merged: dict[tuple[float, int], list[int]] = {}
-    for row in rows:
-        frozen = len(lrs) if not row.own.trainable else (row.depth.first_epoch - 1) * (steps_per_epoch or 0)
-        members = merged.setdefault((row.settings.learning_rate, frozen), [])
-        if row.depth.block not in members:
-            members.append(row.depth.block)
-    ordered = sorted(merged.items(), key=lambda item: -max(item[1]))
-    return [
-        Line(f"block {_spans(blocks)} (×{factor:.3g})", lrs * factor, min(frozen, len(lrs)))
-        for (factor, frozen), blocks in ordered
-    ]
-
-
 def plot(run: Any, rows: Sequence[Resolved], path: Any, steps: int | None) -> Any:
-    """Draw the LR of every block of a binding over so many updates (see `Binding.plot`).
+    """Draw the LR of every block of a binding over so many updates (see `Binding.plot`); blocks alike share a line.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -120,12 +110,17 @@ def plot(run: Any, rows: Sequence[Resolved], path: Any, steps: int | None) -> An
     """
     if steps is None:
         raise ValueError("a plan without max_train_steps has no length to draw: give plot(steps=...)")
-    lrs = np.asarray(run.plan.lr(np.arange(steps, dtype=np.float64)))
+    alike: dict[tuple[float, tuple[bool, ...]], set[int]] = {}
+    trains = run.trains
+    for row in rows:
+        alike.setdefault((row.settings.learning_rate, trains[row.name]), set()).add(row.depth.block)
+    ordered = sorted(alike.items(), key=lambda item: -max(item[1]))
+    blocks = [(f"block {_spans(numbers)} (×{factor:.3g})", factor, live) for (factor, live), numbers in ordered]
     title = f"{type(run.optimizer).__name__}: learning rate of {len(run.blocks)} blocks"
-    return draw_plan(lines(rows, lrs, run.steps_per_epoch), title, run.steps_per_epoch, path)
+    return draw_plan(run.plan, steps, blocks, title, run.steps_per_epoch, path)
 
 
-def _spans(numbers: Sequence[int]) -> str:
+def _spans(numbers: Iterable[int]) -> str:
     """Block numbers in short: [0, 1, 2, 5] → "0-2, 5"."""
     spans: list[list[int]] = []
     for number in sorted(numbers):

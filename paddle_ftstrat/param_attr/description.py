@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,15 +131,27 @@ def text_of(regularizer: Any) -> str:
 
 def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
     """The table as text, wide enough for its content."""
-    table = Table(box=None, pad_edge=False, header_style="")
-    for heading in ("parameter", "shape", "block", "trains", "LR ×", "regularizer", "decay", "clip"):
-        table.add_column(heading, no_wrap=True)
+    headings = ("parameter", "shape", "block", "trains", "LR ×", "regularizer", "decay", "clip")
+    return "\n".join([table(headings, map(_cells, rows)), *notes])
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], width: int = 10_000) -> str:
+    """Cells under headings, in columns as wide as their longest cell; what is wider than `width` is folded.
+
+    Example:
+        >>> print(table(("name", "size"), [("weight", "6"), ("b", "3")]))
+        name    size
+        weight  6
+        b       3
+    """
+    grid = Table(box=None, pad_edge=False, header_style="")
+    for heading in headings:
+        grid.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*_cells(row))
+        grid.add_row(*row)
     out = io.StringIO()
-    Console(file=out, width=10_000, color_system=None, highlight=False, markup=False).print(table)
-    lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    return "\n".join([*lines, *notes])
+    Console(file=out, width=width, color_system=None, highlight=False, markup=False).print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def _cells(row: Row) -> tuple[str, ...]:

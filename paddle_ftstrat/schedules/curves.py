@@ -8,7 +8,7 @@ from typing import Any
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.schedules.annealing import SchedCos, SchedNo, combined_cos
-from paddle_ftstrat.schedules.schedule import Piece, Schedule, check_steps, join, register
+from paddle_ftstrat.schedules.schedule import Piece, Schedule, check_steps, join, lay, register
 
 
 def _constant(value: float, t: Any) -> Any:
@@ -193,7 +193,9 @@ def one_cycle(
     div = _errors.check_number("div", div, above=0)
     div_final = _errors.check_number("div_final", div_final, above=0)
     pct_start = _errors.check_number("pct_start", pct_start, minimum=0, maximum=1)
-    return combined_cos(pct_start, learning_rate / div, learning_rate, learning_rate / div_final).over(max_train_steps)
+    cycle = combined_cos(pct_start, learning_rate / div, learning_rate, learning_rate / div_final).over(max_train_steps)
+    peak = pct_start * max_train_steps
+    return Schedule([p._replace(name="rise" if p.start < peak else "fall") for p in cycle.pieces], cycle.end)
 
 
 @register("flat_cos")
@@ -247,7 +249,9 @@ def sgdr(learning_rate: float, max_train_steps: int, n_cycles: int = 1, cycle_mu
     lengths = [cycle_mult**index for index in range(_errors.check_whole("n_cycles", n_cycles, minimum=1))]
     _errors.check_whole("cycle_mult", cycle_mult, minimum=1)
     bounds = [steps * sum(lengths[:index]) // sum(lengths) for index in range(n_cycles + 1)]
-    return join([(end - start, SchedCos(learning_rate, 0)) for start, end in zip(bounds, bounds[1:])])
+    fall = SchedCos(learning_rate, 0).pieces[0]
+    cycles = [Schedule([fall._replace(name=f"cycle {index}")], 1) for index in range(1, n_cycles + 1)]
+    return lay(cycles, bounds)
 
 
 def warmup_steps(max_train_steps: int, proportion: float) -> int:

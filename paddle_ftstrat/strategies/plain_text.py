@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from paddle_ftstrat.transfer.mapped import Mapped
+from paddle_ftstrat import _errors
+from paddle_ftstrat.transfer.contents import Mapped
 
 _MAX_TEXT = 200_000
 _MAX_ENTRIES = 10_000
@@ -90,7 +91,7 @@ def _loader(parser: Any) -> Any:
             if len(getattr(event, "value", "")) > _MAX_VALUE:
                 raise ValueError(f"a value of more than {_MAX_VALUE:,} characters{event.start_mark}")
             if getattr(event, "tag", None) is not None:
-                raise ValueError(f"the tag {event.tag!r}, but a strategy needs none{event.start_mark}")
+                raise ValueError(f"the tag {_errors.shown(event.tag)}, but a strategy needs none{event.start_mark}")
             node = super().compose_node(parent, index)
             if not isinstance(event, parser.AliasEvent):
                 self.entries += 1
@@ -98,7 +99,7 @@ def _loader(parser: Any) -> Any:
             elif hasattr(node, "entries"):
                 self.entries += node.entries
             else:
-                raise ValueError(f"the alias {event.anchor!r} stands in what it names{event.start_mark}")
+                raise ValueError(f"the alias {_errors.shown(event.anchor)} stands in what it names{event.start_mark}")
             if self.entries > _MAX_ENTRIES:
                 raise ValueError(f"more than {_MAX_ENTRIES:,} entries, aliases written out{event.start_mark}")
             return node
@@ -112,7 +113,7 @@ def _loader(parser: Any) -> Any:
                 raise ValueError(f"a key is text or a number, not a list or a mapping{key_node.start_mark}")
             key = loader.construct_object(key_node)
             if key in found:
-                raise ValueError(f"the key {key!r} occurs twice, the second time{key_node.start_mark}")
+                raise ValueError(f"the key {_errors.shown(key)} occurs twice, the second time{key_node.start_mark}")
             found[key] = loader.construct_object(value_node, deep=True)
         return found
 

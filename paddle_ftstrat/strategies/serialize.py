@@ -93,9 +93,7 @@ class Serializable:
             L2SPFinetuneStrategy(optimizer 'adam', learning_rate 0.0001, L2SP 0.01)
         """
         if not isinstance(given, Mapping):
-            raise TypeError(
-                f"a strategy is a dict with the key 'strategy', not {given!r} of type {type(given).__name__}"
-            )
+            raise TypeError(f"a strategy is a dict with the key 'strategy', not {_of_type(given)}")
         entries = {str(key): _copied(value) for key, value in given.items()}
         built = _strategy_class(entries, cls, trust)
         optimizer = entries.get("optimizer_name")
@@ -107,7 +105,7 @@ class Serializable:
         strategy = built(**entries)
         for section, values in later.items():
             if not isinstance(values, Mapping):
-                raise TypeError(f"{section} must be a dict, not {values!r} of type {type(values).__name__}")
+                raise TypeError(f"{section} must be a dict, not {_of_type(values)}")
             for key, value in values.items():
                 getattr(strategy, _ADD[section])(key, value)
         return strategy
@@ -169,6 +167,10 @@ def strategy_from_yaml(path_or_text: str | Path, trust: bool = False) -> Any:
         DefaultStrategy(optimizer 'sgd', learning_rate 0.0001)
     """
     return Serializable.from_yaml(path_or_text, trust)
+
+
+def _of_type(value: Any) -> str:
+    return f"{_errors.shown(value)} of type {type(value).__name__}"
 
 
 def _copied(value: Any) -> Any:
@@ -234,8 +236,8 @@ def _written(key: str, value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
     raise ValueError(
-        f"{key}={value!r} cannot be written as plain data; say it with numbers, names and dicts (a clip under 'clip', "
-        "a regularizer under 'regularization')"
+        f"{key}={_errors.shown(value)} cannot be written as plain data; say it with numbers, names and dicts (a clip "
+        "under 'clip', a regularizer under 'regularization')"
     )
 
 
@@ -264,12 +266,12 @@ def _strategy_class(entries: dict[str, Any], asked: type, trust: bool) -> type:
         meant = f" (is {hint!r} meant to be it?)" if hint else ""
         raise ValueError(f"the key 'strategy' is missing{meant}: it names the class, one of {_errors.listing(own)}")
     if not isinstance(name, str):
-        raise TypeError(f"strategy must be the name of a class, not {name!r} of type {type(name).__name__}")
+        raise TypeError(f"strategy must be the name of a class, not {_of_type(name)}")
     found = _class_of_name(name, "strategy", own.values(), trust) if ":" in name else own.get(name)
     if found is None:
         raise ValueError(_errors.unknown("strategy", name, own))
     if not (isinstance(found, type) and issubclass(found, Serializable)):
-        raise TypeError(f"strategy {name!r} is not a strategy class")
+        raise TypeError(f"strategy {_errors.shown(name)} is not a strategy class")
     if not issubclass(found, asked):
         raise ValueError(f"the dict describes a {found.__name__}, which is not a {asked.__name__}")
     return found
@@ -282,8 +284,8 @@ def _class_of_name(name: str, key: str, known: Iterable[type], trust: bool) -> A
             return cls
     if not trust:
         raise ValueError(
-            f"{key} {name!r} is code outside this library, and importing it would run it; if whoever wrote the file is "
-            "trusted, say trust=True (on the command line --trust)"
+            f"{key} {_errors.shown(name)} is code outside this library, and importing it would run it; if whoever "
+            "wrote the file is trusted, say trust=True (on the command line --trust)"
         )
     module, _, path = name.partition(":")
     try:
@@ -291,7 +293,7 @@ def _class_of_name(name: str, key: str, known: Iterable[type], trust: bool) -> A
         for part in path.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{key} {name!r} cannot be found as module:Class: {error}") from error
+        raise ValueError(f"{key} {_errors.shown(name)} cannot be found as module:Class: {error}") from error
     return found
 
 

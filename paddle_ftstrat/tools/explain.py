@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-
-import numpy as np
-from rich.console import Console
-from rich.table import Table
+from typing import Any
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.optim import table
-from paddle_ftstrat.plan import Spread
+from paddle_ftstrat.param_attr import description
+from paddle_ftstrat.plan import Discriminative, Spread
 from paddle_ftstrat.tools import lint
-from paddle_ftstrat.tools.blocks import Block, decay_of
-from paddle_ftstrat.tools.outline import Outline, Phase
+from paddle_ftstrat.tools.outline import Block, Outline, Stage, decay_of, spread_factor
 
 _HEADINGS = ("phase", "epochs", "updates", "block", "learning rate", "regulariser", "weight decay", "trains")
+_CLIPS = {
+    "GlobalNorm": "the norm of all gradients together is at most ",
+    "Norm": "the norm of each gradient is at most ",
+    "Value": "each entry of a gradient is in ±",
+}
 
 
 def explain(outline: Outline, findings: Sequence[lint.Finding] = ()) -> str:
@@ -33,14 +34,13 @@ def explain(outline: Outline, findings: Sequence[lint.Finding] = ()) -> str:
         DefaultFinetuneStrategy: 100 updates, 2 epochs of 50
         ...
     """
-    sections = [
-        _title(outline),
-        _words(outline),
-        _table(outline),
-        *([_members(outline)] if outline.run is not None and len(outline.blocks) > 1 else []),
-        _lint(outline, findings),
-    ]
-    return "\n\n".join(sections)
+    epochs = f", {outline.epochs} epochs of {outline.steps_per_epoch}" if outline.epochs > 1 else " in one epoch"
+    title = f"{type(outline.strategy).__name__}: {_count(outline.steps, 'update')}{epochs}"
+    sections = [title, _words(outline), _table(outline)]
+    if outline.run is not None and len(outline.blocks) > 1:
+        members = [f"  {block.label:<14} {_errors.listing(block.names, 4)}" for block in outline.blocks]
+        sections.append("\n".join(["  parameters of each block", *members]))
+    return "\n\n".join([*sections, _lint(outline, findings)])
 
 
 def block_label(outline: Outline, block: Block) -> str:
@@ -48,49 +48,41 @@ def block_label(outline: Outline, block: Block) -> str:
     return f"block {block.label}" if outline.run is not None else block.label
 
 
-def _title(outline: Outline) -> str:
-    epochs = f", {outline.epochs} epochs of {outline.steps_per_epoch}" if outline.epochs > 1 else " in one epoch"
-    return f"{type(outline.strategy).__name__}: {_count(outline.steps, 'update')}{epochs}"
-
-
 def _words(outline: Outline) -> str:
+    plan, row = outline.plan, table.find(outline.plan.optimizer)
+    options = ", ".join(f"{name}={value!r}" for name, value in plan.optimizer_options.items())
     lines = {
-        "optimizer": _optimizer(outline),
+        "optimizer": f"{row.cls.__name__}, {options}" if options else f"{row.cls.__name__} with its default options",
         "learning rate": _rate(outline),
-        "layers": _layers(outline),
+        "layers": _layers(plan.depth),
         "unfreezing": _unfreezing(outline),
+        "early end": _early_ends(outline),
         "regulariser": _regulariser(outline),
         "weight decay": _decay(outline),
-        "clipping": _clip(outline),
+        "clipping": "none" if plan.clip is None else f"{_CLIPS[plan.clip.kind]}{plan.clip.value:g}",
     }
-    return "\n".join(f"  {key:<14} {text}" for key, text in lines.items())
-
-
-def _optimizer(outline: Outline) -> str:
-    row = table.find(outline.plan.optimizer)
-    options = ", ".join(f"{name}={value!r}" for name, value in outline.plan.optimizer_options.items())
-    return f"{row.cls.__name__}, {options}" if options else f"{row.cls.__name__} with its default options"
+    return "\n".join(f"  {key:<14} {text}" for key, text in lines.items() if text)
 
 
 def _rate(outline: Outline) -> str:
     curve, parts = outline.plan.lr, outline.stretches
     if len(parts) == 1 and parts[0].name == "constant":
         return f"{_g(curve(0))} throughout"
-    told = [
-        f"{part.name} {_g(curve(part.start))} → {_g(curve(part.end - 1))} in updates {part.start}–{part.end - 1}"
-        if curve(part.start) != curve(part.end - 1)
-        else f"constant {_g(curve(part.start))} in updates {part.start}–{part.end - 1}"
-        for part in parts
-    ]
+    told = []
+    for name, start, end in parts:
+        first, last = curve(start), curve(end - 1)
+        values = f"{name} {_g(first)} → {_g(last)}" if first != last else f"constant {_g(first)}"
+        told.append(f"{values} in updates {start}–{end - 1}")
     return ", then ".join(told)
 
 
-def _layers(outline: Outline) -> str:
-    spec = outline.plan.depth
-    if isinstance(spec, Spread):
-        single = np.ndim(spec.lr) == 0 and not isinstance(spec.lr, slice)
-        return "all at the same learning rate" if single else f"spread over the layers: {spec.lr}"
-    if spec is None:
+def _layers(spec: Any) -> str:
+    if isinstance(spec, Spread) and isinstance(spec.lr, (list, tuple)):
+        return f"each at its own learning rate, bottom first: {_errors.listing(map(_g, spec.lr))}"
+    if isinstance(spec, Spread) and spread_factor(spec) != 1:
+        how = "in equal ratios" if spec.lr.start is not None else "all below the top"
+        return f"the top at the full rate, ×{spread_factor(spec):g} at the bottom, {how}"
+    if not isinstance(spec, Discriminative):
         return "all at the same learning rate"
     how = "layer by layer" if spec.blocks is None else _count(spec.blocks, "block")
     how = "by params_layer" if spec.params_layer else how
@@ -99,26 +91,39 @@ def _layers(outline: Outline) -> str:
 
 
 def _unfreezing(outline: Outline) -> str:
-    epochs = sorted({block.first_epoch for block in outline.blocks if block.first_epoch})
-    if not outline.plan.thaws or not epochs:
+    """Which blocks train from when, and from when they do not any more."""
+    if not outline.plan.thaws or not any(any(block.trains) for block in outline.blocks):
         return "none: everything trains from the start"
+    blocks: dict[tuple[int, int | None], list[str]] = {}
+    for block in outline.blocks:
+        if True in block.trains:
+            first = block.trains.index(True)
+            again = block.trains.index(False, first) if outline.run and False in block.trains[first:] else None
+            blocks.setdefault((first, again), []).append(block_label(outline, block))
     told = []
-    for epoch in epochs:
-        labels = [block_label(outline, block) for block in outline.blocks if block.first_epoch == epoch]
-        late = "" if epoch <= outline.epochs else ", which is never reached"
-        told.append(f"{' and '.join(labels)} from epoch {epoch}{late}")
+    for (first, again), labels in sorted(blocks.items(), key=lambda item: item[0][0]):
+        late = ", which is never reached" if outline.plan.starts[first] >= outline.steps else ""
+        until = "" if again is None else f", frozen again from {outline.when(again)}"
+        told.append(f"{' and '.join(labels)} from {outline.when(first)}{late}{until}")
+    return "; ".join(told)
+
+
+def _early_ends(outline: Outline) -> str:
+    told = []
+    for index, phase in enumerate(outline.plan.phases):
+        if phase.until is not None:
+            name = outline.phase_name(index) or "the training"
+            waits = _count(phase.until.patience, "evaluation")
+            restored = "; its best weights are restored then" if phase.restore else ""
+            told.append(f"{name}, when {phase.until.monitor} has not improved for {waits}{restored}")
     return "; ".join(told)
 
 
 def _regulariser(outline: Outline) -> str:
-    plan = outline.plan
-    parts = []
+    plan, parts = outline.plan, []
     if plan.l2sp:
-        whom = (
-            "the pretrained parameters"
-            if outline.options.get("pretrained")
-            else "what is pretrained (bind(pretrained=…) names it)"
-        )
+        named = outline.options.get("pretrained")
+        whom = "the pretrained parameters" if named else "what is pretrained (bind(pretrained=…) names it)"
         parts.append(f"L2SP: gradient += {plan.l2sp:g}·(w − w⁰) for {whom}")
     if plan.l2:
         parts.append(f"L2: gradient += {plan.l2:g}·w" + (" for the others" if plan.l2sp else ""))
@@ -133,62 +138,43 @@ def _decay(outline: Outline) -> str:
     return f"w ← w·(1 − lr·{decay:g}) after each update, except for {spared}"
 
 
-def _clip(outline: Outline) -> str:
-    clip = outline.plan.clip
-    if clip is None:
-        return "none"
-    how = {
-        "GlobalNorm": "the norm of all gradients together is at most",
-        "Norm": "the norm of each gradient is at most",
-        "Value": "each entry of a gradient is in ±",
-    }[clip.kind]
-    return f"{how}{'' if clip.kind == 'Value' else ' '}{clip.value:g}"
-
-
 def _table(outline: Outline) -> str:
-    rows = Table(box=None, pad_edge=False, header_style="", padding=(0, 2, 0, 0))
-    for heading in _HEADINGS:
-        rows.add_column(heading, no_wrap=True)
-    for number, phase in enumerate(outline.phases):
-        if number and len(outline.blocks) > 1:
-            rows.add_row()
+    rows: list[tuple[str, ...]] = []
+    for stage in outline.phases:
+        if rows and len(outline.blocks) > 1:
+            rows.append(())
+        epochs, updates = _range(stage.first_epoch, stage.last_epoch), _range(stage.start, stage.end - 1)
         for index, block in enumerate(outline.blocks):
-            before = _phase_cells(phase) if index == 0 else ("", "", "")
-            rows.add_row(*before, *_block_cells(outline, phase, block))
-    out = io.StringIO()
-    Console(file=out, width=10_000, color_system=None, highlight=False, markup=False).print(rows)
-    return "\n".join("  " + line.rstrip() if line.strip() else "" for line in out.getvalue().splitlines())
+            before = ("", "", "") if index else (stage.name, epochs, updates)
+            rows.append((*before, block.label, *_block_cells(outline, stage, block)))
+    text = description.table(_HEADINGS, rows)
+    return "\n".join("  " + line if line else "" for line in text.splitlines())
 
 
-def _phase_cells(phase: Phase) -> tuple[str, str, str]:
-    one = phase.first_epoch == phase.last_epoch
-    epochs = f"{phase.first_epoch}" if one else f"{phase.first_epoch}–{phase.last_epoch}"
-    updates = f"{phase.start}–{phase.end - 1}" if phase.end - phase.start > 1 else f"{phase.start}"
-    return phase.name, epochs, updates
-
-
-def _block_cells(outline: Outline, phase: Phase, block: Block) -> tuple[str, ...]:
-    if not block.trains[outline.planned_phase(phase.start)]:
-        until = f"from epoch {block.first_epoch}" if block.first_epoch else "never: frozen beforehand"
-        if block.first_epoch and block.first_epoch < phase.first_epoch:
-            until = "frozen again"
-        return block.label, "-", "-", "-", f"no, {until}" if block.first_epoch else until
-    start, end = (outline.plan.lr(t) * block.factor for t in (phase.start, phase.end - 1))
+def _block_cells(outline: Outline, stage: Stage, block: Block) -> tuple[str, ...]:
+    index = outline.planned_phase(stage.start)
+    if not block.trains[index]:
+        why = "never: frozen beforehand"
+        if True in block.trains:
+            first = block.trains.index(True)
+            why = f"no, from {outline.when(first)}"
+            if first < index:
+                # Without a model nobody knows whether what a phase names has this block in it.
+                why = "no, frozen again" if outline.run is not None else f"as far as {outline.label(index)} includes it"
+        return "-", "-", "-", why
+    start, end = (outline.plan.lr(t) * block.factor for t in (stage.start, stage.end - 1))
     rate = _g(start) if start == end else f"{_g(start)} → {_g(end)}"
-    return block.label, rate, block.regulariser, block.decay, "yes" + (f"; {block.remarks}" if block.remarks else "")
-
-
-def _members(outline: Outline) -> str:
-    lines = [f"  {block.label:<14} {_errors.listing(block.names, 4)}" for block in outline.blocks]
-    return "\n".join(["  parameters of each block", *lines])
+    return rate, block.regulariser, block.decay, "yes" + (f"; {block.remarks}" if block.remarks else "")
 
 
 def _lint(outline: Outline, findings: Sequence[lint.Finding]) -> str:
     lines = [f"  - it cannot be bound to the model: {outline.failed}"] if outline.failed else []
     lines += [f"  - {finding.text} [{finding.rule}]" for finding in findings if finding.text != outline.failed]
-    if not lines:
-        return "Nothing stands out."
-    return "\n".join(["Worth a look:", *lines])
+    return "\n".join(["Worth a look:", *lines]) if lines else "Nothing stands out."
+
+
+def _range(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}–{last}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import freezing, select
-from paddle_ftstrat.plan import Discriminative
+from paddle_ftstrat.plan import Discriminative, Phase, Spread, Top, starts_of
 from paddle_ftstrat.resolve import named_layers
 from paddle_ftstrat.tools.outline import Outline
+from paddle_ftstrat.training import metrics
 
 # Multipliers below this are learning rates more often than shares of one.
 _LOOKS_ABSOLUTE = 0.01
@@ -87,9 +88,12 @@ def vanishing_rates(outline: Outline) -> Iterator[str]:
     """Many blocks or a large factor leave the lowest layers next to nothing."""
     lowest = min((block.factor for block in outline.blocks), default=1.0)
     if lowest < _VANISHING:
+        what, do = "discriminative", "fewer blocks or a smaller factor"
+        if isinstance(outline.plan.depth, Spread):
+            what, do = "the slice of learning rates", "a narrower one"
         yield (
-            f"discriminative leaves the lowest block ×{lowest:.1e}, an LR of "
-            f"{lowest * outline.strategy.learning_rate:.1e} at most: give fewer blocks or a smaller factor"
+            f"{what} leaves the lowest block ×{lowest:.1e}, an LR of "
+            f"{lowest * outline.strategy.learning_rate:.1e} at most: give {do}"
         )
 
 
@@ -109,10 +113,46 @@ def warmup_length(outline: Outline) -> Iterator[str]:
 @rule("unfreezing-incomplete")
 def unfreezing_incomplete(outline: Outline) -> Iterator[str]:
     """Layers that are still frozen when the training ends."""
-    last = max((block.first_epoch for block in outline.blocks), default=1)
-    if last > outline.epochs:
+    last = max((block.trains.index(True) for block in outline.blocks if True in block.trains), default=0)
+    if outline.plan.starts[last] >= outline.steps:
         end = f"the training ends with epoch {outline.epochs}"
-        yield f"gradual_unfreeze thaws the last layers in epoch {last}, but {end}: give more epochs or fewer blocks"
+        few = "fewer blocks" if isinstance(outline.plan.phases[last].train, Top) else "shorter phases"
+        yield f"the last layers are thawed in {outline.when(last)}, but {end}: give more epochs or {few}"
+
+
+@rule("phase-lengths")
+def phase_lengths(outline: Outline) -> Iterator[str]:
+    """Phases that the training is too short or too long for."""
+    plan, steps = outline.plan, outline.steps
+    names = [outline.phase_name(index) for index in range(len(plan.phases))]
+    unreached = [name for name, start in zip(names, plan.starts) if name and start >= steps]
+    if unreached:
+        yield f"{_errors.listing(unreached, 3)} would begin after the last of {steps} updates"
+    if not names[-1] or any(phase.is_open for phase in plan.phases):
+        return
+    end = starts_of((*plan.phases, Phase()), steps, outline.steps_per_epoch)[-1]
+    if end > steps > plan.starts[-1]:
+        yield f"{names[-1]} would end after {end} updates, but the training ends after {steps}"
+    elif end < steps:
+        yield f"all phases together take {end} of {steps} updates: {names[-1]} goes on to the end of the training"
+
+
+@rule("early-end")
+def early_end(outline: Outline) -> Iterator[str]:
+    """Phases that are to end early, but go by a value that nothing gives, or wait longer than they last."""
+    scores = [name for kind in ("classes", "labels", "values", "tokens") for name in metrics.names(kind)]
+    known = {"valid_loss", "train_loss", *scores, *(f"valid_{name}" for name in scores)}
+    for index, phase in enumerate(outline.plan.phases):
+        if phase.until is None:
+            continue
+        name, monitor = outline.phase_name(index) or "the training", phase.until.monitor
+        if monitor not in known:
+            meant = _errors.nearest(monitor, sorted(known))
+            hint = f"; is {meant!r} meant?" if meant else ""
+            yield f"{name} ends by {monitor!r}, which is no loss or metric of this library, but one of your own{hint}"
+        length = phase.length_in_epochs
+        if length is not None and phase.until.patience >= length:
+            yield f"{name} waits for {phase.until.patience} evaluations, but lasts {length} epochs: it never ends early"
 
 
 @rule("pattern-without-match")

@@ -1,25 +1,49 @@
-"""A strategy's plan laid out over a training: stretches of the curve, blocks of layers, phases of both."""
+"""A strategy's plan laid out over a training: blocks of layers, with a model and without one, and stages of both."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 from paddle import nn
 
+from paddle_ftstrat import resolve
 from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.optim import table
 from paddle_ftstrat.param_attr import description
-from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.plan import Discriminative, Plan, Spread, Top, spread
 from paddle_ftstrat.schedules.schedule import Stretch
 from paddle_ftstrat.strategies import DefaultStrategy
-from paddle_ftstrat.tools.blocks import Block, blocks_of, blocks_without_model
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A part of the training in which the same blocks train and the curve has one form."""
+class Block:
+    """A block of layers, or several that are alike.
+
+    `label` names it, `factor` is its share in the LR, `trains` whether it does so in each of the plan's phases,
+    `first_epoch` (from 1) the first in which it does, 0 for never. `regulariser` and `decay` say what holds, `remarks`
+    what single parameters have of their own. `names` are those of its parameters, where a model is known.
+    """
+
+    label: str
+    factor: float
+    first_epoch: int
+    trains: tuple[bool, ...]
+    regulariser: str
+    decay: str
+    remarks: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training in which the same blocks train and the schedule has one form."""
 
     name: str
     start: int
@@ -63,25 +87,46 @@ class Outline:
         return self.plan.lr.stretches(self.steps)
 
     @property
-    def phases(self) -> list[Phase]:
-        """The phases of the training, in order: a new one with each part of the schedule and each change of layers."""
-        planned, trains = self.plan.starts or (0,), [block.trains for block in self.blocks]
-        thaws = {
+    def phases(self) -> list[Stage]:
+        """The stages of the training: a new one with each part of the schedule, each phase and each change of layers.
+
+        Phases of gradual unfreezing go by what they change alone.
+        """
+        starts, trains = self.plan.starts, [block.trains for block in self.blocks]
+        begun = {
             start
-            for index, start in enumerate(planned)
-            if index == 0 or any(one[index] != one[index - 1] for one in trains)
+            for index, start in enumerate(starts)
+            if index == 0 or self.phase_name(index) or any(one[index] != one[index - 1] for one in trains)
         }
-        ordered = sorted(t for t in thaws | {s.start for s in self.stretches} if t < self.steps)
-        return [self._phase(start, end) for start, end in zip(ordered, [*ordered[1:], self.steps])]
+        ordered = sorted(t for t in begun | {stretch.start for stretch in self.stretches} if t < self.steps)
+        return [self._stage(start, end) for start, end in zip(ordered, [*ordered[1:], self.steps])]
 
     def planned_phase(self, t: int) -> int:
         """Which of the plan's phases update t is in."""
-        return max(index for index, start in enumerate(self.plan.starts or (0,)) if start <= t)
+        return max(index for index, start in enumerate(self.plan.starts) if start <= t)
 
-    def _phase(self, start: int, end: int) -> Phase:
-        name = next(s.name for s in reversed(self.stretches) if s.start <= start)
+    def phase_name(self, index: int) -> str:
+        """What a phase of the plan is called; "" for those of gradual unfreezing, and where there is one only."""
+        phase = self.plan.phases[index]
+        if not self.plan.thaws or isinstance(phase.train, Top):
+            return ""
+        return phase.name or f"phase {index + 1}"
+
+    def label(self, index: int) -> str:
+        """What a phase trains, where that is no share of the depth; else ""."""
+        return _label(self.plan.phases[index].train)
+
+    def when(self, index: int) -> str:
+        """When a phase of the plan begins: the epoch, or the update where that is in the middle of one."""
+        start = self.plan.starts[index]
+        whole, rest = divmod(start, self.steps_per_epoch)
+        return f"update {start}" if rest else f"epoch {whole + 1}"
+
+    def _stage(self, start: int, end: int) -> Stage:
+        form = next(stretch.name for stretch in reversed(self.stretches) if stretch.start <= start)
+        name = self.phase_name(self.planned_phase(start))
         epochs = [min(t // self.steps_per_epoch, self.epochs - 1) + 1 for t in (start, end - 1)]
-        return Phase(name, start, end, *epochs)
+        return Stage(f"{name}: {form}" if name else form, start, end, *epochs)
 
 
 def outline(
@@ -107,23 +152,23 @@ def outline(
 
     Example:
         >>> import paddle_ftstrat as hub
-        >>> [(phase.name, phase.start, phase.end) for phase in outline(hub.ULMFiTStrategy(), 100, 5).phases]
+        >>> [(stage.name, stage.start, stage.end) for stage in outline(hub.ULMFiTStrategy(), 100, 5).phases]
         [('rise', 0, 10), ('fall', 10, 20), ('fall', 20, 40), ('fall', 40, 100)]
     """
-    run, failed = None, ""
+    run, failed, length = None, "", per_epoch(steps, epochs)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        plan = strategy.plan(steps, per_epoch(steps, epochs))
+        plan = strategy.plan(steps, length)
         if model is not None:
             given = {name: value for name, value in options.items() if value}
-            length = {"max_train_steps": steps, "steps_per_epoch": per_epoch(steps, epochs)}
+            given.update(max_train_steps=steps, steps_per_epoch=length, sample_input=sample_input)
             try:
-                run = strategy.bind(model, sample_input=sample_input, **length, **given)
+                run = strategy.bind(model, **given)
             except (ValueError, TypeError, RuntimeError) as error:
                 failed = str(error)
     warned = tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning)))
-    found = blocks_of(run) if run is not None else blocks_without_model(plan)
-    return Outline(strategy, plan, steps, epochs, model, run, failed, warned, options, tuple(found))
+    blocks = _of_binding(run) if run is not None else _without_model(plan, length)
+    return Outline(strategy, plan, steps, epochs, model, run, failed, warned, options, tuple(blocks))
 
 
 def per_epoch(steps: int, epochs: int) -> int:
@@ -135,3 +180,138 @@ def per_epoch(steps: int, epochs: int) -> int:
     """
     rounded_up = -(-steps // epochs)
     return rounded_up if rounded_up * (epochs - 1) < steps else max(1, steps // epochs)
+
+
+def decay_of(plan: Plan) -> str:
+    """The decoupled weight decay of a plan in a word or two.
+
+    Example:
+        >>> decay_of(Plan({}, optimizer="adamw")), decay_of(Plan({}, weight_decay=0.1))
+        ("AdamW's own", '0.1')
+    """
+    row = table.find(plan.optimizer)
+    if plan.weight_decay is None:
+        return f"{row.cls.__name__}'s own" if row.decay == "native" else "none"
+    return f"{plan.weight_decay:g}" if plan.weight_decay else "none"
+
+
+def _of_binding(run: Binding) -> Iterator[Block]:
+    """The blocks of a bound model, neighbours that are alike in one."""
+    rows: dict[int, list[description.Row]] = {}
+    for row in run.describe():
+        rows.setdefault(row.block or 0, []).append(row)
+    trains = run.trains
+    blocks = [(number, _block(rows[number], trains)) for number in sorted(rows, reverse=True)]
+    for alike, members in groupby(blocks, key=lambda item: replace(item[1], names=())):
+        numbers, found = zip(*members)
+        top, bottom = numbers[0], numbers[-1]
+        label = f"{bottom}" if top == bottom else f"{bottom}–{top}"
+        where = [word for word, is_there in (("bottom", bottom == 0), ("top", top == len(rows) - 1)) if is_there]
+        if where and len(rows) > 1:
+            label += f" ({' to '.join(where)})"
+        yield replace(alike, label=label, names=tuple(name for block in reversed(found) for name in block.names))
+
+
+def _block(rows: Sequence[description.Row], trains: Mapping[str, tuple[bool, ...]]) -> Block:
+    thawed = [row.first_epoch for row in rows if row.first_epoch]
+    own = Counter(row.own_learning_rate for row in rows if row.own_learning_rate != 1.0)
+    remarks = [f"{count} with their own ×{multiplier:g}" for multiplier, count in own.items()]
+    if thawed and len(thawed) < len(rows):
+        remarks.append(f"{len(rows) - len(thawed)} frozen beforehand")
+    return Block(
+        label="",
+        factor=rows[0].factor,
+        first_epoch=min(thawed, default=0),
+        trains=tuple(map(any, zip(*(trains[row.name] for row in rows)))),
+        regulariser=_shared(
+            f"{row.regularizer} ({row.regularizer_from})" if row.regularizer else "none" for row in rows
+        ),
+        decay=_shared(f"{row.decay:g}" if row.decay else "none" for row in rows),
+        remarks=", ".join(remarks),
+        names=tuple(row.name for row in rows),
+    )
+
+
+def _shared(texts: Iterable[str]) -> str:
+    """What all parameters of a block have in common, or how many have what."""
+    counted = Counter(texts).most_common()
+    return counted[0][0] if len(counted) == 1 else ", ".join(f"{text} on {count}" for text, count in counted)
+
+
+def _without_model(plan: Plan, steps_per_epoch: int) -> list[Block]:
+    """The blocks of a model that divides evenly: shares of the depth instead of names, and what phases name, on top."""
+    depth, epochs = plan.depth, resolve.first_epochs(plan, steps_per_epoch)
+    regulariser = ", ".join(f"{name}({value:g})" for name, value in (("L2SP", plan.l2sp), ("L2", plan.l2)) if value)
+
+    def block(label: str, factor: float, trains: tuple[bool, ...], remarks: str = "") -> Block:
+        first = epochs[trains.index(True)] if True in trains else 0
+        return Block(label, factor, first, trains, regulariser or "none", decay_of(plan), remarks)
+
+    named = [_label(phase.train) for phase in plan.phases]
+    others = [label for label in dict.fromkeys(named) if label]
+    blocks = [block(one, 1.0, tuple(name in (one, "") for name in named)) for one in others]
+    factors, thaws = _factors(depth), _thaws(plan)
+    count = math.lcm(len(factors), len(thaws))
+    parts = [(factors[i * len(factors) // count], thaws[i * len(thaws) // count]) for i in range(count)]
+    remarks = ""
+    if isinstance(depth, Discriminative) and not (depth.blocks or depth.params_layer):
+        remarks = f"each layer ×1/{depth.factor:g} of the one above"
+    elif isinstance(depth, Spread) and spread_factor(depth) != 1:
+        remarks = f"×{spread_factor(depth):g} at the bottom"
+    for (factor, trains), run in groupby(reversed(range(count)), key=parts.__getitem__):
+        layers = sorted(run)
+        label = _share(layers[0], layers[-1] + 1, count)
+        blocks.append(block("the others" if others and label == "all layers" else label, factor, trains, remarks))
+    return blocks
+
+
+def spread_factor(spec: Spread) -> float:
+    """The bottom layers' share in the top layers' LR.
+
+    Example:
+        >>> spread_factor(Spread(slice(1e-5, 1e-3))), spread_factor(Spread(0.1))
+        (0.01, 1.0)
+    """
+    single = isinstance(spec.lr, slice) or np.ndim(spec.lr) == 0
+    rates = spread(spec.lr, 2 if single else len(spec.lr))
+    return round(rates[0] / rates[-1], 9) if rates[-1] else 1.0
+
+
+def _label(train: Any) -> str:
+    if isinstance(train, Top) or (isinstance(train, str) and train == "all"):
+        return ""
+    if isinstance(train, int):
+        return "top layer" if train == 1 else f"top {train} layers"
+    return ", ".join(map(str, train)) if isinstance(train, (list, tuple)) else str(train)
+
+
+def _factors(spec: Any) -> list[float]:
+    """LR factors, bottom first, over as many equal parts as the plan has."""
+    if isinstance(spec, Discriminative) and (spec.blocks or spec.params_layer):
+        numbers = sorted(set(spec.params_layer.values())) if spec.params_layer else list(range(spec.blocks))
+        return [max(spec.factor ** -(numbers[-1] - number), spec.minimum) for number in numbers]
+    return [1.0]
+
+
+def _thaws(plan: Plan) -> list[tuple[bool, ...]]:
+    """In which phases each of as many equal parts trains, bottom first."""
+    tops = [phase.train for phase in plan.phases if isinstance(phase.train, Top)]
+    parts = max((top.of or top.count for top in tops), default=1)
+    if tops and tops[-1].params_layer:
+        given = tops[-1].params_layer.values()
+        parts = 1 + max(given) - min(given)
+
+    def trains(train: Any, part: int) -> bool:
+        return part >= parts - train.count if isinstance(train, Top) else not _label(train)
+
+    return [tuple(trains(phase.train, part) for phase in plan.phases) for part in range(parts)]
+
+
+def _share(start: int, end: int, count: int) -> str:
+    if (start, end) == (0, count):
+        return "all layers"
+    if start == 0:
+        return f"bottom {end / count:.0%}"
+    if end == count:
+        return f"top {(count - start) / count:.0%}"
+    return f"{start / count:.0%}–{end / count:.0%} up"

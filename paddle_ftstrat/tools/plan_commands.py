@@ -8,12 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from paddle_ftstrat import _errors
 from paddle_ftstrat.integrations import pictures
 from paddle_ftstrat.tools import lint, targets
-from paddle_ftstrat.tools.blocks import Block
 from paddle_ftstrat.tools.explain import block_label, explain
 from paddle_ftstrat.tools.outline import Outline, outline
 
@@ -66,22 +63,14 @@ def draw(outline: Outline, path: Any = None) -> Any:
         ImportError: matplotlib is not installed.
         ValueError: the strategy cannot be bound to the model.
     """
-    _refuse_failed(outline)
-    per_epoch = outline.steps_per_epoch if outline.epochs > 1 else None
-    lrs = np.asarray(outline.plan.lr(np.arange(outline.steps, dtype=np.float64)))
-    lines = [
-        pictures.Line(
-            f"{block_label(outline, block)} (×{block.factor:.3g})", lrs * block.factor, _frozen(outline, block)
-        )
-        for block in outline.blocks
+    if outline.failed:
+        raise ValueError(f"the strategy cannot be bound to the model: {outline.failed}")
+    blocks = [
+        (f"{block_label(outline, block)} (×{block.factor:.3g})", block.factor, block.trains) for block in outline.blocks
     ]
     title = f"{type(outline.strategy).__name__}: learning rate over {outline.steps} updates"
-    return pictures.draw_plan(lines, title, per_epoch, path)
-
-
-def _frozen(outline: Outline, block: Block) -> int:
-    frozen = outline.steps if block.first_epoch == 0 else (block.first_epoch - 1) * outline.steps_per_epoch
-    return min(frozen, outline.steps)
+    per_epoch = outline.steps_per_epoch if outline.epochs > 1 else None
+    return pictures.draw_plan(outline.plan, outline.steps, blocks, title, per_epoch, path)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -127,8 +116,3 @@ def _reporting(name: str, run: Callable[[argparse.Namespace], int]) -> Callable[
             return 2
 
     return reported
-
-
-def _refuse_failed(outline: Outline) -> None:
-    if outline.failed:
-        raise ValueError(f"the strategy cannot be bound to the model: {outline.failed}")

@@ -1,11 +1,16 @@
-"""What a file of weights holds: named arrays that are described first and read only when they are wanted."""
+"""What a file of weights holds: named arrays, described first and read only when wanted; the file mapped, not read."""
 
 from __future__ import annotations
 
+import json
+import mmap
+import os
+import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,9 +124,9 @@ def from_dict(state: Mapping[str, Any], entry: str | None = None) -> Contents:
         (4,)
     """
     entries, notes = pick(state, entry_of, "the dict", entry)
-    is_torch = any(_is_torch(value) for value in _leaves(state))
-    is_paddle = any(isinstance(value, paddle.Tensor) for value in _leaves(state))
-    layout = "torch" if is_torch else "paddle" if is_paddle else None
+    leaves = [leaf for part in state.values() for leaf in (part.values() if isinstance(part, Mapping) else [part])]
+    is_paddle = any(isinstance(leaf, paddle.Tensor) for leaf in leaves)
+    layout = "torch" if any(map(_is_torch, leaves)) else "paddle" if is_paddle else None
     return Contents("a dict", "dict", entries, layout, notes)
 
 
@@ -135,7 +140,7 @@ def pick(
         TypeError: its keys are not strings.
     """
     if not isinstance(tree, Mapping):
-        raise ValueError(f"{where} holds {_kind(tree)}, not a state dict (a dict name → array)")
+        raise ValueError(f"{where} holds a {type(tree).__name__}, not a state dict (a dict name → array)")
     notes: tuple[str, ...] = ()
     chosen = _inner_key(tree, as_entry, where, entry)
     if chosen is not None:
@@ -157,7 +162,12 @@ def pick(
 
 
 def _inner_key(tree: Mapping[str, Any], as_entry: Callable, where: str, entry: str | None) -> str | None:
-    inner = [key for key, value in tree.items() if _holds_arrays(value, as_entry)]
+    inner = [
+        key
+        for key, value in tree.items()
+        if isinstance(value, Mapping)
+        and any(isinstance(name, str) and as_entry(one) is not None for name, one in value.items())
+    ]
     if entry is not None:
         if entry not in inner:
             raise ValueError(f"entry: {where} has no such state dict, " + _errors.unknown("entry", entry, inner))
@@ -172,12 +182,6 @@ def _inner_key(tree: Mapping[str, Any], as_entry: Callable, where: str, entry: s
     if not inner:
         raise ValueError(f"{where} holds no arrays; its keys are: {_errors.listing(tree) or 'none'}")
     raise ValueError(f"{where} holds several state dicts: say entry=… with one of {_errors.listing(inner)}")
-
-
-def _holds_arrays(value: Any, as_entry: Callable) -> bool:
-    return isinstance(value, Mapping) and any(
-        isinstance(key, str) and as_entry(inner) is not None for key, inner in value.items()
-    )
 
 
 def entry_of(value: Any) -> Entry | None:
@@ -208,9 +212,93 @@ def _is_torch(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _leaves(tree: Mapping[str, Any]) -> list[Any]:
-    return [leaf for value in tree.values() for leaf in (value.values() if isinstance(value, Mapping) else [value])]
+MAX_JSON = 12_000_000  # bytes; the header of 20,000 arrays takes a quarter of it
+_MAX_VALUES = 1_000_000  # of JSON; the smallest takes some fifty bytes of memory
+_PAGE = mmap.ALLOCATIONGRANULARITY
 
 
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}"
+class Mapped:
+    """A regular file mapped read-only.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: not a regular file (a pipe would wait forever, a device never end), or empty.
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        if not stat.S_ISREG(self.path.stat().st_mode):
+            raise ValueError(f"{self.path} is not a regular file")
+        with self.path.open("rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            if self.size == 0:
+                raise ValueError(f"{self.path} is empty")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.buffer = memoryview(self._map)
+
+    def slice(self, start: int, length: int) -> memoryview:
+        """The bytes [start, start + length), not copied.
+
+        Raises:
+            ValueError: they are not all in the file.
+        """
+        if start < 0 or length < 0 or start + length > self.size:
+            raise ValueError(
+                f"{self.path} is truncated or damaged: it says that {length} bytes stand at byte {start}, "
+                f"but it has {self.size} bytes"
+            )
+        return self.buffer[start : start + length]
+
+    def json(self, start: int, length: int) -> Any:
+        """The JSON in the bytes [start, start + length), which is bounded before it is parsed.
+
+        Raises:
+            ValueError: no JSON, too long, too deep, or with a name twice in a dict.
+        """
+        if length > MAX_JSON:
+            raise ValueError(f"it has {length:,} bytes, and {MAX_JSON:,} are allowed")
+        # Given bytes, the parser would guess their encoding, and import its module.
+        text = str(self.slice(start, length), "utf-8").removeprefix("\ufeff")
+        if sum(map(text.count, ",[{")) > _MAX_VALUES:
+            raise ValueError(f"it has more than {_MAX_VALUES:,} values")
+        try:
+            return json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_short_int)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+
+    def entry(self, start: int, shape: tuple[int, ...], dtype: str, order: str = "<") -> Entry:
+        """An array of the file, its elements in row-major order from byte `start` on.
+
+        Raises:
+            ValueError: it is not all in the file.
+        """
+        stored = storage_dtype(dtype, order)
+        length = count(shape) * stored.itemsize
+        data = self.slice(start, length)
+        return Entry(
+            shape, dtype, lambda: np.frombuffer(data, stored).reshape(shape), lambda: self.release(start, length)
+        )
+
+    def release(self, start: int, length: int) -> None:
+        """Let the system take the pages of these bytes back; a later use reads them again."""
+        first, end = -(-start // _PAGE) * _PAGE, (start + length) // _PAGE * _PAGE
+        if end > first and hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return found
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"the number {digits[:20]}… has {len(digits)} digits")
+    return int(digits)

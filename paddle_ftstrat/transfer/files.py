@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from paddle_ftstrat import _errors
-from paddle_ftstrat.transfer import archive, numpy_pickle, safe_tensors, torch_pickle
-from paddle_ftstrat.transfer.contents import Contents, Entry, from_dict, weight_name
-from paddle_ftstrat.transfer.mapped import Mapped
+import numpy as np
 
-_LEGACY_START = b"\x8a\x0a" + torch_pickle.LEGACY_MAGIC.to_bytes(10, "little")
+from paddle_ftstrat import _errors
+from paddle_ftstrat.transfer import archives, pickles, safe_tensors
+from paddle_ftstrat.transfer.contents import Contents, Entry, Mapped, count, from_dict, pick, weight_name
+from paddle_ftstrat.transfer.pickles import Global, Machine, PickledArray
+
+_LEGACY_START = b"\x8a\x0a" + archives.LEGACY_MAGIC.to_bytes(10, "little")
 FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json")
 _SUFFIXES = (".pdparams", ".safetensors", ".index.json", ".npz", ".pt", ".pth", ".bin")
+_BIG = "UnpackBigParamInfor@@"  # the spelling of Paddle's own files
+# `paddle.save` of a nested dict writes each tensor as tuple((name, array)).
+_PADDLE_CALLS = {**pickles.CALLS, Global("builtins", "tuple"): tuple, Global("__builtin__", "tuple"): tuple}
 
 
 @_errors.short_messages()
@@ -77,14 +83,14 @@ def _is_index(file: Mapped) -> bool:
 def _open_file(file: Mapped, entry: str | None) -> Contents:
     start = bytes(file.buffer[:16])
     if start.startswith(b"PK\x03\x04"):
-        opened = archive.open_zip(file)
-        if archive.is_npz(opened):
-            return archive.read_npz(file, opened)
-        return torch_pickle.read_zip(file, opened, entry)
+        opened = archives.open_zip(file)
+        if archives.is_npz(opened):
+            return archives.read_npz(file, opened)
+        return archives.read_zip(file, opened, entry)
     if start.startswith(b"\x80"):
         if start[2:].startswith(_LEGACY_START):
-            return torch_pickle.read_legacy(file, entry)
-        return numpy_pickle.read_paddle(file, entry)
+            return archives.read_legacy(file, entry)
+        return _read_paddle(file, entry)
     if start[8:9] == b"{":
         contents = safe_tensors.read(file)
         return _weights_only(contents) if safe_tensors.FACTS in contents.metadata else contents
@@ -155,3 +161,41 @@ def _similar(path: Path) -> str:
     names = [item.name for item in path.parent.iterdir() if item.name.endswith(_SUFFIXES)]
     hint = _errors.nearest(path.name, names)
     return f". Did you mean {hint!r}?" if hint else ""
+
+
+def _read_paddle(file: Mapped, entry: str | None) -> Contents:
+    """The arrays of a file of `paddle.save`, without `paddle.load`, which would run what the file says."""
+    where = str(file.path)
+    tree = Machine(file.buffer, where, _PADDLE_CALLS, pickles.SYMBOLS, pickles.build).run()
+    if isinstance(tree, dict) and _BIG in tree:
+        tree = _joined(tree, where)
+    entries, notes = pick(tree, _as_entry, where, entry)
+    return Contents(where, "paddle", entries, "paddle", notes)
+
+
+def _as_entry(value: Any) -> Entry | None:
+    if isinstance(value, Entry):
+        return value
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        value = value[1]
+    return value.entry(bfloat16=True) if isinstance(value, PickledArray) and value.dtype is not None else None
+
+
+def _joined(tree: dict[str, Any], where: str) -> dict[str, Any]:
+    """Put together the arrays of more than 1 GB, which `paddle.save` cuts into slices for pickle protocols 2 and 3."""
+    tree = dict(tree)
+    try:
+        for key, info in tree.pop(_BIG).items():
+            slices = [tree.pop(part) for part in info["slices"]]
+            shape = pickles.whole_numbers(info["OriginShape"])
+            if sum(count(part.shape) for part in slices) != count(shape):
+                raise ValueError
+            read = partial(_read_slices, slices, shape)
+            tree[key] = Entry(shape, slices[0].entry(bfloat16=True).dtype, read)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where} is damaged: the slices of a large array are not all there") from error
+    return tree
+
+
+def _read_slices(slices: list[PickledArray], shape: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate([part.read() for part in slices]).reshape(shape)

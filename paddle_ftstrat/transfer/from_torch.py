@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,15 +75,14 @@ def torch_keys(model: nn.Layer, targets: Mapping[str, Target], layout: Mapping[A
     names = {alias: target.name for target in targets.values() for alias in target.aliases}
     keys = TorchKeys()
     for torch_path, path, layer in _walk(_paddle.unwrap(model)):
-        for rule in _rules_of(layer):
-            for torch_name, own_name, how in rule(layer):
-                key = select.join(torch_path, torch_name)
-                if isinstance(how, str):
-                    keys.refused[key] = how
-                elif how is None:
-                    keys.dropped.add(key)
-                else:
-                    _add(keys.pieces, key, names.get(select.join(path, own_name)), how)
+        for torch_name, own_name, how in _rules_of(layer):
+            key = select.join(torch_path, torch_name)
+            if isinstance(how, str):
+                keys.refused[key] = how
+            elif how is None:
+                keys.dropped.add(key)
+            else:
+                _add(keys.pieces, key, names.get(select.join(path, own_name)), how)
     known = {piece.target for pieces in keys.pieces.values() for piece in pieces}
     for target in targets.values():
         if target.name not in known:
@@ -112,38 +111,22 @@ def _walk(model: nn.Layer) -> Iterator[tuple[str, str, nn.Layer]]:
             stack.extend((select.join(torch_path, known), select.join(path, name), child) for known in torch_names)
 
 
-def _rules_of(layer: nn.Layer) -> list[Callable[[Any], Iterator[_Rule]]]:
-    found = [rule for kinds, rule in _RULES if isinstance(layer, kinds)]
-    return [*found, _weight_norm] if found else []
+def _rules_of(layer: nn.Layer) -> Iterator[_Rule]:
+    found = [rules for kinds, rules in _RULES if isinstance(layer, kinds)]
+    for rules in found:
+        yield from rules(layer) if callable(rules) else rules
+    if found:
+        yield from _WEIGHT_NORM_RULES
 
 
-def _plain(*names: str) -> Callable[[nn.Layer], Iterator[_Rule]]:
-    return lambda layer: ((name, name, {}) for name in names)
-
-
-def _linear(layer: nn.Layer) -> Iterator[_Rule]:
-    yield "weight", "weight", {"transpose": True}
-    yield "bias", "bias", {}
-
-
-def _batch_norm(layer: nn.Layer) -> Iterator[_Rule]:
-    yield from (("weight", "weight", {}), ("bias", "bias", {}))
-    yield from (("running_mean", "_mean", {}), ("running_var", "_variance", {}), (DROPPED, "", None))
-
-
-def _instance_norm(layer: nn.Layer) -> Iterator[_Rule]:
-    yield from (("weight", "scale", {}), ("bias", "bias", {}), (DROPPED, "", None))
-    yield from ((name, "", _UNTRACKED) for name in ("running_mean", "running_var"))
+def _plain(*names: str) -> tuple[_Rule, ...]:
+    return tuple((name, name, {}) for name in names)
 
 
 def _layer_norm(layer: nn.Layer) -> Iterator[_Rule]:
     for torch_name, name in (("weight", "weight"), ("bias", "bias"), ("gamma", "weight"), ("beta", "bias")):
         param = getattr(layer, name, None)
         yield torch_name, name, {"shape": None if param is None else tuple(param.shape)}
-
-
-def _prelu(layer: nn.Layer) -> Iterator[_Rule]:
-    yield "weight", "_weight", {}
 
 
 def _bilinear(layer: nn.Layer) -> Iterator[_Rule]:
@@ -170,24 +153,25 @@ def _rnn(layer: nn.Layer) -> Iterator[_Rule]:
             yield f"weight_hr_l{index}{end}", "", "belongs to an LSTM with proj_size, which is not converted"
 
 
-def _weight_norm(layer: nn.Layer) -> Iterator[_Rule]:
-    yield from ((name, "", _WEIGHT_NORM) for name in ("weight_g", "weight_v"))
-    yield from ((f"parametrizations.weight.original{i}", "", _WEIGHT_NORM) for i in (0, 1))
-
-
-_RULES: tuple[tuple[Any, Callable[[Any], Iterator[_Rule]]], ...] = (
-    (nn.Linear, _linear),
+_WEIGHT_NORM_RULES: tuple[_Rule, ...] = tuple(
+    (name, "", _WEIGHT_NORM)
+    for name in ("weight_g", "weight_v", "parametrizations.weight.original0", "parametrizations.weight.original1")
+)
+_RULES: tuple[tuple[Any, Any], ...] = (  # rules, or a function of the layer that gives them
+    (nn.Linear, (("weight", "weight", {"transpose": True}), ("bias", "bias", {}))),
     (_CONVS, _plain("weight", "bias")),
     (nn.Embedding, _plain("weight")),
-    (_INSTANCE_NORMS, _instance_norm),
+    (_INSTANCE_NORMS, (("weight", "scale", {}), ("bias", "bias", {}), (DROPPED, "", None))),
+    (_INSTANCE_NORMS, tuple((name, "", _UNTRACKED) for name in ("running_mean", "running_var"))),
     (nn.LayerNorm, _layer_norm),
     (nn.GroupNorm, _plain("weight", "bias")),
-    (nn.PReLU, _prelu),
+    (nn.PReLU, (("weight", "_weight", {}),)),
     (nn.Bilinear, _bilinear),
     (nn.MultiHeadAttention, _attention),
     (_RNNS, _rnn),
     (_CELLS, _plain("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
-    (_BATCH_NORMS, _batch_norm),
+    (_BATCH_NORMS, (("running_mean", "_mean", {}), ("running_var", "_variance", {}), (DROPPED, "", None))),
+    (_BATCH_NORMS, _plain("weight", "bias")),
 )
 
 

@@ -11,14 +11,13 @@ from paddle import nn
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.param_attr import settings
-from paddle_ftstrat.transfer import matching, write
-from paddle_ftstrat.transfer import rename as names_of
+from paddle_ftstrat.transfer import matching
 from paddle_ftstrat.transfer.contents import Contents
 from paddle_ftstrat.transfer.files import open_contents
 from paddle_ftstrat.transfer.from_torch import TorchKeys, torch_keys
 from paddle_ftstrat.transfer.matching import Fill, Match
 from paddle_ftstrat.transfer.report import LoadError, LoadReport, remember
-from paddle_ftstrat.transfer.targets import Target, find_targets, paddle_keys
+from paddle_ftstrat.transfer.targets import Target, find_targets, overflows, paddle_keys, put
 
 SOURCES = ("auto", "paddle", "torch")
 
@@ -89,15 +88,13 @@ def load_pretrained(
             ...
         ValueError: no key of a dict names a tensor of the model: it has module.0.weight, ...
     """
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    targets = find_targets(model)
     if source not in SOURCES:
         raise ValueError(_errors.unknown("source", source, SOURCES))
     contents = open_contents(path_or_state, entry)
-    targets = find_targets(model)
     _refuse_sharded(targets)
-    wanted, left_out = names_of.wanted(list(contents.entries), include, exclude)
-    names = names_of.renamed(wanted, rename)
+    wanted, left_out = matching.wanted(list(contents.entries), include, exclude)
+    names = matching.renamed(wanted, rename)
     left_out += [key for key in wanted if key not in names]
     keys, taken, why = _keys(model, contents, names, targets, source, layout)
     matching.refuse(contents, names, keys)
@@ -108,7 +105,7 @@ def load_pretrained(
     kept = _check_values(matched.fills, report)
     for fill in matched.fills:
         array = fill.piece.take(_array(fill, kept))
-        write.put(fill.target.tensor, array, fill.entry.dtype, fill.target.dtype, fill.entry.release)
+        put(fill.target.tensor, array, fill.entry.dtype, fill.target.dtype, fill.entry.release)
     remember(model, report.weights)
     _warn_if_bound(targets)
     return report
@@ -141,7 +138,7 @@ def _check_any(contents: Contents, names: Mapping[str, str], keys: TorchKeys, ta
     if contents.entries and not names:
         message = f"no key of {contents.label} is left after include, exclude and rename"
     message += f"; the model has {_errors.listing(targets, 4)}"
-    proposal, count = names_of.propose(names.values(), keys.pieces)
+    proposal, count = matching.propose(names.values(), keys.pieces)
     if proposal:
         message += f". With rename={proposal!r} {count} of {len(names)} keys would match"
     raise ValueError(message)
@@ -152,7 +149,7 @@ def _leniently_renamed(keys: Sequence[str], rename: Any) -> dict[str, str]:
     names = {}
     for key in keys:
         try:
-            names[key] = names_of.renamed([key], rename).get(key, key)
+            names[key] = matching.renamed([key], rename).get(key, key)
         except (ValueError, TypeError):
             names[key] = key
     return names
@@ -162,7 +159,7 @@ def _hints(matched: Match, keys: TorchKeys, names: Mapping[str, str]) -> tuple[s
     missing = {row.name for row in matched.rows if row.status == "missing"}
     unexpected = [names[row.key] for row in matched.rows if row.status == "unexpected"]
     known = [name for name, pieces in keys.pieces.items() if missing & {piece.target for piece in pieces}]
-    proposal, count = names_of.propose(unexpected, known) if unexpected and known else ({}, 0)
+    proposal, count = matching.propose(unexpected, known) if unexpected and known else ({}, 0)
     return (f"rename={proposal!r} would match {count} more keys",) if count > 1 else ()
 
 
@@ -209,7 +206,7 @@ def _check_values(fills: Sequence[Fill], report: LoadReport) -> dict[str, np.nda
                 report,
             )
         source, target = fill.entry.dtype, fill.target.dtype
-        if target == "float16" and write.overflows(_array(fill, kept), source, target):
+        if target == "float16" and overflows(_array(fill, kept), source, target):
             raise LoadError(f"{fill.key!r} has values beyond float16, the type of {fill.target.name!r}", report)
     return kept
 

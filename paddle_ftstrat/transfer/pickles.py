@@ -1,15 +1,15 @@
-"""A pickle machine that can only build data: it imports nothing and calls nothing but the functions it is given.
-
-`pickle.Unpickler` with a restricted `find_class` still allocates what a header claims and hashes what it is handed.
-This one reads from a buffer whose end it knows, gives out views in place of copies of long byte strings, and takes
-only the operations that dicts of arrays are made of.
-"""
+"""Pickles, read by a machine that can only build data; the numpy arrays in them, and Paddle's files."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from paddle_ftstrat.transfer.contents import BFLOAT16, Entry, count
 
 MAX_OPERATIONS = 1_000_000
 _SHORT = 256  # a Python 2 string up to here is text (a name), a longer one is the data of an array
@@ -248,3 +248,127 @@ _OPERATIONS: dict[int, Callable[[Machine], None]] = {
         b"j": lambda m: m._push(m._memo[m._number("<I")]),
     }.items()
 }
+
+
+_CODES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
+
+
+@dataclass
+class _DType:
+    """A dtype under construction: code first, byte order in a second operation."""
+
+    code: str
+    order: str = "="
+
+    def numpy(self) -> np.dtype:
+        return np.dtype(self.code).newbyteorder(self.order)
+
+
+@dataclass
+class PickledArray:
+    """An array under construction: made empty, filled in a second operation."""
+
+    shape: tuple[int, ...] = ()
+    dtype: _DType | None = None
+    data: Any = None
+    order: str = "C"
+
+    def fill(self, shape: Any, dtype: Any, data: Any, order: str) -> PickledArray:
+        """Give the array its content, checked against its shape.
+
+        Raises:
+            ValueError, TypeError: the parts do not fit together.
+        """
+        if isinstance(data, str):
+            data = data.encode("latin1")
+        if not isinstance(dtype, _DType) or not isinstance(data, (bytes, memoryview)):
+            raise TypeError("an array has no data or no dtype of numbers")
+        self.shape, self.dtype, self.data, self.order = whole_numbers(shape), dtype, memoryview(data), order
+        if count(self.shape) * dtype.numpy().itemsize != len(self.data):
+            raise ValueError(f"has an array of shape {self.shape} with {len(self.data)} bytes of data")
+        return self
+
+    def read(self) -> np.ndarray:
+        """The array, as a view of the file."""
+        return np.frombuffer(self.data, self.dtype.numpy()).reshape(self.shape, order=self.order)
+
+    def entry(self, bfloat16: bool) -> Entry:
+        """The array as an entry; `bfloat16` takes uint16 for the bits of bfloat16, as Paddle stores them."""
+        name = self.dtype.numpy().name
+        return Entry(self.shape, BFLOAT16 if bfloat16 and name == "uint16" else name, self.read)
+
+
+def whole_numbers(value: Any) -> tuple[int, ...]:
+    """A shape or stride from a file.
+
+    Raises:
+        ValueError: not a tuple of whole numbers ≥ 0.
+    """
+    if isinstance(value, int):
+        value = (value,)
+    if not isinstance(value, (tuple, list)) or len(value) > 64:
+        raise ValueError("has an array whose shape is not a short tuple")
+    if not all(isinstance(size, int) and 0 <= size < 2**63 for size in value):
+        raise ValueError("has an array whose shape is not made of whole numbers")
+    return tuple(value)
+
+
+def _dtype(code: Any, *_: Any) -> _DType:
+    if not isinstance(code, str) or code.lstrip("<>=|") not in _CODES:
+        what = "Python objects" if str(code).lstrip("<>=|").startswith("O") else f"dtype {code!s:.40}"
+        raise ValueError(f"has an array of {what}: only arrays of numbers are admitted")
+    order = code[0] if code[0] in "<>" else "="
+    return _DType(code.lstrip("<>=|"), order)
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    return PickledArray().fill((), dtype, data, "C").read().item()
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
+    return PickledArray().fill(shape, dtype, data, "F" if order == "F" else "C")
+
+
+def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise ValueError("encodes something else than latin1 text, which is not admitted")
+    return text.encode("latin1")
+
+
+def _ordered_dict(items: Any = ()) -> dict[str, Any]:
+    """A dict from the pairs that Python 2 writes for an OrderedDict; later versions set the items afterwards."""
+    pairs = [tuple(pair) for pair in items]
+    if not all(len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+        raise TypeError("an OrderedDict's items are not pairs of a name and a value")
+    return dict(pairs)
+
+
+def build(target: Any, state: Any) -> None:
+    """The BUILD operation for numpy's arrays and dtypes.
+
+    Raises:
+        ValueError: another target, or a structured dtype.
+    """
+    if isinstance(target, _DType):
+        if any(part is not None for part in state[2:5]):
+            raise ValueError("has an array of a structured dtype: only arrays of numbers are admitted")
+        if state[1] not in ("<", ">", "=", "|"):
+            raise ValueError(f"has an array of byte order {state[1]!s:.20}")
+        target.order = state[1] if state[1] in "<>" else "="
+    elif isinstance(target, PickledArray):
+        _, shape, dtype, is_fortran, data = state
+        target.fill(shape, dtype, data, "F" if is_fortran else "C")
+    else:
+        raise ValueError(f"gives a {type(target).__name__} a state, which is not admitted")
+
+
+CALLS: dict[Global, Callable[..., Any]] = {
+    Global("numpy", "dtype"): _dtype,
+    Global("_codecs", "encode"): _encode,
+    Global("collections", "OrderedDict"): _ordered_dict,
+}
+for _core in ("numpy.core", "numpy._core"):
+    CALLS[Global(f"{_core}.multiarray", "_reconstruct")] = lambda *_: PickledArray()
+    CALLS[Global(f"{_core}.multiarray", "scalar")] = _scalar
+    CALLS[Global(f"{_core}.numeric", "_frombuffer")] = _from_buffer
+SYMBOLS = frozenset({Global("numpy", "ndarray")})

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from paddle import nn
-from rich.console import Console
-from rich.table import Table
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.param_attr import description, select
 
 STATUSES = ("mismatched", "missing", "unexpected", "excluded", "loaded", "dropped")
 _WIDEST = 200  # characters of a cell
@@ -218,14 +215,8 @@ def _render(rows: Sequence[Row]) -> str:
         ("shape", lambda row: _text(row.shape if row.shape is not None else row.file_shape)),
         ("note", lambda row: row.note),
     )
-    table = Table(box=None, pad_edge=False, header_style="")
-    for heading, _ in columns:
-        table.add_column(heading, no_wrap=True)
-    for row in rows:
-        table.add_row(*(_errors.shortened(cell(row), _WIDEST) for _, cell in columns))
-    out = io.StringIO()
-    Console(file=out, width=10_000, color_system=None, highlight=False, markup=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    cells = ([_errors.shortened(cell(row), _WIDEST) for _, cell in columns] for row in rows)
+    return description.table([heading for heading, _ in columns], cells)
 
 
 def _text(shape: tuple[int, ...] | None) -> str:

@@ -10,8 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.transfer.contents import Contents, Entry, count, refuse_many, storage_dtype
-from paddle_ftstrat.transfer.mapped import MAX_JSON, Mapped
+from paddle_ftstrat.transfer.contents import MAX_JSON, Contents, Entry, Mapped, count, refuse_many, storage_dtype
 
 _DTYPES = {
     "BOOL": "bool",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +48,9 @@ def save_pretrained(model: nn.Layer, path: str | os.PathLike) -> Path:
         ...     path.name, load_pretrained(paddle.nn.Linear(2, 3), path, strict=True).loaded
         ('model.safetensors', ['weight', 'bias'])
     """
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
-    path = Path(path)
+    targets, path = find_targets(model), Path(path)
     if path.suffix != ".safetensors":
         path = path / FOLDER_FILES[0]
-    targets = find_targets(model)
     arrays = {name: Entry(target.shape, target.dtype, target.tensor.numpy) for name, target in targets.items()}
     shared = {name: target.aliases for name, target in targets.items() if len(target.aliases) > 1}
     metadata = {"format": "pd", **({"shared": json.dumps(shared)} if shared else {})}
@@ -108,12 +103,16 @@ def export_inference(
     if input_spec is None:
         input_spec = [paddle.static.InputSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in inputs]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with modes.evaluating(model), _beside(path) as draft:
+    # A folder on the same disk, out of which a complete file is renamed.
+    with modes.evaluating(model), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as draft:
+        program = os.path.join(draft, path.name)
         expected = _outputs(model, inputs)
-        paddle.jit.save(model, str(draft / path.name), input_spec=list(input_spec))
-        _compare(expected, _outputs(paddle.jit.load(str(draft / path.name)), inputs), rtol, atol)
-        for file in sorted(draft.iterdir()):
-            _settle(file, path.parent / file.name)
+        paddle.jit.save(model, program, input_spec=list(input_spec))
+        _compare(expected, _outputs(paddle.jit.load(program), inputs), rtol, atol)
+        for name in sorted(os.listdir(draft)):
+            with open(os.path.join(draft, name), "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(file.name, path.parent / name)
     return path
 
 
@@ -132,20 +131,3 @@ def _compare(expected: Sequence[np.ndarray], found: Sequence[np.ndarray], rtol: 
                 f"output {index} of the saved program differs from the model's (by {apart}, allowed are rtol={rtol:g} "
                 f"and atol={atol:g}): nothing was saved; does forward depend on random numbers or on Python values?"
             )
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A folder on the same disk as `path` that is gone afterwards."""
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _settle(draft: Path, path: Path) -> None:
-    """Put a complete file in its place, so that a crash leaves the old one or the new one."""
-    with draft.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(draft, path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from paddle_ftstrat.training.checkpoint import tensor_file
 from paddle_ftstrat.transfer.contents import Entry, storage_dtype
-from paddle_ftstrat.transfer.write import memory
+from paddle_ftstrat.transfer.targets import memory
 
 _ALIGNMENT = 64  # bytes
 _THREADS = 4  # one alone does not use all of the memory's bandwidth

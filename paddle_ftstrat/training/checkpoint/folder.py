@@ -25,8 +25,7 @@ from paddle_ftstrat import _errors
 from paddle_ftstrat._files import open_regular
 from paddle_ftstrat.training.checkpoint import tensor_file
 from paddle_ftstrat.transfer import safe_tensors
-from paddle_ftstrat.transfer.contents import Entry
-from paddle_ftstrat.transfer.mapped import Mapped
+from paddle_ftstrat.transfer.contents import Entry, Mapped
 
 FORMAT = 1
 MANIFEST, FACTS, SUFFIX = "manifest.json", "facts.json", ".safetensors"

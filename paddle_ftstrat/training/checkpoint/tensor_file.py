@@ -13,8 +13,7 @@ import paddle
 from paddle_ftstrat import _errors
 from paddle_ftstrat._files import replacing
 from paddle_ftstrat.transfer import safe_tensors
-from paddle_ftstrat.transfer.contents import BFLOAT16, Contents, Entry, entry_of
-from paddle_ftstrat.transfer.mapped import Mapped
+from paddle_ftstrat.transfer.contents import BFLOAT16, Contents, Entry, Mapped, entry_of
 
 # What Paddle and safetensors both have. Paddle takes uint16 for the bits of bfloat16, and has no wider unsigned types.
 _INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")

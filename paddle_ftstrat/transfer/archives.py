@@ -1,23 +1,23 @@
-"""Files of `torch.save`, zip and legacy, read without torch and without running anything that is in them."""
+"""Zip archives that may be hostile: numpy's `.npz` and the files of `torch.save`; legacy ones of torch, too."""
 
 from __future__ import annotations
 
+import ast
 import struct
+import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.transfer import archive, numpy_pickle
-from paddle_ftstrat.transfer.contents import Contents, Entry, count, pick, storage_dtype
-from paddle_ftstrat.transfer.mapped import Mapped
-from paddle_ftstrat.transfer.numpy_pickle import PickledArray, whole_numbers
-from paddle_ftstrat.transfer.pickles import Global, Machine
+from paddle_ftstrat.transfer import pickles
+from paddle_ftstrat.transfer.contents import Contents, Entry, Mapped, count, pick, refuse_many, storage_dtype
+from paddle_ftstrat.transfer.pickles import Global, Machine, PickledArray, whole_numbers
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
@@ -89,10 +89,6 @@ def _from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> _Tensor:
     return _REBUILDERS[function](*arguments)
 
 
-def _named(module: str, *names: str) -> frozenset[Global]:
-    return frozenset(Global(module, name) for name in names)
-
-
 _REBUILDERS: dict[Global, Callable[..., Any]] = {
     Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
     Global("torch._utils", "_rebuild_tensor"): _tensor,
@@ -100,20 +96,19 @@ _REBUILDERS: dict[Global, Callable[..., Any]] = {
     Global("torch._utils", "_rebuild_parameter_with_state"): _parameter,
 }
 _CALLS: dict[Global, Callable[..., Any]] = {
-    **numpy_pickle.CALLS,
+    **pickles.CALLS,
     **_REBUILDERS,
     Global("torch._tensor", "_rebuild_from_type_v2"): _from_type,
     Global("torch", "Size"): lambda sizes=(): whole_numbers(sizes),
     Global("torch", "device"): lambda *_: None,
 }
-_SYMBOLS = (
-    numpy_pickle.SYMBOLS
-    | _named("torch", *_STORAGES, *set(_STORAGES.values()), "Tensor")
-    | _named("torch.nn.parameter", "Parameter", "Buffer")
+_SYMBOLS = pickles.SYMBOLS.union(
+    (Global("torch", name) for name in (*_STORAGES, *_STORAGES.values(), "Tensor")),
+    (Global("torch.nn.parameter", name) for name in ("Parameter", "Buffer")),
 )
 
 
-def read_zip(file: Mapped, opened: ZipFile, entry: str | None = None) -> Contents:
+def read_zip(file: Mapped, opened: zipfile.ZipFile, entry: str | None = None) -> Contents:
     """The arrays of a file in torch's zip format (`.pt`, `.pth`, `.bin` since torch 1.6).
 
     Args:
@@ -143,10 +138,10 @@ def read_zip(file: Mapped, opened: ZipFile, entry: str | None = None) -> Content
         length = storage.length * storage_dtype(storage.dtype).itemsize
         if info.file_size != length:
             raise ValueError(f"claims {length} bytes for the storage {storage.key!r}, which has {info.file_size}")
-        storage.whole = file.entry(archive.member_start(file, info), (storage.length,), storage.dtype, order)
+        storage.whole = file.entry(member_start(file, info), (storage.length,), storage.dtype, order)
 
     info = members[pickled[0]]
-    data = file.slice(archive.member_start(file, info), info.file_size)
+    data = file.slice(member_start(file, info), info.file_size)
     return _contents(file, _machine(data, f"{file.path}", {}, place).run(), entry)
 
 
@@ -187,7 +182,7 @@ def _machine(
     data: Any, where: str, storages: dict[str, _Storage], place: Callable[[_Storage], None], start: int = 0
 ) -> Machine:
     return Machine(
-        data, where, _CALLS, _SYMBOLS, numpy_pickle.build, partial(_persistent, storages=storages, place=place), start
+        data, where, _CALLS, _SYMBOLS, pickles.build, partial(_persistent, storages=storages, place=place), start
     )
 
 
@@ -223,7 +218,140 @@ def _as_entry(value: Any) -> Entry | None:
 def _byte_order(file: Mapped, info: Any) -> str:
     if info is None:
         return "<"
-    text = bytes(file.slice(archive.member_start(file, info), min(info.file_size, 16)))
+    text = bytes(file.slice(member_start(file, info), min(info.file_size, 16)))
     if text not in (b"little", b"big"):
         raise ValueError(f"{file.path} has the byte order {text!r}")
     return ">" if text == b"big" else "<"
+
+
+MAX_DIRECTORY = 5 * 2**20  # bytes; 20,000 members of a file of torch take half of it
+_MAX_NPZ = 5_000  # members; each has a header of its own to be parsed
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile decompresses the others without a limit
+_MAX_NPY_HEADER = 10_000
+_CHUNK = 2**20
+
+
+def open_zip(file: Mapped) -> zipfile.ZipFile:
+    """The archive, its directory read.
+
+    Raises:
+        ValueError: truncated (the directory stands at the end) or damaged; a directory of more than 5 MB, or with a
+            name that occurs twice.
+    """
+    if _directory_size(file) > MAX_DIRECTORY:
+        raise ValueError(
+            f"{file.path} is no file of weights: its zip directory is larger than {MAX_DIRECTORY >> 20} MB"
+        )
+    try:
+        archive = zipfile.ZipFile(file.path)
+    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, UnicodeError) as error:
+        raise ValueError(f"{file.path} is a damaged zip archive: {error}") from error
+    names = Counter(archive.namelist())
+    refuse_many(file.path, len(names))
+    if len(names) < len(archive.filelist):
+        raise ValueError(f"{file.path} holds the member {names.most_common(1)[0][0]!r} twice")
+    return archive
+
+
+def member_start(file: Mapped, info: zipfile.ZipInfo) -> int:
+    """Where the bytes of an uncompressed member stand in the file.
+
+    Raises:
+        ValueError: the member is compressed, or is not where the directory says.
+    """
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        raise ValueError(f"{file.path}: its member {info.filename!r} is compressed; torch writes members uncompressed")
+    header = file.slice(info.header_offset, 30)
+    if bytes(header[:4]) != b"PK\x03\x04":
+        raise ValueError(f"{file.path} is a damaged zip archive: no member at byte {info.header_offset}")
+    name, extra = struct.unpack("<HH", header[26:30])
+    return info.header_offset + 30 + name + extra
+
+
+def is_npz(archive: zipfile.ZipFile) -> bool:
+    """Whether an archive is numpy's: all its members are arrays."""
+    return bool(archive.filelist) and all(name.endswith(".npy") for name in archive.namelist())
+
+
+def read_npz(file: Mapped, archive: zipfile.ZipFile) -> Contents:
+    """The arrays of an `.npz`, stored or deflated; only arrays that are wanted are ever decompressed.
+
+    Raises:
+        ValueError: a damaged archive, or a member that is not an array of numbers.
+    """
+    refuse_many(file.path, len(archive.filelist), _MAX_NPZ)
+    entries = {info.filename[: -len(".npy")]: _npy_entry(file, archive, info) for info in archive.infolist()}
+    return Contents(str(file.path), "npz", entries)
+
+
+def _npy_entry(file: Mapped, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
+    def fail(why: object) -> ValueError:
+        return ValueError(f"{file.path}: its array {info.filename!r} {why}")
+
+    if info.compress_type not in _BOUNDED:
+        method = zipfile.compressor_names.get(info.compress_type, info.compress_type)
+        raise fail(f"is compressed by {method}, which cannot be bounded; numpy stores or deflates")
+    shape, fortran, dtype, start = _npy_header(archive, info, fail)
+    if dtype.hasobject or dtype.names is not None or dtype.kind not in "biufc":
+        raise fail(f"is of dtype {dtype}: only arrays of numbers are admitted (an object array is a pickle)")
+    length = count(shape) * dtype.itemsize
+    if info.file_size != start + length:
+        raise fail(f"is damaged: its shape {shape} takes {length} bytes, there are {info.file_size - start}")
+
+    def read() -> np.ndarray:
+        data = _inflate(archive, info, start, length, fail)
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+    return Entry(shape, dtype.name, read, kept=True)
+
+
+def _npy_header(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, fail: Callable[[object], ValueError]
+) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, order, dtype and length of the header. numpy's own reader allocates what the length field claims."""
+    try:
+        with archive.open(info) as member:
+            magic = member.read(8)
+            form = {b"\x93NUMPY\x01\x00": "<H", b"\x93NUMPY\x02\x00": "<I"}[magic]
+            length = struct.unpack(form, member.read(struct.calcsize(form)))[0]
+            if length > _MAX_NPY_HEADER:
+                raise ValueError(f"claims a header of {length} bytes")
+            header = ast.literal_eval(str(member.read(length), "latin1").strip())
+            shape, fortran, dtype = header["shape"], bool(header["fortran_order"]), np.dtype(str(header["descr"]))
+    except Exception as error:
+        # zipfile lets zlib's, lzma's and its own errors through; all of them mean the same here.
+        raise fail(f"is no .npy array, or a damaged one: {error}") from error
+    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+        raise fail(f"has the shape {shape!s:.200}")
+    return shape, fortran, dtype, 8 + struct.calcsize(form) + length
+
+
+def _inflate(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, start: int, length: int, fail: Callable[[object], ValueError]
+) -> bytearray:
+    """The member's bytes after `start`; never more than `length` of them, whatever the compressed data gives."""
+    data = bytearray()
+    try:
+        with archive.open(info) as member:
+            member.read(start)
+            while piece := member.read(min(_CHUNK, length + 1 - len(data))):
+                data += piece
+    except Exception as error:
+        raise fail(f"cannot be decompressed: {error}") from error
+    if len(data) != length:
+        raise fail(f"is truncated or damaged: {length} bytes expected, {len(data)} found")
+    return data
+
+
+def _directory_size(file: Mapped) -> int:
+    """Size of the central directory as the end record says it; zip64 keeps it in a record of its own."""
+    tail_start = max(0, file.size - 65557)
+    tail = bytes(file.slice(tail_start, file.size - tail_start))
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + 22 > len(tail):
+        raise ValueError(f"{file.path} is truncated: a zip archive that does not end in its directory")
+    size = struct.unpack("<I", tail[at + 12 : at + 16])[0]
+    at64 = tail.rfind(b"PK\x06\x06", 0, at)
+    if at64 >= 0 and at64 + 48 <= len(tail):
+        size = struct.unpack("<Q", tail[at64 + 40 : at64 + 48])[0]
+    return size
