@@ -11,6 +11,7 @@ ORDER = (
     "index",
     "from_paddlehub",
     "strategies",
+    "phases",
     "precedence",
     "param_attr",
     "learner",

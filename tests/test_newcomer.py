@@ -1,0 +1,178 @@
+"""What CONTRIBUTING promises to somebody who adds a thing: one function, row or class, and it works everywhere."""
+
+import inspect
+import re
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+import paddle_ftstrat as hub
+from paddle_ftstrat import schedules
+from paddle_ftstrat.optim import table
+from paddle_ftstrat.tools import cli, lint
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def registries():
+    """What a test enters is gone after it."""
+    with mock.patch.dict(schedules.SCHEDULES), mock.patch.dict(table.ROWS), mock.patch.dict(lint.RULES):
+        yield
+
+
+def data(n=16):
+    x = paddle.randn([n, 3])
+    return paddle.io.TensorDataset([x, (x.sum(-1) > 0).astype("int64")])
+
+
+class TestASchedule:
+    """One function; 8 updates of η·(1 − t/T)², or of a share of η to begin with."""
+
+    EXPECTED = 0.5 * 0.1 * (1 - np.arange(8) / 8) ** 2
+
+    @pytest.fixture
+    def strategy(self):
+        @schedules.register("parabola")
+        def parabola(learning_rate, max_train_steps, share=1.0):
+            """A parabola down to 0."""
+            return schedules.Schedule(
+                [(0, lambda t: share * learning_rate * (1 - t / max_train_steps) ** 2, "parabola")], end=max_train_steps
+            )
+
+        return hub.CombinedStrategy("sgd", 0.1, scheduler={"parabola": {"share": 0.5}})
+
+    @pytest.fixture
+    def file(self, strategy, tmp_path):
+        strategy.to_yaml(tmp_path / "strategy.yaml")
+        return tmp_path / "strategy.yaml"
+
+    def test_in_a_loop_of_ones_own_from_yaml(self, file):
+        run = hub.strategy_from_yaml(file).bind(nn.Linear(3, 2), max_train_steps=8)
+        lrs = []
+        for _ in range(8):
+            lrs.append(run.optimizer.get_lr())
+            run.model(paddle.ones([2, 3])).mean().backward()
+            run.step()
+        np.testing.assert_allclose(lrs, self.EXPECTED)
+
+    def test_in_a_learner_and_in_a_phase(self, strategy):
+        learner = hub.Learner(nn.Linear(3, 2), data(), batch_size=4, progress=False)
+        learner.fit(2, strategy=strategy)
+        np.testing.assert_allclose(learner.recorder.lrs, self.EXPECTED)
+        phases = [hub.Phase(epochs=1, learning_rate=0.3), hub.Phase(learning_rate=0.1, scheduler={"parabola": {}})]
+        learner.fit(3, strategy=hub.PhasedStrategy(phases, "sgd"))
+        np.testing.assert_allclose(learner.recorder.lrs[-12:], [*[0.3] * 4, *self.EXPECTED * 2])
+
+    def test_in_explain_plot_and_list(self, file, tmp_path, capsys):
+        assert cli.main(["explain", str(file), "--steps", "8"]) == 0
+        assert "parabola 0.05 →" in capsys.readouterr().out
+        assert cli.main(["plot", str(file), "--steps", "8", "-o", str(tmp_path / "plan.png")]) == 0
+        assert (tmp_path / "plan.png").stat().st_size > 5000
+        cli.main(["list"])
+        assert "A parabola down to 0." in capsys.readouterr().out
+
+    def test_its_options_are_checked(self, strategy):
+        with pytest.raises(ValueError, match="'shares'. Did you mean 'share'"):
+            strategy.add_scheduler("parabola", shares=2)
+
+
+class SignSGD(hub.optim.CustomOptimizer):
+    """p ← p − lr·sign(g)."""
+
+    def _append_optimize_op(self, block, param_and_grad):
+        param, grad = param_and_grad
+        param.subtract_(paddle.sign(grad) * self._create_param_lr(param_and_grad))
+
+
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_an_optimizer_is_a_row(decay, capsys):
+    table.ROWS["signsgd"] = table.OptimizerRow("signsgd", SignSGD, aliases=("sign",))
+    model = nn.Linear(2, 1)
+    before = model.weight.numpy()
+    strategy = hub.CombinedStrategy(
+        "signsgd",
+        0.1,
+        scheduler={"layer_decay": 0.5},
+        regularization=None if decay is None else {"weight_decay": decay},
+    )
+    run = hub.strategy_from_yaml(strategy.to_yaml()).bind(model)
+    (3 * model.weight).sum().backward()
+    run.step()
+    np.testing.assert_allclose(model.weight.numpy(), (before - 0.1) * (1 - 0.1 * (decay or 0)), rtol=1e-6)
+    cli.main(["list"])
+    assert "SignSGD" in capsys.readouterr().out
+
+
+class TowardsOne(paddle.regularizer.WeightDecayRegularizer):
+    """gradient += λ·(w − 1)."""
+
+    def __call__(self, param, grad, block):
+        return 0.5 * (param - 1)
+
+
+@pytest.mark.parametrize("fused", [None, False])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_a_regularizer_is_a_class(optimizer, fused):
+    model = nn.Linear(2, 1, weight_attr=paddle.ParamAttr(regularizer=TowardsOne()))
+    start, bias = model.weight.numpy(), model.bias.numpy()
+    # Its own regularizer beats the strategy's L2 and the decay, which the bias has.
+    strategy = hub.CombinedStrategy(optimizer, 0.1, regularization={"L2": 0.2, "weight_decay": 0.3})
+    run = strategy.bind(model, fused=fused, no_decay=[])
+    (3 * model.weight + 3 * model.bias).sum().backward()
+    run.step()
+    np.testing.assert_allclose(model.weight.numpy(), start - 0.1 * (3 + 0.5 * (start - 1)), rtol=1e-6)
+    np.testing.assert_allclose(model.bias.numpy(), (bias - 0.1 * (6 + 0.2 * bias)) * 0.97, rtol=1e-6)
+    assert "TowardsOne" in str(run.describe())
+
+
+def test_a_lint_rule_is_a_function(tmp_path, capsys):
+    @lint.rule("odd-length")
+    def odd_length(outline):
+        if outline.steps % 2:
+            yield f"{outline.steps} updates are an odd number"
+
+    path = tmp_path / "strategy.yaml"
+    hub.DefaultStrategy().to_yaml(path)
+    assert cli.main(["explain", str(path), "--steps", "7", "--strict"]) == 1
+    assert "7 updates are an odd number" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["explain", str(path), "--steps", "8", "--strict"]) == 0
+
+
+class CountTask(hub.finetune.task.BaseTask):
+    """Predicts counts: Poisson likelihood of the exponential of the model's output."""
+
+    default_metrics = ("spearman",)
+    kind = "values"
+
+    def _loss(self, output, label):
+        return (paddle.exp(output) - label.reshape(output.shape) * output).mean()
+
+    def _results(self, output, names):
+        return np.exp(output.numpy()).reshape(-1).tolist()
+
+
+def test_a_task_is_a_short_class(tmp_path):
+    assert len(inspect.getsource(CountTask).splitlines()) <= 25
+    paddle.seed(0)
+    x = paddle.randn([64, 3])
+    pairs = paddle.io.TensorDataset([x, (20 * paddle.exp(x.sum(-1))).round()])
+    config = hub.RunConfig(num_epoch=20, batch_size=16, checkpoint_dir=tmp_path, strategy=hub.OneCycleStrategy(0.3))
+    task = CountTask(nn.Linear(3, 1), {"train": pairs, "dev": pairs}, config, verbose=False)
+    scores = task.finetune_and_eval()
+    assert scores["spearman"] > 0.9
+    assert task.best_score > 0.9
+    counts = task.predict(pairs, return_result=True)
+    assert len(counts) == 64
+    assert min(counts) > 0
+
+
+def test_what_contributing_points_to_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = re.findall(r"`((?:paddle_ftstrat|tests|benchmarks|docs|\.ci)/[\w./]*)`", text)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
