@@ -34,8 +34,7 @@ class Net(nn.Layer):
 
 def bound(optimizer="adam", clip=None, path="paddle", net=None, **options):
     strategy = hub.CombinedStrategy(optimizer, 0.01, clip=clip, **options)
-    run = strategy.bind(net or Net(), fused=False if path == "paddle" else None)
-    return run
+    return strategy.bind(net or Net(), fused=False if path == "paddle" else None)
 
 
 def state_of(run):

@@ -8,7 +8,6 @@ from typing import Any
 from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import updates
 from paddle_ftstrat.optim import clip, decay, finite, fused, masters, table
 from paddle_ftstrat.optim.decay import Decay
 from paddle_ftstrat.optim.hyper import HyperParameters
@@ -53,7 +52,7 @@ def build_optimizer(
     names = {r.param.name: r.name for r in rows}
     check = finite.FiniteGradients(names, lr_scheduler)
     # Inside what turns half precision into float32, where all sums have the range.
-    updates.before_update(optimizer, check)
+    _paddle.before_update(optimizer, check)
     masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
     decoupled = None
     if not in_force.by_optimizer:

@@ -13,8 +13,8 @@ from typing import Any
 
 import paddle
 
-from paddle_ftstrat._paddle import precision
-from paddle_ftstrat._paddle.precision import Pairs
+from paddle_ftstrat import _paddle
+from paddle_ftstrat._paddle import Pairs, precision
 from paddle_ftstrat.param_attr import settings
 
 _FIELD = "ftstrat_float32"
@@ -80,7 +80,7 @@ def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> None
     def enter(pairs: Pairs) -> Pairs:
         return [(_stand_in(optimizer, p, lasting), _wide(g)) if is_half(p) else (p, g) for p, g in pairs]
 
-    precision.update_through(optimizer, enter, _write_back)
+    _paddle.update_through(optimizer, enter, _write_back)
 
 
 def scaled_step(scaler: Any, optimizer: Any, params: Iterable[Any]) -> bool:

@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import batch_norm as compat
+from paddle_ftstrat._paddle import layers
 from paddle_ftstrat.param_attr import select, settings
 
 POLICIES = ("freeze", "track")
@@ -83,7 +83,7 @@ def freeze(model_or_layer: nn.Layer, patterns: Any = None, batch_norm: str = "fr
         for path, layer in _touched(model, patterns, chosen).items()
         if all(id(param) in chosen or not settings.own(param).trainable for _, param in select.own_parameters(layer))
     }
-    unfixable = [path for path, layer in governed.items() if not compat.can_fix_statistics(layer)]
+    unfixable = [path for path, layer in governed.items() if not layers.can_fix_statistics(layer)]
     if batch_norm == "freeze" and unfixable:
         raise ValueError(
             f"subclasses of SyncBatchNorm cannot be told to keep their statistics: {_errors.listing(unfixable)}; "
@@ -262,8 +262,8 @@ def set_policy(layer: nn.Layer, policy: str | None) -> None:
     """Fix a BatchNorm layer's statistics ("freeze") or give it back its own way ("track", None)."""
     record = _record(layer)
     if record.policy == "freeze":
-        compat.release_statistics(layer, record.before)
-    before = compat.fix_statistics(layer) if policy == "freeze" else None
+        layers.release_statistics(layer, record.before)
+    before = layers.fix_statistics(layer) if policy == "freeze" else None
     layer.__dict__[_RECORD] = dataclasses.replace(record, policy=policy, before=before)
 
 
@@ -291,7 +291,7 @@ def _selected(model: nn.Layer, weights: Mapping[str, Any], patterns: Any) -> lis
 
 def _write(model: nn.Layer, params: Collection[Any], trainable: bool) -> None:
     for param in params:
-        compat.forget_requires_grad(param)
+        layers.forget_requires_grad(param)
         settings.set_own(param, trainable=trainable)
     _paddle.forget_traces(model)
     ignored = _ignored(model)
@@ -360,7 +360,7 @@ def _digest(tensor: Any) -> bytes:
 
 def _ignored(model: nn.Layer) -> list[str]:
     weights = select.named_weights(model)
-    return [name for name, param in weights.items() if compat.ignores_requires_grad(param)]
+    return [name for name, param in weights.items() if layers.ignores_requires_grad(param)]
 
 
 def _cut(layer: nn.Layer, _: Any, output: Any) -> Any:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import paddle
 
-from paddle_ftstrat._paddle import modes, threads
+from paddle_ftstrat import _paddle
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.param_attr.depth import call
 from paddle_ftstrat.training import data, distributed, evaluation, losses, reading
 
@@ -45,7 +46,7 @@ def predict(learner: Learner, loader: Any) -> Any:
 
 @contextmanager
 def _running(learner: Learner) -> Iterator[None]:
-    with modes.evaluating(learner.model), paddle.no_grad(), threads.cpu_threads(learner.num_threads):
+    with _paddle.evaluating(learner.model), paddle.no_grad(), threads.cpu_threads(learner.num_threads):
         yield
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from paddle.io import DataLoader
 from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
 
-from paddle_ftstrat._paddle import loading
+from paddle_ftstrat._paddle import threads
 
 _FAILED = "reading failed"
 
@@ -39,7 +39,7 @@ def read(loader: DataLoader) -> Iterator[Any]:
         ZeroDivisionError: division by zero
     """
     if loader.num_workers or type(loader).__iter__ is not DataLoader.__iter__:
-        with loading.reading(loader) as batches:
+        with threads.reading(loader) as batches:
             yield from batches
         return
     guard = _Guard(loader)
@@ -47,7 +47,7 @@ def read(loader: DataLoader) -> Iterator[Any]:
     guarded.dataset, guarded.collate_fn = guard, guard.collate
     if loader.batch_sampler is not None:
         guarded.batch_sampler = guard.indices()
-    with loading.reading(guarded) as batches:
+    with threads.reading(guarded) as batches:
         for batch in batches:
             if isinstance(batch, dict) and _FAILED in batch:
                 raise guard.error

@@ -10,7 +10,6 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _paddle
-from paddle_ftstrat._paddle import modes
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.optim import masters
 from paddle_ftstrat.param_attr import select, settings
@@ -35,7 +34,7 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
     generators = rng.get_state()
     undo_run = None if run is None else _capture_run(run, weights)
     try:
-        with modes.kept(model):
+        with _paddle.kept(model):
             yield
     finally:
         if undo_run is not None:

@@ -17,7 +17,6 @@ from paddle import nn
 
 from paddle_ftstrat import _paddle
 from paddle_ftstrat._files import replacing
-from paddle_ftstrat._paddle import modes
 from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Entry
 from paddle_ftstrat.transfer.files import FOLDER_FILES
@@ -108,7 +107,7 @@ def export_inference(
     if input_spec is None:
         input_spec = [paddle.static.InputSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in inputs]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with modes.evaluating(model), _beside(path) as draft:
+    with _paddle.evaluating(model), _beside(path) as draft:
         expected = _outputs(model, inputs)
         paddle.jit.save(model, str(draft / path.name), input_spec=list(input_spec))
         _compare(expected, _outputs(paddle.jit.load(str(draft / path.name)), inputs), rtol, atol)

@@ -43,9 +43,7 @@ def threads_for(values: int, allowed: int) -> int:
 
 def run(function: Any, tables: tuple[Any, Any], ranges: Sequence[tuple[int, int]], result: Any) -> None:
     """Call `function(*tables, first, last, result)` for each range, one in this thread and the others beside it."""
-    others = [
-        _executor(os.getpid(), len(ranges) - 1).submit(function, *tables, *part, result) for part in ranges[1:]
-    ]
+    others = [_executor(os.getpid(), len(ranges) - 1).submit(function, *tables, *part, result) for part in ranges[1:]]
     try:
         function(*tables, *ranges[0], result)
     finally:

@@ -17,7 +17,7 @@ import numpy as np
 from paddle.regularizer import L1Decay, L2Decay
 
 from paddle_ftstrat import _paddle
-from paddle_ftstrat._paddle import pointers, updates
+from paddle_ftstrat._paddle import pointers
 from paddle_ftstrat._paddle.pointers import Seen
 from paddle_ftstrat.optim.regularizer import L2SPDecay, anchor_of
 
@@ -197,19 +197,19 @@ class FusedParams:
 
         Regularizers may be changed as well as replaced; Momentum's own is made anew at each question.
         """
-        common = updates.coupled_regularizer(self._optimizer)
+        common = _paddle.coupled_regularizer(self._optimizer)
         return [
             seen.rates,
             seen.clipped,
             seen.regularizers,
-            updates.coefficients(self._regularizers),
-            [updates.coefficient(common) if type(common) is L2Decay else common],
-            *(updates.stored_state(self._optimizer, kind).values() for kind in self._kinds),
+            list(map(_paddle.coefficient, self._regularizers)),
+            [_paddle.coefficient(common) if type(common) is L2Decay else common],
+            *(_paddle.stored_state(self._optimizer, kind).values() for kind in self._kinds),
             self._anchors(),
         ]
 
     def _take_settings(self, seen: Seen) -> None:
-        coupled = updates.coupled_regularizer(self._optimizer)
+        coupled = _paddle.coupled_regularizer(self._optimizer)
         self.rates = np.array(seen.rates, np.float64)
         self.clipped = np.array([flag is not False for flag in seen.clipped])
         self.numbers[:, [L1, L2]] = 0.0
@@ -219,7 +219,7 @@ class FusedParams:
                 raise NotFusable(f"the regularizer of {self.names[i]!r} is {type(regularizer).__name__}")
             if regularizer is not None:
                 column = L1 if type(regularizer) is L1Decay else L2
-                self.numbers[i, column] = updates.coefficient(regularizer)
+                self.numbers[i, column] = _paddle.coefficient(regularizer)
         self._regularizers = list(dict.fromkeys(own for own in seen.regularizers if own is not None))
         self._anchored = np.array([i for i, own in enumerate(in_force) if type(own) is L2SPDecay], np.int64)
         self._sources = [in_force[i] for i in self._anchored]
@@ -232,11 +232,11 @@ class FusedParams:
         return [source.anchor for source in self._sources]
 
     def _take_state(self) -> None:
-        if any(key not in updates.stored_state(self._optimizer, kind) for kind in self._kinds for key in self.keys):
+        if any(key not in _paddle.stored_state(self._optimizer, kind) for kind in self._kinds for key in self.keys):
             _paddle.create_accumulators(self._optimizer, self.params)
         self._state = []
         for number, kind in enumerate(self._kinds):
-            tensors = list(map(updates.stored_state(self._optimizer, kind).get, self.keys))
+            tensors = list(map(_paddle.stored_state(self._optimizer, kind).get, self.keys))
             if any(map(is_, tensors, repeat(None))):
                 raise NotFusable(f"the optimizer keeps no {kind} of some parameters")
             self._check(f"the {kind} of", tensors, self._shapes if number < self._moments else None)

@@ -18,7 +18,7 @@ from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 from paddle.optimizer import SGD, Adam, AdamW, Momentum
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import pointers, threads, updates
+from paddle_ftstrat._paddle import pointers, threads
 from paddle_ftstrat.optim.decay import Decoupled
 from paddle_ftstrat.optim.finite import FiniteGradients
 from paddle_ftstrat.optim.fused.members import AFTER, BEFORE, EPS, HIGH, LOW, LR, SCALE, A, B, FusedParams, NotFusable
@@ -50,16 +50,16 @@ def rule_of(optimizer: Any) -> Rule:
         >>> rule_of(SGD(0.1, parameters=paddle.nn.Linear(1, 1).parameters())).name
         'sgd'
     """
-    rule, clip = RULES.get(type(optimizer)), updates.gradient_clip(optimizer)
+    rule, clip = RULES.get(type(optimizer)), _paddle.gradient_clip(optimizer)
     name = type(optimizer).__name__
     if rule is None:
         raise NotFusable(f"the optimizer is {name}, and only {', '.join(cls.__name__ for cls in RULES)} are fused")
-    special = updates.special_setting(optimizer)
+    special = _paddle.special_setting(optimizer)
     if special:
         raise NotFusable(f"the optimizer {name} {special}")
     if type(clip) not in _CLIPS:
         raise NotFusable(f"the gradient clip is {type(clip).__name__}")
-    if updates.clips_across_processes(clip):
+    if _paddle.clips_across_processes(clip):
         raise NotFusable("the gradient clip's norm is a sum over processes")
     return rule
 
@@ -168,7 +168,7 @@ class FusedStep:
             FloatingPointError: a gradient is not finite; nothing was changed.
         """
         optimizer = self._optimizer
-        if updates.mixed_precision_skips(optimizer):
+        if _paddle.mixed_precision_skips(optimizer):
             type(optimizer).step(optimizer)
             return
         try:
@@ -190,11 +190,11 @@ class FusedStep:
         optimizer = self._optimizer
         if not paddle.in_dynamic_mode():
             raise NotFusable("the step is part of a static graph")
-        self._listeners = updates.listeners(optimizer)
+        self._listeners = _paddle.update_listeners(optimizer)
         if self._listeners is None:
             raise NotFusable("a stage of the optimizer was replaced")
         self._rule = rule = rule_of(optimizer)
-        seen = pointers.glance(updates.parameters(optimizer))
+        seen = pointers.glance(_paddle.parameter_list(optimizer))
         if not seen.params:
             return None
         self._kernels = _kernels(rule.name)
@@ -211,16 +211,16 @@ class FusedStep:
     def _fill(self, params: FusedParams) -> None:
         """The numbers that are the same for all parameters, or follow from others."""
         optimizer, numbers, keys = self._optimizer, params.numbers, params.keys
-        common = updates.numbers(optimizer)
+        common = _paddle.rule_numbers(optimizer)
         if not all(isinstance(number, (int, float)) for number in common):
             raise NotFusable("a hyper-parameter of the optimizer is a tensor")
         varied = self._hypers.varied
-        for column, attribute, value in zip((A, B, EPS), updates.number_attributes(optimizer), common):
+        for column, attribute, value in zip((A, B, EPS), _paddle.rule_attributes(optimizer), common):
             by_key = varied.get(attribute)
             numbers[:, column] = value if by_key is None else [by_key.get(key, value) for key in keys]
-        numbers[:, LR] = updates.learning_rate(optimizer) * params.rates.astype(np.float32)
+        numbers[:, LR] = _paddle.kernel_lr(optimizer) * params.rates.astype(np.float32)
         numbers[:, BEFORE], numbers[:, AFTER] = 0.0, 1.0
-        decay, reaches = updates.own_decay(optimizer)
+        decay, reaches = _paddle.own_decay(optimizer)
         decay = varied.get("_weight_decay", decay)
         if decay:
             each = [decay.get(key, 0.0) if isinstance(decay, Mapping) else decay for key in keys]
@@ -251,7 +251,7 @@ class FusedStep:
         numbers[:, EPS] *= root
 
     def _clip(self, params: FusedParams, squares: np.ndarray) -> None:
-        clip, numbers, clipped = updates.gradient_clip(self._optimizer), params.numbers, params.clipped
+        clip, numbers, clipped = _paddle.gradient_clip(self._optimizer), params.numbers, params.clipped
         numbers[:, SCALE] = 1.0
         numbers[:, [LOW, HIGH]] = 0.0
         if isinstance(clip, ClipGradByValue):
