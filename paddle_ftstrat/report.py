@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from paddle_ftstrat.optim import fused
-from paddle_ftstrat.optim.decay import Decay
+from paddle_ftstrat.optim.build import Decay
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.resolve import Resolved

@@ -27,6 +27,12 @@ _NORMS = (_BatchNormBase, _InstanceNormBase, nn.BatchNorm, nn.LayerNorm, nn.Grou
 _STATISTICS = ("_mean", "_variance")
 
 
+def check_layer(model: Any, what: str = "model") -> None:
+    """TypeError for what is no `paddle.nn.Layer`."""
+    if not isinstance(model, nn.Layer):
+        raise TypeError(f"{what} must be a paddle.nn.Layer, not {type(model).__name__}")
+
+
 def unwrap(model: nn.Layer) -> nn.Layer:
     """The user's model inside `paddle.DataParallel`, or the model itself."""
     while isinstance(model, paddle.DataParallel):

@@ -170,7 +170,8 @@ def verify_frozen(model: nn.Layer) -> Iterator[list[str]]:
         >>> watched
         ['0.weight']
     """
-    model = _checked_layer(model)
+    _paddle.check_layer(model)
+    model = _paddle.unwrap(model)
     before = {name: _digest(tensor) for name, tensor in _watched(model).items()}
     ignored = _ignored(model)
     yield list(before)
@@ -235,12 +236,12 @@ def freeze_stage(layer: nn.Layer, model: nn.Layer | None = None) -> FrozenStage:
         >>> [param.grad is None for param in model.parameters()]
         [True, True, True, True, False, False]
     """
-    for given in (layer, layer if model is None else model):
-        if not isinstance(given, nn.Layer):
-            raise TypeError(f"freeze_stage takes a paddle.nn.Layer, not {given!r} of type {type(given).__name__}")
+    model = layer if model is None else model
+    _paddle.check_layer(layer, "layer")
+    _paddle.check_layer(model)
     for param in layer.parameters():
         param.clear_gradient(False)
-    return FrozenStage(layer, layer if model is None else _paddle.unwrap(model))
+    return FrozenStage(layer, _paddle.unwrap(model))
 
 
 def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
@@ -273,12 +274,7 @@ def _checked(model: Any) -> nn.Layer:
             "paddle.DataParallel settles at wrapping which gradients it exchanges; changed later, the processes drift "
             "apart without an error: freeze first, then wrap"
         )
-    return _checked_layer(model)
-
-
-def _checked_layer(model: Any) -> nn.Layer:
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"a paddle.nn.Layer is needed, not {model!r} of type {type(model).__name__}")
+    _paddle.check_layer(model)
     return _paddle.unwrap(model)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat import _errors
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import settings
 from paddle_ftstrat.transfer import matching, write
 from paddle_ftstrat.transfer import rename as names_of
@@ -89,8 +89,7 @@ def load_pretrained(
             ...
         ValueError: no key of a dict names a tensor of the model: it has module.0.weight, ...
     """
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    _paddle.check_layer(model)
     if source not in SOURCES:
         raise ValueError(_errors.unknown("source", source, SOURCES))
     contents = open_contents(path_or_state, entry)

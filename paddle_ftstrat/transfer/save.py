@@ -49,8 +49,7 @@ def save_pretrained(model: nn.Layer, path: str | os.PathLike) -> Path:
         ...     path.name, load_pretrained(paddle.nn.Linear(2, 3), path, strict=True).loaded
         ('model.safetensors', ['weight', 'bias'])
     """
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    _paddle.check_layer(model)
     path = Path(path)
     if path.suffix != ".safetensors":
         path = path / FOLDER_FILES[0]
@@ -98,8 +97,7 @@ def export_inference(
         ...     paddle.jit.load(str(path))(paddle.ones([1, 2])).numpy().shape
         (1, 3)
     """
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    _paddle.check_layer(model)
     model, path = _paddle.unwrap(model), Path(path)
     inputs = tuple(sample_input) if isinstance(sample_input, (tuple, list)) else (sample_input,)
     if not all(isinstance(tensor, paddle.Tensor) for tensor in inputs):

@@ -19,10 +19,9 @@ from paddle.optimizer import SGD, Adam, AdamW, Momentum
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import pointers, threads
-from paddle_ftstrat.optim.decay import Decoupled
-from paddle_ftstrat.optim.finite import FiniteGradients
 from paddle_ftstrat.optim.fused.members import AFTER, BEFORE, EPS, HIGH, LOW, LR, SCALE, A, B, FusedParams, NotFusable
-from paddle_ftstrat.optim.hyper import HyperParameters
+from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
+from paddle_ftstrat.optim.masters import FiniteGradients
 
 
 @dataclass(frozen=True)
