@@ -158,7 +158,6 @@ def _ratios(row: dict[str, float]) -> dict[str, float]:
         fused = row[f"fused{suffix}"]
         ratios[f"composed_over_fused{suffix}"] = row[f"composed{suffix}"] / fused
         ratios[f"adamw_over_fused{suffix}"] = row[f"adamw{suffix}"] / fused
-        ratios[f"composed_over_numpy{suffix}"] = row[f"composed{suffix}"] / row[f"numpy{suffix}"]
     ratios["fused_over_triad"] = row["fused"] / row["triad"]
     return ratios
 

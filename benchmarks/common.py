@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from paddle_ftstrat._paddle import mkl, threads
+from paddle_ftstrat._paddle import threads
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -50,7 +50,7 @@ def environment() -> dict[str, Any]:
         "paddle": paddle.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "processor": mkl.processor(mkl.CPUINFO).get("model name", platform.processor()),
+        "processor": threads.processor(threads.CPUINFO).get("model name", platform.processor()),
         "cpus": os.cpu_count(),
         "mkl_code": threads.code_in_force(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),

@@ -157,18 +157,8 @@ ROWS = (
         "step", ("updates_ms", "85M in 192, 1 core", "fused_over_triad"), 2.6,
     ),
     Row(
-        "the same without numba: times faster than Paddle's operations, 85 M, one core",
-        "同样的更新，不用 numba：比 Paddle 的各个操作快多少倍，8500 万个数值，单核",
-        "step", ("updates_ms", "85M in 192, 1 core", "composed_over_numpy"), 2.8, more=True,
-    ),
-    Row(
-        "the same without numba, two cores",
-        "同上，不用 numba，双核",
-        "step", ("updates_ms", "85M in 192, 2 cores", "composed_over_numpy"), 2.8, more=True,
-    ),
-    Row(
-        "the same, with numba: times faster than Paddle's AdamW alone, 10,000 tensors of 10, one core, in a row",
-        "同样的更新，用 numba：比单独的 Paddle AdamW 快多少倍，10000 个张量、各 10 个数值，单核，连续更新",
+        "the same update, times faster than Paddle's AdamW alone, 10,000 tensors of 10, one core, in a row",
+        "同样的更新，比单独的 Paddle AdamW 快多少倍，10000 个张量、各 10 个数值，单核，连续更新",
         "step", ("updates_ms", "0.1M in 10,000, 1 core", "adamw_over_fused_in_a_row"), 8.0, more=True,
     ),
     Row(

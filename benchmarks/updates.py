@@ -3,10 +3,10 @@
     python updates.py TENSORS SHAPE ROUNDS CORES
     python updates.py --worker WAY TENSORS SHAPE CORES      "fused" or "torch", in turns that workers.py asks for
 
-clip by global norm + L2SP + LR multipliers + Adam composed of Paddle's operations, ours unfused, fused, and fused
-without numba; Paddle's AdamW alone; a triad a = b + c·s over as many values, which is what the memory allows. Each way
-in turn with the others, so that its weights have left the processor's caches as after a forward and backward; where
-they are few, also three to ten updates in a row (`…_in_a_row`), as an optimizer by itself is usually timed.
+clip by global norm + L2SP + LR multipliers + Adam composed of Paddle's operations, ours unfused and fused; Paddle's
+AdamW alone; a triad a = b + c·s over as many values, which is what the memory allows. Each way in turn with the others,
+so that its weights have left the processor's caches as after a forward and backward; where they are few, also three to
+ten updates in a row (`…_in_a_row`), as an optimizer by itself is usually timed.
 "torch", for a Python that has torch and no Paddle: torch's fused AdamW with its clip by global norm, without L2SP.
 """
 
@@ -64,7 +64,6 @@ def with_paddle(count: int, shape: list[int], rounds: int, cores: int) -> dict[s
         "adamw": _adamw,
         "unfused": lambda model: _ours(model, fused=False),
         "fused": lambda model: _ours(model, fused=True),
-        "numpy": lambda model: _ours(model, fused=True, without_numba=True),
     }
     runs = {way: make(_weights(count, shape)) for way, make in ways.items()}
     values = count * math.prod(shape)
@@ -107,17 +106,14 @@ def _adamw(model: Any) -> Callable[[], None]:
     return paddle.optimizer.AdamW(LR, parameters=model.parameters()).step
 
 
-def _ours(model: Any, fused: bool, without_numba: bool = False) -> Callable[[], None]:
+def _ours(model: Any, fused: bool) -> Callable[[], None]:
     import paddle_ftstrat as hub
-    from paddle_ftstrat.optim.fused import step as fused_step
 
     strategy = hub.CombinedStrategy("adam", LR, regularization={"L2SP": L2SP}, clip={"GlobalNorm": CLIP})
     names = [name for name, _ in model.named_parameters()]
     lower = dict.fromkeys(names[: len(names) // 2], 0)
     strategy.add_scheduler("discriminative", params_layer={**dict.fromkeys(names, 1), **lower}, factor=2.0)
     run = strategy.bind(model, pretrained="*", fused=fused)
-    if without_numba:
-        fused_step.without_numba(run.optimizer)
     return run.optimizer.step
 
 
@@ -125,7 +121,7 @@ def _triad(values: int, cores: int) -> Callable[[], None]:
     import numba
     import numpy as np
 
-    from paddle_ftstrat.optim.fused import pool
+    from paddle_ftstrat.optim.fused import kernels
 
     a, b, c = (np.ones(values, np.float32) for _ in range(3))
 
@@ -136,10 +132,10 @@ def _triad(values: int, cores: int) -> Callable[[], None]:
         for k in range(len(a)):
             a[k] = b[k] + np.float32(0.5) * c[k]
 
-    threads = pool.threads_for(values, cores)
+    threads = kernels.threads_for(values, cores)
     ends = [values * share // threads for share in range(threads + 1)]
     ranges = list(zip(ends, ends[1:]))
-    return lambda: pool.run(lambda first, last: part(a, b, c, first, last), ranges)
+    return lambda: kernels.run(lambda b, c, first, last, a: part(a, b, c, first, last), (b, c), ranges, a)
 
 
 def main() -> None:

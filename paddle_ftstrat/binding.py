@@ -13,8 +13,8 @@ from paddle import nn
 from paddle_ftstrat import _errors, _paddle, resolve
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.optim import build, hyper, masters, state
+from paddle_ftstrat.optim.hyper import ScheduleLR
 from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
-from paddle_ftstrat.optim.schedule_lr import ScheduleLR
 from paddle_ftstrat.param_attr import depth, description, settings
 from paddle_ftstrat.plan import Phase, Plan, Progress
 

@@ -12,7 +12,7 @@ import paddle
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import fused
-from paddle_ftstrat.optim.decay import Decay
+from paddle_ftstrat.optim.build import Decay
 from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay, anchor_of
 from paddle_ftstrat.param_attr import depth, description, select, settings
 from paddle_ftstrat.param_attr.settings import ParamSettings

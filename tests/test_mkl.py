@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from paddle_ftstrat._paddle import mkl
+from paddle_ftstrat._paddle import threads
 
 AVX2 = "fpu sse4_2 avx avx2 fma bmi1 bmi2"
 AVX512 = AVX2 + " avx512f avx512cd avx512bw avx512dq avx512vl"
@@ -32,17 +32,17 @@ def cpuinfo(path, vendor, flags):
     ],
 )
 def test_what_a_processor_can_run(tmp_path, vendor, flags, number):
-    assert mkl.widest(cpuinfo(tmp_path / "cpuinfo", vendor, flags))[0] == number
+    assert threads.widest(cpuinfo(tmp_path / "cpuinfo", vendor, flags))[0] == number
 
 
 def test_an_unknown_processor_is_left_alone(tmp_path):
-    assert mkl.widest(tmp_path / "missing") == (None, "")
+    assert threads.widest(tmp_path / "missing") == (None, "")
     other = tmp_path / "arm"
     other.write_text("processor\t: 0\nBogoMIPS\t: 243.75\nFeatures\t: fp asimd\n")
-    assert mkl.widest(other) == (None, "")
+    assert threads.widest(other) == (None, "")
 
 
-HERE = mkl.widest(mkl.CPUINFO)[0] if mkl._detection() else None
+HERE = threads.widest(threads.CPUINFO)[0] if threads._detection() else None
 ON_INTEL = "MKL takes wide code on Intel's processors by itself, or Paddle has another MKL"
 switchable = pytest.mark.skipif(HERE is None, reason=ON_INTEL)
 
@@ -54,9 +54,8 @@ def in_a_process(tmp_path, code, flags=AVX2, **environment):
         import os, warnings, zlib
         warnings.simplefilter("ignore")
         import numpy as np, pathlib, paddle, paddle_ftstrat as hub
-        from paddle_ftstrat import threads
-        from paddle_ftstrat._paddle import mkl
-        mkl.CPUINFO = pathlib.Path({str(path)!r})
+        from paddle_ftstrat._paddle import threads
+        threads.CPUINFO = pathlib.Path({str(path)!r})
     """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MKL_")}
     done = subprocess.run(
@@ -83,21 +82,21 @@ def test_what_trains_takes_it_before_the_first_forward(tmp_path, first):
         model = paddle.nn.Linear(4, 4)
         {FIRST[first]}
         model(paddle.ones([2, 4]))
-        print(threads.code_in_force(), mkl.take_widest().late, mkl.VARIABLE in os.environ)
+        print(threads.code_in_force(), threads.take_widest().late, threads.MKL_VARIABLE in os.environ)
     """
     assert in_a_process(tmp_path, code) == ["5", "False", "False"]
 
 
 def test_too_late_is_told_once(tmp_path):
     code = """
-        mkl._detection = lambda: lambda: 0
+        threads._detection = lambda: lambda: 0
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             for _ in range(2):
                 with hub.cpu_threads(1):
                     pass
         said = [str(warning.message) for warning in seen]
-        print(len(said), "AVX2" in said[0], "MKL_DEBUG_CPU_TYPE=5" in said[0], mkl.take_widest().late)
+        print(len(said), "AVX2" in said[0], "MKL_DEBUG_CPU_TYPE=5" in said[0], threads.take_widest().late)
     """
     assert in_a_process(tmp_path, code) == ["1", "True", "True", "True"]
 
@@ -107,7 +106,7 @@ def test_the_first_product_settles_it(tmp_path):
     code = """
         paddle.matmul(paddle.ones([4, 4]), paddle.ones([4, 4]))
         threads.take_widest_code()
-        print(mkl.take_widest().late)
+        print(threads.take_widest().late)
     """
     assert in_a_process(tmp_path, code) == ["True"]
 
@@ -118,7 +117,7 @@ def test_the_users_choice_stays(tmp_path, variable):
     value = {"MKL_DEBUG_CPU_TYPE": "4", "MKL_CBWR": "COMPATIBLE", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}[variable]
     code = f"""
         threads.take_widest_code()
-        print(threads.code_in_force(), os.environ[{variable!r}], mkl._detection()())
+        print(threads.code_in_force(), os.environ[{variable!r}], threads._detection()())
     """
     in_force, kept, number = in_a_process(tmp_path, code, **{variable: value})
     assert (in_force, kept) == ("None", value)

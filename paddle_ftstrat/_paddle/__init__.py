@@ -8,17 +8,29 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.base.layer_helper import LayerHelper
+from paddle.jit.dy2static.program_translator import StaticFunction
 from paddle.nn.layer.norm import _BatchNormBase, _InstanceNormBase
 from paddle.nn.layer.rnn import RNNBase
+from paddle.regularizer import L2Decay
+
+Pairs = list[tuple[Any, Any]]
 
 _NORMS = (_BatchNormBase, _InstanceNormBase, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 _STATISTICS = ("_mean", "_variance")
+
+
+def check_layer(model: Any, what: str = "model") -> None:
+    """TypeError for what is no `paddle.nn.Layer`."""
+    if not isinstance(model, nn.Layer):
+        raise TypeError(f"{what} must be a paddle.nn.Layer, not {type(model).__name__}")
 
 
 def unwrap(model: nn.Layer) -> nn.Layer:
@@ -59,12 +71,68 @@ def is_sparse_embedding(layer: nn.Layer) -> bool:
     return isinstance(layer, nn.Embedding) and bool(getattr(layer, "_sparse", False))
 
 
+@contextmanager
+def kept(model: nn.Layer) -> Iterator[None]:
+    """Whatever mode the layers are put in inside, afterwards each is in the one it had."""
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Layer) -> Iterator[None]:
+    """The model in eval mode inside.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(1, 1), nn.Dropout())
+        >>> _ = model[0].eval()
+        >>> with evaluating(model):
+        ...     model[1].training
+        False
+        >>> model[0].training, model[1].training
+        (False, True)
+    """
+    with kept(model):
+        model.eval()
+        yield
+
+
+def compiled_layers(model: nn.Layer) -> list[str]:
+    """Paths of the layers whose forward `paddle.jit.to_static` compiled, or that `paddle.jit.load` made."""
+    return [
+        path or "the model"
+        for path, layer in model.named_sublayers(include_self=True)
+        if isinstance(layer.__dict__.get("forward"), StaticFunction) or isinstance(layer, paddle.jit.TranslatedLayer)
+    ]
+
+
+def forget_traces(model: nn.Layer) -> None:
+    """Drop what `paddle.jit.to_static` has compiled: it keeps the trainable set of its first call.
+
+    Without this a layer thawed after the first call never gets a gradient (2.6.2; 3.3.1 with full_graph=True).
+    """
+    for layer in model.sublayers(include_self=True):
+        cache = getattr(layer.__dict__.get("forward"), "_program_cache", None)
+        if cache is not None:
+            cache.clear()
+    # full_graph=False, the default, compiles per code object into two process-wide caches.
+    for module, name in (
+        ("paddle.jit.sot.opcode_translator.executor.executor_cache", "OpcodeExecutorCache"),
+        ("paddle.jit.sot.symbolic.compile_cache", "CompileSIRCache"),
+    ):
+        if module in sys.modules:
+            getattr(sys.modules[module], name)().clear()
+
+
 def values_of(grad: Any) -> Any:
     """The values of a gradient as a dense tensor: of a sparse one, those of its rows, in the order they came in."""
     return grad._get_tensor_from_selected_rows() if grad.is_selected_rows() else grad
 
 
-def after_update(optimizer: Any, act: Callable[[list[tuple[Any, Any]]], None]) -> None:
+def after_update(optimizer: Any, act: Callable[[Pairs], None]) -> None:
     """Have `act([(parameter, gradient), …])` called at the end of each real update of this optimizer.
 
     Paddle calls `_finish_update` also for a step that mixed precision skips, and says so in `found_inf`. Adamax does
@@ -99,22 +167,20 @@ def create_accumulators(optimizer: Any, params: Iterable[Any]) -> None:
         optimizer._create_accumulators(paddle.static.default_main_program().global_block(), list(params))
 
 
-def forget_traces(model: nn.Layer) -> None:
-    """Drop what `paddle.jit.to_static` has compiled: it keeps the trainable set of its first call.
+def settle(optimizer: Any, params: Iterable[Any]) -> None:
+    """Give these parameters the state that `optimizer.set_state_dict` left for them; all others begin without one.
 
-    Without this a layer thawed after the first call never gets a gradient (2.6.2; 3.3.1 with full_graph=True).
+    Paddle keeps a loaded state until a parameter's first update, and from then on asserts that it holds one for each:
+    a state that was saved while layers were frozen fails at the update after they thaw.
     """
-    for layer in model.sublayers(include_self=True):
-        cache = getattr(layer.__dict__.get("forward"), "_program_cache", None)
-        if cache is not None:
-            cache.clear()
-    # full_graph=False, the default, compiles per code object into two process-wide caches.
-    for module, name in (
-        ("paddle.jit.sot.opcode_translator.executor.executor_cache", "OpcodeExecutorCache"),
-        ("paddle.jit.sot.symbolic.compile_cache", "CompileSIRCache"),
-    ):
-        if module in sys.modules:
-            getattr(sys.modules[module], name)().clear()
+    waiting = getattr(optimizer, "_accumulators_holder", None)
+    if not waiting:
+        return
+    # The entries are called <parameter>_<accumulator>_<number>.
+    loaded = [param for param in params if any(key.startswith(param.name + "_") for key in waiting)]
+    if loaded:
+        create_accumulators(optimizer, loaded)
+    optimizer._accumulators_holder = {}
 
 
 # Hyper-parameter → the attribute that each Paddle optimizer reads at every step, the first that it has.
@@ -154,6 +220,148 @@ def drop_accumulators(optimizer: Any, param: Any) -> None:
     # The second spelling is that of 2.6.
     for made in ("_already_create_accumulator", "_already_create_accumulater"):
         getattr(optimizer, made, set()).difference_update(names)
+
+
+def update_through(optimizer: Any, enter: Callable[[Pairs], Pairs], leave: Callable[[Pairs, Pairs], None]) -> None:
+    """Have every update, and all optimizer state, be of the parameters that `enter` names in place of the given ones.
+
+    Gradient clip, regularizers, update rule and everything after it see `enter([(parameter, gradient), …])`;
+    `leave(given, entered)` is called afterwards, also where a scaler skipped the update. The optimizer must have a flat
+    list of parameters.
+    """
+    apply, create = optimizer._apply_optimize, optimizer._create_accumulators
+
+    def create_entered(block: Any, parameters: Iterable[Any]) -> Any:
+        return create(block, [param for param, _ in enter([(param, None) for param in parameters])])
+
+    def apply_entered(loss: Any, startup_program: Any, params_grads: Pairs, param_group_idx: int = 0) -> Any:
+        entered = enter(params_grads)
+        done = apply(loss, startup_program, entered, param_group_idx)
+        leave(params_grads, entered)
+        return done
+
+    apply_entered.act, apply_entered.inner = enter, apply
+    optimizer._create_accumulators, optimizer._apply_optimize = create_entered, apply_entered
+
+
+# Attribute → the value with which an update is the plain one. An optimizer may lack any of them.
+_PLAIN = {
+    "_amsgrad": False,
+    "_lazy_mode": False,
+    "_lr_ratio": None,
+    "_use_multi_tensor": False,
+    "_rescale_grad": 1.0,
+    "_master_grad": False,
+    "enable_tensor_fusion": False,
+}
+# What an update runs through; this package marks what it puts in their place with `act` and `inner`.
+_STAGES = ("_apply_optimize", "_create_optimization_pass", "_append_optimize_op", "_finish_update")  # the last listens
+
+
+def special_setting(optimizer: Any) -> str:
+    """The first setting that makes the update another than the plain one, "" without any."""
+    if not isinstance(optimizer._param_groups, list) or isinstance(optimizer._param_groups[0], dict):
+        return "has parameter groups"
+    for attribute, plain in _PLAIN.items():
+        value = getattr(optimizer, attribute, plain)
+        if value != plain and not (plain is False and value is None):
+            return f"has {attribute.lstrip('_')}={value!r}"
+    return ""
+
+
+def update_listeners(optimizer: Any) -> list[Any] | None:
+    """What `after_update` has to call, in order; None where a stage of the update is not Paddle's or this package's."""
+    acts = []
+    for name in _STAGES:
+        stage, acts = vars(optimizer).get(name), []
+        while hasattr(stage, "inner"):
+            acts.append(stage.act)
+            stage = stage.inner
+        if stage is not None and getattr(stage, "__func__", None) is not getattr(type(optimizer), name):
+            return None
+    return acts[::-1]
+
+
+def before_update(optimizer: Any, act: Callable[[Pairs], None]) -> None:
+    """Have `act([(parameter, gradient), …])` called before an update by Paddle's operations changes anything.
+
+    It is not called for an update that mixed precision skips, nor for one that becomes part of a static graph.
+    """
+    apply = optimizer._apply_optimize
+
+    def watched(loss: Any, startup_program: Any, params_grads: Any, param_group_idx: int = 0) -> Any:
+        if paddle.in_dynamic_mode() and not mixed_precision_skips(optimizer):
+            act(params_grads)
+        return apply(loss, startup_program, params_grads, param_group_idx)
+
+    watched.act, watched.inner = act, apply
+    optimizer._apply_optimize = watched
+
+
+def mixed_precision_skips(optimizer: Any) -> bool:
+    """Whether a GradScaler has found an infinite gradient, so that this update is not to be; noted as in Paddle."""
+    found = optimizer._get_auxiliary_var("found_inf")
+    if isinstance(found, paddle.Tensor):
+        found = bool(found)
+        optimizer._set_auxiliary_var("found_inf", found)
+    return bool(found)
+
+
+def rule_numbers(optimizer: Any) -> tuple[Any, Any, Any]:
+    """β₁ or the momentum, β₂ (or whether the momentum is Nesterov's), ε; 0.0 for what the optimizer lacks."""
+    if hasattr(optimizer, "_momentum"):
+        return optimizer._momentum, float(optimizer._use_nesterov), 0.0
+    return getattr(optimizer, "_beta1", 0.0), getattr(optimizer, "_beta2", 0.0), getattr(optimizer, "_epsilon", 0.0)
+
+
+def rule_attributes(optimizer: Any) -> tuple[str, str, str]:
+    """The attributes that `rule_numbers` reads."""
+    if hasattr(optimizer, "_momentum"):
+        return "_momentum", "_use_nesterov", ""
+    return "_beta1", "_beta2", "_epsilon"
+
+
+def coupled_regularizer(optimizer: Any) -> Any | None:
+    """What is added to the gradient of a parameter without a regularizer of its own."""
+    if getattr(optimizer, "_regularization_method", "") == "l2_decay":
+        return L2Decay(optimizer._regularization_coeff)
+    return optimizer.regularization
+
+
+def own_decay(optimizer: Any) -> tuple[float, Any | None]:
+    """AdamW's decay and its function parameter `.name` → whether it decays; (0.0, None) for the others."""
+    decay = getattr(optimizer, "_weight_decay", 0.0) if type(optimizer) is paddle.optimizer.AdamW else 0.0
+    return decay, getattr(optimizer, "_apply_decay_param_fun", None)
+
+
+def gradient_clip(optimizer: Any) -> Any | None:
+    """The optimizer's gradient clip."""
+    return optimizer._grad_clip
+
+
+def coefficient(regularizer: Any) -> float:
+    """The coefficient of an L1Decay or L2Decay."""
+    return regularizer._coeff
+
+
+def clips_across_processes(clip: Any) -> bool:
+    """Whether the norm of a ClipGradByGlobalNorm is a sum over processes."""
+    return bool(getattr(clip, "should_comm_on_shard_dim", False))
+
+
+def parameter_list(optimizer: Any) -> list[Any]:
+    """The parameters of an optimizer without groups."""
+    return optimizer._parameter_list
+
+
+def stored_state(optimizer: Any, kind: str) -> Mapping[str, Any]:
+    """The accumulators of one kind, parameter `.name` → tensor, live."""
+    return optimizer._accumulators.get(kind, {})
+
+
+def kernel_lr(optimizer: Any) -> np.float32:
+    """The LR of the coming update as Paddle's kernels get it."""
+    return np.float32(optimizer.get_lr())
 
 
 @functools.cache

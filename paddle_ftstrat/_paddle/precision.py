@@ -1,4 +1,4 @@
-"""What mixed precision needs of Paddle's inside: the cast of a model, the way of an update, a scaler's verdict.
+"""What mixed precision needs of Paddle's inside: the cast of a model, float32 stand-ins, a scaler's verdict.
 
 Checked on paddlepaddle 2.6.2 and 3.3.1.
 """
@@ -6,14 +6,12 @@ Checked on paddlepaddle 2.6.2 and 3.3.1.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from paddle import nn
 from paddle.base import core
 from paddle.base.framework import EagerParamBase
-
-Pairs = list[tuple[Any, Any]]
 
 
 def cast_layers(model: nn.Layer, dtype: str) -> None:
@@ -33,28 +31,6 @@ def parameter_like(value: Any, name: str) -> Any:
 def put_master_weight(optimizer: Any, param: Any, master: Any) -> None:
     """Enter the float32 copy of a parameter where Paddle keeps its own and saves them."""
     optimizer._master_weights[param.name] = master
-
-
-def update_through(optimizer: Any, enter: Callable[[Pairs], Pairs], leave: Callable[[Pairs, Pairs], None]) -> None:
-    """Have every update, and all optimizer state, be of the parameters that `enter` names in place of the given ones.
-
-    Gradient clip, regularizers, update rule and everything after it see `enter([(parameter, gradient), …])`;
-    `leave(given, entered)` is called afterwards, also where a scaler skipped the update. The optimizer must have a flat
-    list of parameters.
-    """
-    apply, create = optimizer._apply_optimize, optimizer._create_accumulators
-
-    def create_entered(block: Any, parameters: Iterable[Any]) -> Any:
-        return create(block, [param for param, _ in enter([(param, None) for param in parameters])])
-
-    def apply_entered(loss: Any, startup_program: Any, params_grads: Pairs, param_group_idx: int = 0) -> Any:
-        entered = enter(params_grads)
-        done = apply(loss, startup_program, entered, param_group_idx)
-        leave(params_grads, entered)
-        return done
-
-    apply_entered.act, apply_entered.inner = enter, apply
-    optimizer._create_accumulators, optimizer._apply_optimize = create_entered, apply_entered
 
 
 def found_inf(optimizer: Any) -> bool:

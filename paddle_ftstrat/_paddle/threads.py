@@ -1,20 +1,42 @@
-"""CPU threads: how many this process may use, Paddle's kernels on that many for a while, and their widest code."""
+"""CPU threads: how many this process may use, Paddle's kernels on that many for a while, and their widest code.
+
+Checked on paddlepaddle 2.6.2 and 3.3.1. Their wheels for Linux and Windows bring Intel's OpenMP, which Paddle's own
+kernels, oneDNN and MKL all use. The number of threads belongs to the thread that calls; MKL's is the process's.
+
+Both bring MKL 2019.0.5 too, which asks for the processor's maker and gives all but Intel's the code for SSE, without
+AVX, however wide their registers are. The variable MKL_DEBUG_CPU_TYPE overrules it, when it is set before MKL is used
+for the first time in a process. MKL 2020.1 dropped the variable.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import paddle
+from paddle.base import core
+from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat._paddle import mkl
-from paddle_ftstrat._paddle import thread_counts as paddles
 
 _VARIABLE = "OMP_NUM_THREADS"
+_OPENMP = ("libiomp5.so", "libiomp5md.dll", "libiomp5.dylib")
+MKL_VARIABLE = "MKL_DEBUG_CPU_TYPE"
+CPUINFO = Path("/proc/cpuinfo")
+# With any of these the user has chosen.
+_CHOICES = (MKL_VARIABLE, "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+# Widest first: MKL's number of the code, its name, and what a processor has to have for it.
+_CODES = (
+    (7, "AVX-512", {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "bmi1", "bmi2"}),
+    (5, "AVX2", {"avx2", "fma", "bmi1", "bmi2"}),
+)
 
 
 class _Aside(threading.local):
@@ -57,13 +79,13 @@ def cpu_threads(n: int | None = None) -> Iterator[int]:
     """
     count = wanted(n)
     take_widest_code()
-    before, asked = paddles.get_threads(), _ASIDE.asked
-    paddles.set_threads(count)
+    before, asked = get_threads(), _ASIDE.asked
+    set_threads(count)
     _ASIDE.asked = count
     try:
         yield count
     finally:
-        paddles.set_threads(before)
+        set_threads(before)
         _ASIDE.asked = asked
 
 
@@ -74,16 +96,16 @@ def one_thread() -> Iterator[None]:
     Paddle's optimizers run so: with several threads their update can make the next forward and backward slower than on
     one thread.
     """
-    before = paddles.get_threads()
+    before = get_threads()
     if before == 1:
         yield
         return
     outer, _ASIDE.threads = _ASIDE.threads, before
-    paddles.set_threads(1)
+    set_threads(1)
     try:
         yield
     finally:
-        paddles.set_threads(before)
+        set_threads(before)
         _ASIDE.threads = outer
 
 
@@ -95,46 +117,46 @@ def take_widest_code() -> None:
     MKL_ENABLE_INSTRUCTIONS or MKL_CBWR is set in the environment, nor without MKL.
 
     Example:
-        >>> from paddle_ftstrat import threads
+        >>> from paddle_ftstrat._paddle import threads
         >>> threads.take_widest_code()
     """
-    code = mkl.take_widest()
+    code = take_widest()
     if code.late:
         _tell_late(code)
 
 
 @functools.cache
-def _tell_late(code: mkl.Code) -> None:
+def _tell_late(code: Code) -> None:
     warnings.warn(
         f"Paddle's matrix products run on SSE code here and could use {code.name}, several times faster: they were "
         "used before the first bind(), Learner or cpu_threads(), which switch them over. Let one of these come first, "
-        f"or start the process with {mkl.VARIABLE}={code.wanted}.",
+        f"or start the process with {MKL_VARIABLE}={code.wanted}.",
         stacklevel=4,
     )
 
 
 def code_in_force() -> int | None:
     """MKL's number of the code that `take_widest_code` found or left in force; None where MKL decides alone."""
-    return mkl.take_widest().in_force
+    return take_widest().in_force
 
 
 def current() -> int:
     """The number of threads that Paddle's kernels use when this thread calls them.
 
     Example:
-        >>> from paddle_ftstrat import threads
+        >>> from paddle_ftstrat._paddle import threads
         >>> with threads.cpu_threads(3):
         ...     threads.current()
         3
     """
-    return _ASIDE.threads or paddles.get_threads()
+    return _ASIDE.threads or get_threads()
 
 
 def for_updates() -> int:
     """How many threads an update may use: those of the `cpu_threads` around it, else as many as it would take.
 
     Example:
-        >>> from paddle_ftstrat import threads
+        >>> from paddle_ftstrat._paddle import threads
         >>> with threads.cpu_threads(1):
         ...     threads.for_updates()
         1
@@ -168,7 +190,7 @@ def allowed(root: Path = Path("/")) -> int:
 
     Example:
         >>> import os
-        >>> from paddle_ftstrat import threads
+        >>> from paddle_ftstrat._paddle import threads
         >>> 1 <= threads.allowed() <= os.cpu_count()
         True
     """
@@ -221,38 +243,18 @@ def _quota_of_v1(folder: Path) -> float:
     return quota / period if quota and period else float("inf")
 
 
-def set_by_user(proc: Path = Path("/proc"), pid: str = "self") -> bool:
+def set_by_user(begun_with: Path = Path("/proc/self/environ")) -> bool:
     """Whether OMP_NUM_THREADS was set by somebody else than Paddle.
 
     Paddle writes "1" where there is nothing, so any other value is the user's. A "1" is the user's where the process
-    began with it, unless it was begun by a process that had Paddle loaded and had itself begun without, as
-    `paddle.distributed.launch` is. Where /proc cannot tell, a "1" counts as Paddle's.
+    began with it, unless it is one of a distributed run, whose launcher has Paddle loaded and hands its "1" on. Where
+    /proc cannot tell, a "1" counts as Paddle's.
     """
-    if pid == "self" and paddles.written_threads() != 1:
+    if written_threads() != 1:
         return True
-    begun_with = _begun_with(proc / pid)
-    if begun_with != "1":
-        return bool(begun_with)
-    parent = _parent(proc / pid)
-    if parent is None or not paddles.is_loaded_in(_text(proc / parent / "maps") or ""):
-        return True
-    return set_by_user(proc, parent)
-
-
-def _begun_with(process: Path) -> str | None:
-    """OMP_NUM_THREADS in the environment that a process was started with."""
-    for entry in (_text(process / "environ") or "").split("\0"):
-        name, _, value = entry.partition("=")
-        if name == _VARIABLE:
-            return value.strip()
-    return None
-
-
-def _parent(process: Path) -> str | None:
-    for line in (_text(process / "status") or "").splitlines():
-        if line.startswith("PPid:"):
-            return line.split()[1]
-    return None
+    entries = (_text(begun_with) or "").split("\0")
+    value = next((value for name, _, value in (e.partition("=") for e in entries) if name == _VARIABLE), "").strip()
+    return bool(value) if value != "1" else "PADDLE_TRAINER_ID" not in os.environ
 
 
 def _text(path: Path) -> str | None:
@@ -261,3 +263,130 @@ def _text(path: Path) -> str | None:
         return path.read_text("utf-8", "replace")
     except OSError:
         return None
+
+
+class _Said(threading.local):
+    """What this thread said last, where the runtime cannot be asked."""
+
+    threads: int | None = None
+
+
+_SAID = _Said()
+
+
+def set_threads(threads: int) -> None:
+    """Let Paddle's kernels use `threads` threads when this thread calls them; 0.2 µs."""
+    core.set_num_threads(threads)
+    _SAID.threads = threads
+
+
+def get_threads() -> int:
+    """How many threads Paddle's kernels use when this thread calls them."""
+    ask = _runtime()
+    if ask is not None:
+        return ask()
+    return written_threads() if _SAID.threads is None else _SAID.threads
+
+
+def written_threads() -> int:
+    """OMP_NUM_THREADS as importing Paddle leaves it: what the user set, else 1."""
+    try:
+        return max(1, int(os.environ.get("OMP_NUM_THREADS", "1")))
+    except ValueError:
+        return 1
+
+
+@functools.cache
+def _runtime() -> Callable[[], int] | None:
+    """The function of Paddle's OpenMP that tells the number; None where Paddle was built without."""
+    folder = Path(paddle.__file__).parent / "libs"
+    for name in _OPENMP:
+        if (folder / name).exists():
+            # Paddle has it loaded; this gives another handle of the same library.
+            return ctypes.CDLL(str(folder / name)).omp_get_max_threads
+    return None
+
+
+class Code(NamedTuple):
+    """The code that MKL runs in this process.
+
+    Attributes:
+        in_force: MKL's number of it; None where MKL decides alone and was not asked.
+        wanted: the number of the widest that the processor can run, if MKL would not take it by itself; else None.
+        name: the name of the wanted one.
+    """
+
+    in_force: int | None
+    wanted: int | None = None
+    name: str = ""
+
+    @property
+    def late(self) -> bool:
+        """Whether MKL had settled on narrower code before it could be told."""
+        return self.in_force != self.wanted
+
+
+def take_widest() -> Code:
+    """Have MKL take the widest code that the processor can run, where it would not by itself; once per process."""
+    if any(name in os.environ for name in _CHOICES):
+        return Code(None)
+    return _take_widest()
+
+
+@functools.cache
+def _take_widest() -> Code:
+    wanted, name = widest(CPUINFO)
+    detect = _detection() if wanted else None
+    if detect is None:
+        return Code(None)
+    # MKL looks at the variable once, here at the latest. It does not stay, so that no other process inherits it.
+    os.environ[MKL_VARIABLE] = str(wanted)
+    try:
+        return Code(detect(), wanted, name)
+    finally:
+        os.environ.pop(MKL_VARIABLE, None)  # another thread may have been here at the same time
+
+
+def widest(cpuinfo: Path) -> tuple[int | None, str]:
+    """Number and name of the code that a processor which is not Intel's can run; (None, "") for Intel's, or unknown."""
+    facts = processor(cpuinfo)
+    if facts.get("vendor_id", "GenuineIntel") == "GenuineIntel":
+        return None, ""
+    flags = set(facts.get("flags", "").split())
+    return next(((number, name) for number, name, needed in _CODES if needed <= flags), (None, ""))
+
+
+def processor(cpuinfo: Path) -> dict[str, str]:
+    """What Linux says of the first processor; nothing where it cannot be asked."""
+    try:
+        first, _, _ = cpuinfo.read_text("utf-8", "replace").partition("\n\n")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _detection() -> Callable[[], int] | None:
+    """MKL's function that settles which code it runs and returns the number; None for another MKL or none."""
+    library = Path(paddle.__file__).parent / "libs" / "libmklml_intel.so"
+    if not library.exists():
+        return None
+    # Paddle has it loaded; this gives another handle of the same library.
+    return getattr(ctypes.CDLL(str(library)), "mkl_serv_cpu_detect", None)
+
+
+@contextmanager
+def reading(loader: Any) -> Iterator[Iterator[Any]]:
+    """The batches of a loader; after the block nothing of it is read any more.
+
+    Paddle reads ahead in a thread, which goes on, drawing random numbers, after a loop was left in the middle.
+    """
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        thread = batches._thread if isinstance(batches, _DataLoaderIterSingleProcess) else None
+        if thread is not None:
+            # Paddle's own shutdown looks once a second whether the thread has ended.
+            batches._exit_thread_expectedly()
+            thread.join()

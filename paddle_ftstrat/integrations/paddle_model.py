@@ -10,7 +10,6 @@ import paddle
 from paddle.callbacks import LRScheduler
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import loaded_state
 from paddle_ftstrat.param_attr import select
 
 _BLOCK = "lr/block_"
@@ -58,7 +57,7 @@ class StrategyCallback(LRScheduler):
                 "does not notice layers that thaw later; use a task or a Learner there, or a strategy without it"
             )
         # What `paddle.Model.load` read may be of a time when other layers were frozen.
-        loaded_state.settle(self.run.optimizer, select.named_weights(self.run.model).values())
+        _paddle.settle(self.run.optimizer, select.named_weights(self.run.model).values())
         if not self._listens:
             _paddle.after_update(self.run.optimizer, self._hear)
             self._listens = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from paddle_ftstrat._paddle import loaded_state
+from paddle_ftstrat import _paddle
 from paddle_ftstrat.param_attr import select
 
 
@@ -48,7 +48,7 @@ def _callback_class() -> type:
             """Refuse a Trainer that does not use the binding; find the epoch to begin with."""
             _check(self.run, args, kwargs)
             # A checkpoint's optimizer state may be of a time when other layers were frozen.
-            loaded_state.settle(self.run.optimizer, select.named_weights(self.run.model).values())
+            _paddle.settle(self.run.optimizer, select.named_weights(self.run.model).values())
             batches = len(kwargs["train_dataloader"])
             self._epochs = state.global_step // max(batches // args.gradient_accumulation_steps, 1)
 

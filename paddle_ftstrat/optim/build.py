@@ -1,18 +1,42 @@
-"""From a plan and resolved parameters to the Paddle optimizer, with decay that skips what it should skip."""
+"""From a plan and resolved parameters to the Paddle optimizer, its clip, and decay that skips what it should skip."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from paddle import nn
+from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
+from paddle.regularizer import L2Decay
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import updates
-from paddle_ftstrat.optim import clip, decay, finite, fused, masters, table
-from paddle_ftstrat.optim.decay import Decay
-from paddle_ftstrat.optim.hyper import HyperParameters
+from paddle_ftstrat.optim import fused, masters, table
+from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
 from paddle_ftstrat.plan import Plan
+
+# GlobalNorm: g·v/max(‖all g‖, v); Norm: the same for each parameter by itself; Value: g limited to [−v, v].
+_CLIPS = {"GlobalNorm": ClipGradByGlobalNorm, "Norm": ClipGradByNorm, "Value": ClipGradByValue}
+
+
+@dataclass(frozen=True)
+class Decay:
+    """The decay in force.
+
+    `coefficient` is the decoupled one, `names` the parameters it reaches, `source` whose wish it is ("strategy" or
+    "optimizer"), `by_optimizer` whether the optimizer carries it out itself. `coupled` is the optimizer's regularizer,
+    which acts on parameters that have none.
+    """
+
+    coefficient: float
+    names: frozenset[str]
+    source: str = "strategy"
+    by_optimizer: bool = False
+    coupled: Any = None
+
+    def of(self, name: str) -> float:
+        """The decoupled decay of one parameter, 0.0 for none."""
+        return self.coefficient if name in self.names else 0.0
 
 
 def build_optimizer(
@@ -37,7 +61,7 @@ def build_optimizer(
     options = table.checked_values(row, plan.optimizer_options)
     _check_multipliers(row, plan, rows)
     _check_sparse(row, model, rows, plan)
-    in_force, native = decay.choose(row, plan, options, rows)
+    in_force, native = _choose_decay(row, plan, options, rows)
     given_clip = options.pop("grad_clip", None)
     if given_clip is not None and plan.clip is not None:
         raise ValueError(f"two gradient clips: clip {plan.clip.kind} and the optimizer option grad_clip={given_clip}")
@@ -45,20 +69,20 @@ def build_optimizer(
     learning_rate = lr_scheduler if row.multiplier else lr_scheduler()
     arguments = {**options, **native, "learning_rate": learning_rate, "parameters": [r.param for r in rows]}
     if plan.clip is not None or given_clip is not None:
-        arguments["grad_clip"] = clip.grad_clip(plan.clip) or given_clip
+        arguments["grad_clip"] = given_clip or _CLIPS[plan.clip.kind](plan.clip.value)
     try:
         optimizer = row.cls(**arguments)
     except (AssertionError, RuntimeError, OverflowError) as error:
         raise ValueError(f"optimizer {row.name!r} refuses its options {_errors.shown(options)}: {error}") from error
     names = {r.param.name: r.name for r in rows}
-    check = finite.FiniteGradients(names, lr_scheduler)
+    check = masters.FiniteGradients(names, lr_scheduler)
     # Inside what turns half precision into float32, where all sums have the range.
-    updates.before_update(optimizer, check)
+    _paddle.before_update(optimizer, check)
     masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
     decoupled = None
     if not in_force.by_optimizer:
         decayed = {r.param.name for r in rows if r.decayed}
-        decoupled = decay.Decoupled(optimizer, lr_scheduler, decayed, in_force.coefficient)
+        decoupled = Decoupled(optimizer, lr_scheduler, decayed, in_force.coefficient)
     hypers = HyperParameters(optimizer, decoupled)
     fused.attach(optimizer, names, decoupled, hypers, check, fused_update)
     return optimizer, in_force, hypers
@@ -102,3 +126,39 @@ def _check_sparse(row: table.OptimizerRow, model: nn.Layer, rows: Sequence[Any],
             f"clip Value aborts on the sparse gradients of Embedding(sparse=True) layers {sparse}: {remedy}, "
             "or clip by GlobalNorm or Norm"
         )
+
+
+def _choose_decay(
+    row: table.OptimizerRow, plan: Plan, options: Mapping[str, Any], rows: Sequence[Any]
+) -> tuple[Decay, dict[str, Any]]:
+    """The decay in force, and the optimizer's arguments for a decay of its own.
+
+    Raises:
+        ValueError: the strategy and the optimizer's options both give one.
+    """
+    names = frozenset(r.name for r in rows if r.decayed)
+    if row.decay != "native":
+        coupled = options.get("weight_decay") if row.decay == "coupled" else None
+        if isinstance(coupled, (int, float)):
+            coupled = L2Decay(float(coupled))
+        return Decay(plan.weight_decay or 0.0, names, coupled=coupled), {}
+    argument, exclusion = row.native
+    if plan.weight_decay is not None and argument in options:
+        raise ValueError(
+            f"two decays for optimizer {row.name!r}: weight_decay={plan.weight_decay} of the strategy and the "
+            f"optimizer option {argument}={options[argument]}"
+        )
+    if plan.weight_decay is not None and not row.replaces_decay:
+        return Decay(plan.weight_decay, names), {argument: row.no_decay, exclusion: _exclusion(row, rows)}
+    coefficient, source = plan.weight_decay, "strategy"
+    if coefficient is None:
+        coefficient, source = options.get(argument, row.defaults[argument]), "optimizer"
+    # A registered optimizer may say None for none.
+    native = {argument: float(coefficient or 0.0), exclusion: _exclusion(row, rows)}
+    return Decay(float(coefficient or 0.0), names, source, by_optimizer=True), native
+
+
+def _exclusion(row: table.OptimizerRow, rows: Sequence[Any]) -> Callable[[Any], bool]:
+    """What tells the optimizer which parameters it decays, in the form that this one asks for."""
+    decayed = {r.param.name for r in rows if r.decayed}
+    return decayed.__contains__ if row.excludes == "include" else lambda param: param.name not in decayed

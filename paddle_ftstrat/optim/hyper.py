@@ -1,12 +1,18 @@
-"""Hyper-parameters that change between updates, on an optimizer that stays the same."""
+"""What changes between updates on an optimizer that stays the same: the LR, decoupled decay, momentum, ε."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from paddle_ftstrat import _errors, _paddle
+import numpy as np
+from paddle.optimizer.lr import LRScheduler
 
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat.schedules.schedule import Schedule
+
+# So many LRs are computed at a time.
+AHEAD = 1024
 NAMES = ("mom", "sqr_mom", "wd", "eps")
 _BOUNDS = {
     "mom": {"minimum": 0, "maximum": 1},
@@ -14,6 +20,123 @@ _BOUNDS = {
     "wd": {"minimum": 0},
     "eps": {"minimum": 0},
 }
+
+
+class ScheduleLR(LRScheduler):
+    """A Paddle LR scheduler that evaluates a schedule: lr = schedule(last_epoch).
+
+    `last_epoch` (the index of the coming update) is its only state, so setting it, in any order, gives the value of
+    that update; a `Schedule` holds its last value past its end.
+
+    Args:
+        schedule: function update index → LR, a `Schedule` or any callable.
+        last_epoch: the index before the first update to come; -1 starts at update 0.
+        verbose: print the LR whenever it is stepped, as Paddle's schedulers do.
+
+    Attributes:
+        heard: called after each step by one update, which every loop makes; None: nothing is.
+
+    Raises:
+        TypeError: `schedule` is not callable.
+
+    Example:
+        >>> from paddle_ftstrat.schedules.curves import linear_decay
+        >>> scheduler = ScheduleLR(linear_decay(1.0, 4))
+        >>> lrs = []
+        >>> for _ in range(6):
+        ...     lrs.append(scheduler())
+        ...     scheduler.step()
+        >>> lrs
+        [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    def __init__(self, schedule: Callable[[Any], Any], last_epoch: int = -1, verbose: bool = False) -> None:
+        if not callable(schedule):
+            raise TypeError(f"schedule must be a function of the update index, not {schedule!r}")
+        self.schedule = schedule
+        self._ahead: tuple[int, list[float]] = (0, [])
+        self.heard: Callable[[bool], None] | None = None
+        # The base class keeps base_lr only for schedulers that scale it; a curve already has its own scale.
+        super().__init__(learning_rate=float(schedule(0)), last_epoch=last_epoch, verbose=verbose)
+
+    def step(self, epoch: int | None = None) -> None:
+        """Move on by one update, or to update `epoch`."""
+        t = self.last_epoch + 1 if epoch is None else int(epoch)
+        self.last_epoch = t
+        first, values = self._ahead
+        self.last_lr = values[t - first] if 0 <= t - first < len(values) else self._look_ahead(t)
+        if self.verbose:
+            print(f"update {t}: {type(self).__name__} sets the learning rate to {self.last_lr}")
+        if self.heard is not None:
+            self.heard(epoch is None)
+
+    def _look_ahead(self, t: int) -> float:
+        # As one array, a thousand values cost about as much as fifty single ones, and training asks for them in order.
+        # Blocks begin at multiples of their length, so that the order of questions cannot change an answer.
+        if not isinstance(self.schedule, Schedule):
+            return float(self.schedule(t))
+        first = t - t % AHEAD
+        values = self.schedule(np.arange(first, first + AHEAD)).tolist()
+        self._ahead = (first, values)
+        return values[t - first]
+
+    def get_lr(self) -> float:
+        """The LR of the coming update, as a Python float."""
+        return float(self.schedule(self.last_epoch))
+
+    def follow(self, schedule: Callable[[Any], Any]) -> None:
+        """Follow another schedule from its update 0 on."""
+        if not callable(schedule):
+            raise TypeError(f"schedule must be a function of the update index, not {schedule!r}")
+        self.schedule, self._ahead, self.last_epoch = schedule, (0, []), 0
+        self.last_lr = self._look_ahead(0)
+
+
+class Decoupled:
+    """p ← p·(1 − lr·wd) after each update, with lr the one the update used, multiplier included.
+
+    Args:
+        optimizer: the optimizer whose updates it follows.
+        lr_scheduler: what tells the LR.
+        decayed: `.name` of the parameters it reaches.
+        coefficient: wd.
+    """
+
+    def __init__(self, optimizer: Any, lr_scheduler: Any, decayed: set[str], coefficient: float) -> None:
+        self._optimizer = optimizer
+        self._lr = lr_scheduler
+        self._decayed = decayed
+        self._value: float | dict[str, float] = 0.0
+        self._coefficients: dict[str, float] = {}
+        self._hooked = False
+        self.set(coefficient)
+
+    def get(self) -> float | dict[str, float]:
+        """wd, or a dict parameter `.name` → wd."""
+        return self._value
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """wd of each parameter that decays, by `.name`."""
+        return self._coefficients
+
+    def set(self, value: float | Mapping[str, float]) -> None:
+        """Use another wd from the next update on, or a dict parameter `.name` → wd."""
+        self._value = dict(value) if isinstance(value, Mapping) else value
+        each = value if isinstance(value, Mapping) else dict.fromkeys(self._decayed, value)
+        self._coefficients = {name: wd for name, wd in each.items() if wd and name in self._decayed}
+        if self._coefficients and not self._hooked:
+            _paddle.after_update(self._optimizer, self)
+            self._hooked = True
+
+    def __call__(self, params_grads: Sequence[tuple[Any, Any]]) -> None:
+        """Decay the parameters that were just updated."""
+        lr, coefficients = self._lr.last_lr, self._coefficients
+        for param, grad in params_grads:
+            coefficient = coefficients.get(param.name)
+            if coefficient is None or grad is None:
+                continue
+            param.scale_(1.0 - lr * param.optimize_attr["learning_rate"] * coefficient)
 
 
 class HyperParameters:
@@ -35,7 +158,7 @@ class HyperParameters:
         0.85
     """
 
-    def __init__(self, optimizer: Any, decoupled: Any | None) -> None:
+    def __init__(self, optimizer: Any, decoupled: Decoupled | None) -> None:
         self._optimizer = optimizer
         self._decoupled = decoupled
         self._varied: dict[str, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""The float32 values that half-precision parameters follow, and the updates that act on them.
+"""What goes before an update: half-precision parameters become float32, gradients that are not finite are refused.
 
 Paddle's own way (`multi_precision=True`) clips, regularises and decays in half precision, drops every regularizer when
 gradients are float32 (`paddle.amp.decorate(master_grad=True)`), and exists for few optimizers on few devices. Here a
@@ -8,13 +8,14 @@ optimizer, regularizer and clip is right in half precision because it is right i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import paddle
 
-from paddle_ftstrat._paddle import precision
-from paddle_ftstrat._paddle.precision import Pairs
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat._paddle import Pairs, precision
 from paddle_ftstrat.param_attr import settings
 
 _FIELD = "ftstrat_float32"
@@ -80,7 +81,7 @@ def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> None
     def enter(pairs: Pairs) -> Pairs:
         return [(_stand_in(optimizer, p, lasting), _wide(g)) if is_half(p) else (p, g) for p, g in pairs]
 
-    precision.update_through(optimizer, enter, _write_back)
+    _paddle.update_through(optimizer, enter, _write_back)
 
 
 def scaled_step(scaler: Any, optimizer: Any, params: Iterable[Any]) -> bool:
@@ -131,3 +132,44 @@ def _write_back(given: Pairs, entered: Pairs) -> None:
     for (param, grad), (stand_in, _) in zip(given, entered):
         if stand_in is not param and grad is not None:
             paddle.assign(stand_in.astype(param.dtype), output=param)
+
+
+class FiniteGradients:
+    """Refuses an update whose gradients hold a NaN or an infinity, before anything is changed for good.
+
+    Args:
+        names: parameter `.name` → structured name, for the message.
+        lr_scheduler: what tells the update and its LR.
+    """
+
+    def __init__(self, names: Mapping[str, str], lr_scheduler: Any) -> None:
+        self._names = names
+        self._lr = lr_scheduler
+
+    def __call__(self, params_grads: Iterable[tuple[Any, Any]]) -> None:
+        """Check the gradients of an update.
+
+        Raises:
+            FloatingPointError: one is not finite.
+        """
+        with paddle.no_grad():
+            given = [(param, _paddle.values_of(grad)) for param, grad in params_grads if grad is not None]
+            # One number to wait for. Finite gradients may overflow in it, so that it only says where to look closer.
+            sums = [paddle.sum(grad).astype("float32") for _, grad in given]
+            if not sums or math.isfinite(paddle.add_n(sums).item()):
+                return
+            bad = [param.name for param, grad in given if not paddle.isfinite(grad).all().item()]
+        self.refuse([self._names.get(name, name) for name in bad])
+
+    def refuse(self, bad: Sequence[str]) -> None:
+        """Raise for parameters, if there are any, whose gradients are not finite.
+
+        Raises:
+            FloatingPointError: there is one.
+        """
+        if bad:
+            others = f" (nor are those of {_errors.listing(bad[1:], 4)})" if bad[1:] else ""
+            raise FloatingPointError(
+                f"the gradient of {bad[0]!r} is not finite{others} at update {self._lr.last_epoch + 1} with learning "
+                f"rate {self._lr():g}; the weights and the optimizer's state are as before the update"
+            )

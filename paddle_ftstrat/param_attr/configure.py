@@ -62,11 +62,10 @@ def configure(model: nn.Layer, rules: Iterable[tuple[Any, Any]], reinitialize: b
 
     Source: the fields and their meaning are those of `paddle.ParamAttr`.
     """
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {model!r} of type {type(model).__name__}")
+    _paddle.check_layer(model)
     model = _paddle.unwrap(model)
     weights = select.named_weights(model)
-    _refuse_bound(weights)
+    settings.refuse_bound(weights, "configure")
     claims = _claims(model, weights, _parsed(rules, reinitialize))
     values = {
         name: _initial(name, weights[name], *fields.pop("initializer"))
@@ -78,14 +77,6 @@ def configure(model: nn.Layer, rules: Iterable[tuple[Any, Any]], reinitialize: b
         if name in values:
             weights[name].set_value(values[name])
     _paddle.forget_traces(model)
-
-
-def _refuse_bound(weights: Mapping[str, Any]) -> None:
-    bound = [name for name, param in weights.items() if settings.owner_of(param) is not None]
-    if bound:
-        raise RuntimeError(
-            f"a strategy is bound to {_errors.listing(bound)}: release() the binding, configure, then bind again"
-        )
 
 
 def _parsed(rules: Any, reinitialize: bool) -> list[tuple[Any, dict[str, Any]]]:

@@ -10,7 +10,6 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import modes
 from paddle_ftstrat.param_attr import select
 
 
@@ -154,7 +153,7 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
     hooks = [part.register_forward_pre_hook(note) for part in parts.values()]
     rng = paddle.get_rng_state()
     try:
-        with modes.evaluating(model), paddle.no_grad():
+        with _paddle.evaluating(model), paddle.no_grad():
             call(model, sample_input)
     except Exception as error:
         if _is_double(model, sample_input):

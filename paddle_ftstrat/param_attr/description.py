@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paddle_ftstrat.param_attr import select, settings
+from paddle_ftstrat.param_attr.settings import text_of
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,6 @@ def row_of(name: str, param: Any) -> Row:
         decay_from="",
         need_clip=now.need_clip,
     )
-
-
-def text_of(regularizer: Any) -> str:
-    """A regularizer in a few characters: `L2(0.01)`."""
-    if regularizer is None:
-        return ""
-    name = type(regularizer).__name__.replace("DecayRegularizer", "").replace("Decay", "")
-    coeff = getattr(regularizer, "_coeff", None)
-    return f"{name}({coeff:g})" if isinstance(coeff, (int, float)) else name
 
 
 def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:

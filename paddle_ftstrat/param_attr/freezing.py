@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import batch_norm as compat
+from paddle_ftstrat._paddle import layers
 from paddle_ftstrat.param_attr import select, settings
 
 POLICIES = ("freeze", "track")
@@ -83,7 +83,7 @@ def freeze(model_or_layer: nn.Layer, patterns: Any = None, batch_norm: str = "fr
         for path, layer in _touched(model, patterns, chosen).items()
         if all(id(param) in chosen or not settings.own(param).trainable for _, param in select.own_parameters(layer))
     }
-    unfixable = [path for path, layer in governed.items() if not compat.can_fix_statistics(layer)]
+    unfixable = [path for path, layer in governed.items() if not layers.can_fix_statistics(layer)]
     if batch_norm == "freeze" and unfixable:
         raise ValueError(
             f"subclasses of SyncBatchNorm cannot be told to keep their statistics: {_errors.listing(unfixable)}; "
@@ -170,7 +170,8 @@ def verify_frozen(model: nn.Layer) -> Iterator[list[str]]:
         >>> watched
         ['0.weight']
     """
-    model = _checked_layer(model)
+    _paddle.check_layer(model)
+    model = _paddle.unwrap(model)
     before = {name: _digest(tensor) for name, tensor in _watched(model).items()}
     ignored = _ignored(model)
     yield list(before)
@@ -235,12 +236,12 @@ def freeze_stage(layer: nn.Layer, model: nn.Layer | None = None) -> FrozenStage:
         >>> [param.grad is None for param in model.parameters()]
         [True, True, True, True, False, False]
     """
-    for given in (layer, layer if model is None else model):
-        if not isinstance(given, nn.Layer):
-            raise TypeError(f"freeze_stage takes a paddle.nn.Layer, not {given!r} of type {type(given).__name__}")
+    model = layer if model is None else model
+    _paddle.check_layer(layer, "layer")
+    _paddle.check_layer(model)
     for param in layer.parameters():
         param.clear_gradient(False)
-    return FrozenStage(layer, layer if model is None else _paddle.unwrap(model))
+    return FrozenStage(layer, _paddle.unwrap(model))
 
 
 def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
@@ -262,8 +263,8 @@ def set_policy(layer: nn.Layer, policy: str | None) -> None:
     """Fix a BatchNorm layer's statistics ("freeze") or give it back its own way ("track", None)."""
     record = _record(layer)
     if record.policy == "freeze":
-        compat.release_statistics(layer, record.before)
-    before = compat.fix_statistics(layer) if policy == "freeze" else None
+        layers.release_statistics(layer, record.before)
+    before = layers.fix_statistics(layer) if policy == "freeze" else None
     layer.__dict__[_RECORD] = dataclasses.replace(record, policy=policy, before=before)
 
 
@@ -273,12 +274,7 @@ def _checked(model: Any) -> nn.Layer:
             "paddle.DataParallel settles at wrapping which gradients it exchanges; changed later, the processes drift "
             "apart without an error: freeze first, then wrap"
         )
-    return _checked_layer(model)
-
-
-def _checked_layer(model: Any) -> nn.Layer:
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"a paddle.nn.Layer is needed, not {model!r} of type {type(model).__name__}")
+    _paddle.check_layer(model)
     return _paddle.unwrap(model)
 
 
@@ -291,7 +287,7 @@ def _selected(model: nn.Layer, weights: Mapping[str, Any], patterns: Any) -> lis
 
 def _write(model: nn.Layer, params: Collection[Any], trainable: bool) -> None:
     for param in params:
-        compat.forget_requires_grad(param)
+        layers.forget_requires_grad(param)
         settings.set_own(param, trainable=trainable)
     _paddle.forget_traces(model)
     ignored = _ignored(model)
@@ -360,7 +356,7 @@ def _digest(tensor: Any) -> bytes:
 
 def _ignored(model: nn.Layer) -> list[str]:
     weights = select.named_weights(model)
-    return [name for name, param in weights.items() if compat.ignores_requires_grad(param)]
+    return [name for name, param in weights.items() if layers.ignores_requires_grad(param)]
 
 
 def _cut(layer: nn.Layer, _: Any, output: Any) -> Any:

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat._files import replacing
-from paddle_ftstrat._paddle import sharing as compat
+from paddle_ftstrat._paddle import layers
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.vectors import Vectors, Vocabulary, dtype_of, to_array, vectors_of, words_to_rows
 
@@ -74,7 +74,7 @@ class TableInitializer(nn.initializer.Initializer):
         try:
             _check_fits(param.name, (len(self.index), self.vectors.dim), self.vectors.dtype, param, self.cast)
         except ValueError:
-            compat.forget_name(param.name)
+            layers.forget_name(param.name)
             raise
         return super().__call__(param, block)
 

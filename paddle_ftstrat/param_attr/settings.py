@@ -6,12 +6,15 @@ from the user's and give them back. The record lies in `optimize_attr`, the one 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from paddle.nn.initializer import Initializer
 from paddle.regularizer import WeightDecayRegularizer
+
+from paddle_ftstrat import _errors
 
 _RECORD = "ftstrat"
 
@@ -101,6 +104,24 @@ def owner_of(param: Any) -> object | None:
     """The owner of what is in force, None when that is the user."""
     record = _record(param)
     return None if record is None else record.owner
+
+
+def refuse_bound(weights: Mapping[str, Any], action: str) -> None:
+    """RuntimeError where a strategy is bound to one of these parameters."""
+    bound = [name for name, param in weights.items() if owner_of(param) is not None]
+    if bound:
+        raise RuntimeError(
+            f"a strategy is bound to {_errors.listing(bound)}: release() the binding, {action}, then bind again"
+        )
+
+
+def text_of(regularizer: Any) -> str:
+    """A regularizer in a few characters: `L2(0.01)`."""
+    if regularizer is None:
+        return ""
+    name = type(regularizer).__name__.replace("DecayRegularizer", "").replace("Decay", "")
+    coeff = getattr(regularizer, "_coeff", None)
+    return f"{name}({coeff:g})" if isinstance(coeff, (int, float)) else name
 
 
 def same(one: Any, other: Any) -> bool:

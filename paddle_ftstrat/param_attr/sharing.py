@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat._paddle import sharing as compat
+from paddle_ftstrat._paddle import layers
 from paddle_ftstrat.param_attr import settings
 
 _FIELDS = ("learning_rate", "regularizer", "trainable", "need_clip", "do_model_average", "initializer")
@@ -97,7 +97,7 @@ def shared_parameters(known: Mapping[str, Any] | None = None) -> Iterator[Shared
     if known is not None and not isinstance(known, Mapping):
         raise TypeError(f"known must be a mapping from name to Parameter, not {type(known).__name__}")
     scope = SharedParameters(known)
-    with compat.parameter_creation_through(_create):
+    with layers.parameter_creation_through(_create):
         token = _OPEN.set((*_OPEN.get(), scope))
         try:
             yield scope
@@ -144,7 +144,7 @@ def _given(name: str, param: Any) -> _Shared:
 
 
 def _check_unused(name: str, label: str) -> None:
-    if compat.name_is_used(name):
+    if layers.name_is_used(name):
         raise ValueError(
             f"{label} cannot share the parameter {name!r}: that name belongs to a layer built before or outside this "
             "`with shared_parameters()`. Build that layer inside too; or pass its parameter, "

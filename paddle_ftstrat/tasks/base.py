@@ -11,8 +11,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _errors
-from paddle_ftstrat._paddle import modes
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr.depth import call
 from paddle_ftstrat.tasks import phases
 from paddle_ftstrat.tasks.config import RunConfig
@@ -333,7 +332,7 @@ class BaseTask(HookedTask):
         """The model's output and the number of samples of each batch."""
         loader = batches.as_loader(data, self.config.batch_size, shuffle=False, what="data")
         model = self.learner.model
-        with modes.evaluating(model):
+        with _paddle.evaluating(model):
             for batch in batches.read(loader):
                 with paddle.no_grad(), self.learner.precision.forward():
                     output = call(model, batches.only_inputs(batch))

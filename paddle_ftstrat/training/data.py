@@ -12,7 +12,7 @@ import paddle
 from paddle.io import BatchSampler, DataLoader, Dataset, DistributedBatchSampler, IterableDataset
 from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
 
-from paddle_ftstrat._paddle import loading
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.training import rng
 from paddle_ftstrat.training.distributed import ONE, Ranks, check_loader, gather_facts
 
@@ -222,7 +222,7 @@ def read(loader: DataLoader) -> Iterator[Any]:
         ZeroDivisionError: division by zero
     """
     if loader.num_workers or type(loader).__iter__ is not DataLoader.__iter__:
-        with loading.reading(loader) as batches:
+        with threads.reading(loader) as batches:
             yield from batches
         return
     guard = _Guard(loader)
@@ -230,7 +230,7 @@ def read(loader: DataLoader) -> Iterator[Any]:
     guarded.dataset, guarded.collate_fn = guard, guard.collate
     if loader.batch_sampler is not None:
         guarded.batch_sampler = guard.indices()
-    with loading.reading(guarded) as batches:
+    with threads.reading(guarded) as batches:
         for batch in batches:
             if isinstance(batch, dict) and _FAILED in batch:
                 raise guard.error

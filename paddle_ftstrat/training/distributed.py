@@ -15,7 +15,7 @@ import paddle
 from paddle import distributed, nn
 from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
-from paddle_ftstrat._paddle import batch_norm
+from paddle_ftstrat._paddle import layers
 
 
 class Ranks(NamedTuple):
@@ -147,7 +147,7 @@ def average_statistics(model: nn.Layer, dist: Ranks) -> None:
     """Average the running statistics of BatchNorm layers that train, so that all processes keep the same."""
     if not dist.is_distributed:
         return
-    moving = batch_norm.moving_statistics(model)
+    moving = layers.moving_statistics(model)
     if not moving:
         return
     with paddle.no_grad():

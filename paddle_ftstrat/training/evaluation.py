@@ -9,7 +9,8 @@ from typing import Any
 import paddle
 from paddle.metric import Metric
 
-from paddle_ftstrat._paddle import modes, threads
+from paddle_ftstrat import _paddle
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.param_attr.depth import call
 from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.training import data, distributed
@@ -150,7 +151,7 @@ def predict(learner: Training, loader: Any) -> Any:
 
 @contextmanager
 def _running(learner: Training) -> Iterator[None]:
-    with modes.evaluating(learner.model), paddle.no_grad(), threads.cpu_threads(learner.num_threads):
+    with _paddle.evaluating(learner.model), paddle.no_grad(), threads.cpu_threads(learner.num_threads):
         yield
 
 

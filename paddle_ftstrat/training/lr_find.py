@@ -13,7 +13,7 @@ from paddle import nn
 from tqdm.auto import tqdm
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import modes, threads
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.optim import masters
 from paddle_ftstrat.param_attr import select, settings
@@ -147,7 +147,7 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
     generators = rng.get_state()
     undo_run = None if run is None else _capture_run(run, weights)
     try:
-        with modes.kept(model):
+        with _paddle.kept(model):
             yield
     finally:
         if undo_run is not None:

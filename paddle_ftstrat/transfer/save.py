@@ -15,7 +15,6 @@ from paddle import nn
 
 from paddle_ftstrat import _paddle
 from paddle_ftstrat._files import replacing
-from paddle_ftstrat._paddle import modes
 from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Entry
 from paddle_ftstrat.transfer.files import FOLDER_FILES
@@ -94,8 +93,7 @@ def export_inference(
         ...     paddle.jit.load(str(path))(paddle.ones([1, 2])).numpy().shape
         (1, 3)
     """
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    _paddle.check_layer(model)
     model, path = _paddle.unwrap(model), Path(path)
     inputs = tuple(sample_input) if isinstance(sample_input, (tuple, list)) else (sample_input,)
     if not all(isinstance(tensor, paddle.Tensor) for tensor in inputs):
@@ -104,7 +102,7 @@ def export_inference(
         input_spec = [paddle.static.InputSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in inputs]
     path.parent.mkdir(parents=True, exist_ok=True)
     # A folder on the same disk, out of which a complete file is renamed.
-    with modes.evaluating(model), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as draft:
+    with _paddle.evaluating(model), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as draft:
         program = os.path.join(draft, path.name)
         expected = _outputs(model, inputs)
         paddle.jit.save(model, program, input_spec=list(input_spec))

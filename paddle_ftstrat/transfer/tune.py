@@ -125,7 +125,7 @@ def tune_all(model: nn.Layer) -> list[str]:
         >>> [param.stop_gradient for param in model.parameters()]
         [False, True, False, False]
     """
-    _check_layer(model)
+    _paddle.check_layer(model)
     _undo(model)
     return list(select.named_weights(model))
 
@@ -159,7 +159,7 @@ def tune_differential(model: nn.Layer, head: Any = None, factor: float = FACTOR)
     """
     names = _checked_head(model, head)
     factor = _errors.check_number("factor", factor, above=0)
-    _refuse_bound(model)
+    settings.refuse_bound(select.named_weights(model), "tune")
     _undo(model)
     weights = select.named_weights(model)
     changes = {}
@@ -203,7 +203,7 @@ def find_head(model: nn.Layer, head: Any = None) -> list[str]:
 
 
 def _checked_head(model: nn.Layer, head: Any) -> list[str]:
-    _check_layer(model)
+    _paddle.check_layer(model)
     names = find_head(model, head)
     weights = select.named_weights(model)
     if len(names) == len(weights):
@@ -211,22 +211,12 @@ def _checked_head(model: nn.Layer, head: Any) -> list[str]:
     return names
 
 
-def _check_layer(model: Any) -> None:
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
-
-
-def _refuse_bound(model: nn.Layer) -> None:
-    if any(settings.owner_of(param) is not None for param in select.named_weights(model).values()):
-        raise RuntimeError("a strategy is bound to the model and uses its LR multipliers: release it, tune, bind again")
-
-
 def _undo(model: nn.Layer) -> None:
     """Take back what the last call did, as far as nobody has changed it since."""
     model = _paddle.unwrap(model)
     record: _Record = model.__dict__.get(_RECORD, _Record())
     if record.multipliers:
-        _refuse_bound(model)
+        settings.refuse_bound(select.named_weights(model), "tune")
     weights = select.named_weights(model)
     ours = {name for name in record.frozen if name in weights and not settings.own(weights[name]).trainable}
     if ours:

@@ -1,231 +1,277 @@
-"""The parameters of one update: their tensors, what was asked for each, and the tables filled from both."""
+"""The parameters of one update: their tensors, what was asked for each, and the tables that the passes read.
+
+The addresses have a row per parameter: int64 addresses of float32 values, 0 for none. The numbers have one, float32:
+x = clamp(SCALE·g, LOW, HIGH) + L2·(p − anchor) + L1·sign(p), no clamp where LOW ≥ HIGH;
+p ← (p + BEFORE·p − LR·rule(x))·AFTER, where the rule has the constants A, B and EPS.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, repeat
+from operator import is_
 from typing import Any
 
 import numpy as np
 from paddle.regularizer import L1Decay, L2Decay
 
 from paddle_ftstrat import _paddle
-from paddle_ftstrat._paddle import pointers, updates
+from paddle_ftstrat._paddle import pointers
 from paddle_ftstrat._paddle.pointers import Seen
-from paddle_ftstrat.optim.fused import layout
-from paddle_ftstrat.optim.fused.rule import Rule, Unfit, check_regularizer
 from paddle_ftstrat.optim.regularizer import L2SPDecay, anchor_of
+
+PARAM, GRAD, ANCHOR, FIRST, SECOND = range(5)
+ADDRESSES = 5
+NUMBERS = ("SCALE", "L2", "L1", "LOW", "HIGH", "LR", "BEFORE", "AFTER", "A", "B", "EPS")
+SCALE, L2, L1, LOW, HIGH, LR, BEFORE, AFTER, A, B, EPS = range(len(NUMBERS))
 
 # The state's tensors and the anchors are not the user's, and are changed in place: that they are the same is checked at
 # each update, that they still lie where they did only at every 16th. Their memory is held meanwhile.
 ASKED = 16
+_REGULARIZERS = (type(None), L1Decay, L2Decay, L2SPDecay)
+
+CHUNK = 1 << 16
 
 
-class Members:
+@dataclass(frozen=True)
+class Chunks:
+    """Stretches of parameters in their order: which parameter, from which of its values on, how many.
+
+    `first` is the number of each parameter's first chunk, `ends` the number of values up to the end of each chunk.
+    All arrays are int64.
+    """
+
+    index: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    first: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def shares(self, count: int) -> list[tuple[int, int]]:
+        """`count` ranges (first, past the last) of about equal numbers of values; empty ones are left out.
+
+        Example:
+            >>> chunks_of([5, 5, 10]).shares(2)
+            [(0, 2), (2, 3)]
+        """
+        if count == 1:
+            return [(0, len(self))]
+        targets = [int(self.ends[-1]) * part / count for part in range(1, count)]
+        # A chunk belongs to the share in which its middle lies.
+        cuts = [0, *np.searchsorted(self.ends - self.length / 2, targets).tolist(), len(self)]
+        return [(a, b) for a, b in zip(cuts, cuts[1:]) if b > a]
+
+    @property
+    def table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the passes read."""
+        return self.index, self.start, self.length
+
+
+def chunks_of(sizes: Sequence[int]) -> Chunks:
+    """Cut parameters of these numbers of values into chunks of at most CHUNK.
+
+    Example:
+        >>> chunks = chunks_of([3, CHUNK + 1])
+        >>> chunks.index.tolist(), chunks.start.tolist(), chunks.length.tolist()
+        ([0, 1, 1], [0, 0, 65536], [3, 65536, 1])
+    """
+    sizes = np.asarray(sizes, np.int64)
+    counts = np.maximum(-(-sizes // CHUNK), 1)
+    first = np.cumsum(counts) - counts
+    index = np.repeat(np.arange(len(sizes)), counts)
+    start = (np.arange(len(index)) - first[index]) * CHUNK
+    length = np.minimum(sizes[index] - start, CHUNK)
+    return Chunks(index, start, length, first, np.cumsum(length))
+
+
+def overlap(starts: np.ndarray, ends: np.ndarray) -> bool:
+    """Whether any two of the byte ranges [start, end) share a byte.
+
+    Example:
+        >>> overlap(np.array([0, 8]), np.array([8, 12])), overlap(np.array([0, 8]), np.array([9, 12]))
+        (False, True)
+    """
+    order = np.argsort(starts)
+    return bool(np.any(starts[order][1:] < ends[order][:-1]))
+
+
+def touches(starts: np.ndarray, ends: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether any of the byte ranges [start, end) meets one of [low, high), which are sorted and apart.
+
+    Example:
+        >>> touches(np.array([4]), np.array([8]), np.array([0, 8]), np.array([4, 9]))
+        False
+        >>> touches(np.array([4]), np.array([9]), np.array([0, 8]), np.array([4, 9]))
+        True
+    """
+    if len(starts) > CHUNK // 32:  # so many are found faster in order
+        order = np.argsort(starts)
+        starts, ends = starts[order], ends[order]
+    before = np.searchsorted(low, ends) - 1
+    return bool(np.any((before >= 0) & (high[before] > starts)))
+
+
+class NotFusable(Exception):
+    """This update, or every one, is not one for the fused pass; the message says why."""
+
+
+class FusedParams:
     """The parameters that have a gradient now, with the tables for the passes; kept as long as they stay the same.
 
     Args:
         optimizer: the optimizer.
-        rule: its rule.
+        moments: the names of its accumulators of full size.
+        powers: those of one value, the powers of the betas.
         seen: the parameters, as `pointers.glance` sees them.
         names: their structured names, for messages.
 
     Attributes:
         grads: the gradients of this update; held so that their memory stays.
         chunks: the parameters cut into chunks of work.
-        at: int64 [number of parameters, ADDRESSES], see `layout`.
-        numbers: float32 [number of parameters, NUMBERS], see `layout`.
+        addresses: int64 [number of parameters, ADDRESSES].
+        numbers: float32 [number of parameters, number of NUMBERS].
         powers: for each power of a beta, the addresses of its values.
         clipped: bool [number of parameters], which gradients are clipped.
         rates: LR multiplier of each parameter, float64.
 
     Raises:
-        Unfit: a parameter is not one for the fused update.
+        NotFusable: a parameter is not one for the fused update.
     """
 
-    def __init__(self, optimizer: Any, rule: Rule, seen: Seen, names: Sequence[str]) -> None:
-        self.params = seen.params
-        self.names = list(names)
+    def __init__(
+        self, optimizer: Any, moments: Sequence[str], powers: Sequence[str], seen: Seen, names: Sequence[str]
+    ) -> None:
+        self.params, self.names = seen.params, list(names)
         self.keys = [param.name for param in self.params]
-        self._optimizer = optimizer
-        self._rule = rule
+        self._optimizer, self._kinds, self._moments = optimizer, (*moments, *powers), len(moments)
         self._anywhere = not pointers.only_cpu()
-        _check_plain("the parameter", self.params, names, self._anywhere)
-        self._where = seen.places
+        self._check("the parameter", self.params)
         self._shapes = pointers.shapes(self.params)
-        sizes = [int(np.prod(shape)) for shape in self._shapes]
-        if not all(sizes):
-            raise Unfit(f"the parameter {names[sizes.index(0)]!r} is empty")
-        self.sizes = np.array(sizes, np.int64)
-        self.chunks = layout.chunks_of(sizes)
-        self.at = np.zeros((len(sizes), layout.ADDRESSES), np.int64)
-        self.at[:, layout.PARAM] = self._where
-        self.numbers = np.zeros((len(sizes), layout.NUMBERS), np.float32)
-        self.grads: list[Any] = []
-        self.powers: list[np.ndarray] = []
-        self._stored: list[list[Any]] = []
-        self._state: list[list[Any]] = []
-        self._asked: tuple[Any, ...] = ()
+        self.sizes = np.array([int(np.prod(shape)) for shape in self._shapes], np.int64)
+        if not self.sizes.all():
+            raise NotFusable(f"the parameter {names[self.sizes.tolist().index(0)]!r} is empty")
+        self.chunks = chunks_of(self.sizes)
+        self.addresses = np.zeros((len(self.keys), ADDRESSES), np.int64)
+        self.addresses[:, PARAM] = self._places = seen.places
+        self.numbers = np.zeros((len(self.keys), len(NUMBERS)), np.float32)
+        self._updates = 0
         self._regularizers: list[Any] = []
         self._sources: list[Any] = []
-        self._anchors: list[Any] = []
-        self._places: list[int | None] = []
-        self._held: list[Any] = []
         self._starts: list[int | None] = []
-        self._updates = 0
-        self._shares: dict[int, list[tuple[int, int]]] = {}
-        self._anchored = np.zeros(0, np.int64)
-        self._written = self.at[:0]
-        self._ranges: tuple[np.ndarray, np.ndarray] = (self.sizes[:0], self.sizes[:0])
+        self._known: list[Any] = []  # what `_asked` gave when the tables were made
 
-    @property
-    def moments(self) -> list[list[Any]]:
-        """For each accumulator of full size, its tensors."""
-        return self._state[: len(self._rule.moments)]
-
-    def fit(self, seen: Seen) -> bool:
+    def are(self, seen: Seen) -> bool:
         """Whether these are the same parameters, still where they were."""
-        return pointers.same(seen.params, self.params) and seen.places == self._where
+        return pointers.same(seen.params, self.params) and seen.places == self._places
 
     def read(self, seen: Seen) -> None:
         """Fill the tables for an update with what was seen.
 
         Raises:
-            Unfit: a gradient, regularizer, anchor or accumulator is not one for the fused update.
+            NotFusable: a gradient, regularizer, anchor or accumulator is not one for the fused update.
         """
         self.grads = seen.grads
         starts = pointers.gradient_addresses(self.grads, self._shapes)
-        if None in starts or self._anywhere or not self._asked:
-            _check_plain("the gradient of", self.grads, self.names, self._anywhere)
-            self._check_shapes("the gradient of", self.grads)
-        renewed = self._read_state()
-        renewed |= self._read_settings(seen)
-        moved = self._read_places(renewed)
-        if moved or starts != self._starts:
-            self.at[:, layout.GRAD] = self._starts = starts
-            self._check_apart()
-
-    def _read_state(self) -> bool:
-        """Find the state where the optimizer has other tensors than before; whether that was so."""
-        kinds = (*self._rule.moments, *self._rule.powers)
-        stored = [updates.stored_state(self._optimizer, kind).values() for kind in kinds]
-        if len(self._state) == len(kinds) and all(map(pointers.same, stored, self._stored)):
-            return False
-        self._find_state(kinds)
-        return True
-
-    def _read_places(self, renewed: bool) -> bool:
-        """Where the state and the anchors lie; whether that is elsewhere than before."""
+        if None in starts or self._anywhere or not self._known:
+            self._check("the gradient of", self.grads, self._shapes)
+        renewed = not self._known or not all(map(pointers.same, self._asked(seen), self._known))
+        if renewed:
+            self._take_settings(seen)
+            self._take_state()
+            self._known = list(map(list, self._asked(seen)))
         self._updates += 1
-        if not renewed and self._updates % ASKED:
-            return False
-        places = pointers.addresses(chain(*self._state, self._anchors))
-        if not renewed and places == self._places:
-            return False
-        if None in places:
-            raise Unfit("a tensor of the optimizer's state, or an L2SP anchor, holds no memory")
-        count, moments = len(self.params), len(self._rule.moments)
-        rows = np.array(places[: count * len(self._state)], np.int64).reshape(-1, count)
-        self.at[:, layout.FIRST : layout.FIRST + moments] = rows[:moments].T
-        self.powers = list(rows[moments:])
-        self.at[:, layout.ANCHOR] = 0
-        self.at[self._anchored, layout.ANCHOR] = places[rows.size :]
-        self._places = places
-        self._held = pointers.hold_memory(chain(*self._state, self._anchors))
-        return True
+        moved = (renewed or self._updates % ASKED == 0) and self._take_places(renewed)
+        if moved or starts != self._starts:
+            self.addresses[:, GRAD] = self._starts = starts
+            read = np.concatenate([self.addresses[:, GRAD], self.addresses[self._anchored, ANCHOR]])
+            sizes = np.concatenate([self.sizes, self.sizes[self._anchored]])
+            if touches(read, read + 4 * sizes, *self._written):
+                raise NotFusable("a gradient or an L2SP anchor shares memory with a parameter or the optimizer's state")
 
-    def _find_state(self, kinds: Sequence[str]) -> None:
-        if any(key not in updates.stored_state(self._optimizer, kind) for kind in kinds for key in self.keys):
-            _paddle.create_accumulators(self._optimizer, self.params)
-        self._state, self._stored = [], []
-        for kind in kinds:
-            by_key = updates.stored_state(self._optimizer, kind)
-            tensors = [by_key.get(key) for key in self.keys]
-            if not pointers.all_there(tensors):
-                raise Unfit(f"the optimizer keeps no {kind} of some parameters")
-            _check_plain(f"the {kind} of", tensors, self.names, self._anywhere)
-            if kind in self._rule.moments:
-                self._check_shapes(f"the {kind} of", tensors)
-            self._state.append(tensors)
-            self._stored.append(list(by_key.values()))
+    def _asked(self, seen: Seen) -> list[Any]:
+        """All objects from which the tables follow, addresses and the numbers of the very update excepted.
 
-    def _read_settings(self, seen: Seen) -> bool:
-        """Take over what was asked for where that is new; whether there are other anchors than before."""
-        coupled = updates.coupled_regularizer(self._optimizer)
-        # Regularizers may be changed as well as replaced; Momentum's own is made anew at each question.
-        common = updates.coefficient(coupled) if type(coupled) is L2Decay else coupled
-        now = seen.rates, seen.clipped, seen.regularizers, updates.coefficients(self._regularizers), common
-        if now != self._asked:
-            self._take(seen, coupled)
-            self._asked = (*now[:3], updates.coefficients(self._regularizers), common)
-            self._find_anchors()
-            return True
-        return self._find_anchors()
+        Regularizers may be changed as well as replaced; Momentum's own is made anew at each question.
+        """
+        common = _paddle.coupled_regularizer(self._optimizer)
+        return [
+            seen.rates,
+            seen.clipped,
+            seen.regularizers,
+            list(map(_paddle.coefficient, self._regularizers)),
+            [_paddle.coefficient(common) if type(common) is L2Decay else common],
+            *(_paddle.stored_state(self._optimizer, kind).values() for kind in self._kinds),
+            self._anchors(),
+        ]
 
-    def _take(self, seen: Seen, coupled: Any) -> None:
+    def _take_settings(self, seen: Seen) -> None:
+        coupled = _paddle.coupled_regularizer(self._optimizer)
         self.rates = np.array(seen.rates, np.float64)
         self.clipped = np.array([flag is not False for flag in seen.clipped])
-        self.numbers[:, [layout.L1, layout.L2]] = 0.0
+        self.numbers[:, [L1, L2]] = 0.0
         in_force = [coupled if own is None else own for own in seen.regularizers]
-        anchored = []
         for i, regularizer in enumerate(in_force):
-            check_regularizer(self.names[i], regularizer)
+            if type(regularizer) not in _REGULARIZERS:
+                raise NotFusable(f"the regularizer of {self.names[i]!r} is {type(regularizer).__name__}")
             if regularizer is not None:
-                column = layout.L1 if type(regularizer) is L1Decay else layout.L2
-                self.numbers[i, column] = updates.coefficient(regularizer)
-            if type(regularizer) is L2SPDecay:
-                anchored.append(i)
+                column = L1 if type(regularizer) is L1Decay else L2
+                self.numbers[i, column] = _paddle.coefficient(regularizer)
         self._regularizers = list(dict.fromkeys(own for own in seen.regularizers if own is not None))
-        self._anchored = np.array(anchored, np.int64)
-        self._sources = [in_force[i] for i in anchored]
-        self._anchors = []
+        self._anchored = np.array([i for i, own in enumerate(in_force) if type(own) is L2SPDecay], np.int64)
+        self._sources = [in_force[i] for i in self._anchored]
+        for i, source in zip(self._anchored, self._sources):
+            if source.anchor is None:
+                source.anchor = anchor_of(self.params[i])
+        self._check("the L2SP anchor of", self._anchors(), self._shapes, self._anchored)
 
-    def _find_anchors(self) -> bool:
-        anchors = [source.anchor for source in self._sources]
-        if pointers.same(anchors, self._anchors):
+    def _anchors(self) -> list[Any]:
+        return [source.anchor for source in self._sources]
+
+    def _take_state(self) -> None:
+        if any(key not in _paddle.stored_state(self._optimizer, kind) for kind in self._kinds for key in self.keys):
+            _paddle.create_accumulators(self._optimizer, self.params)
+        self._state = []
+        for number, kind in enumerate(self._kinds):
+            tensors = list(map(_paddle.stored_state(self._optimizer, kind).get, self.keys))
+            if any(map(is_, tensors, repeat(None))):
+                raise NotFusable(f"the optimizer keeps no {kind} of some parameters")
+            self._check(f"the {kind} of", tensors, self._shapes if number < self._moments else None)
+            self._state.append(tensors)
+
+    def _take_places(self, renewed: bool) -> bool:
+        """Where the state and the anchors lie; whether that may be elsewhere than before."""
+        tensors = [*chain(*self._state), *self._anchors()]
+        places = pointers.addresses(tensors)
+        if not renewed and places == self._others:
             return False
-        for k, i in enumerate(self._anchored):
-            if anchors[k] is None:
-                anchors[k] = self._sources[k].anchor = anchor_of(self.params[i])
-            if anchors[k].shape != self._shapes[i]:
-                raise Unfit(f"the L2SP anchor of {self.names[i]!r} has shape {anchors[k].shape}")
-        _check_plain("the L2SP anchor of", anchors, [self.names[i] for i in self._anchored], self._anywhere)
-        self._anchors = anchors
+        if None in places:
+            raise NotFusable("a tensor of the optimizer's state, or an L2SP anchor, holds no memory")
+        self._others, self._held = places, pointers.hold_memory(tensors)
+        count, last = len(self.keys), FIRST + self._moments
+        rows = np.array(places[: count * len(self._state)], np.int64).reshape(-1, count)
+        self.addresses[:, FIRST:last], self.powers = rows[: self._moments].T, list(rows[self._moments :])
+        self.addresses[:, ANCHOR] = 0
+        self.addresses[self._anchored, ANCHOR] = places[rows.size :]
+        # What is written must not be read, or written, under another name.
+        written = self.addresses[:, [PARAM, *range(FIRST, last)]]
+        starts, ends = written.ravel(), (written + 4 * self.sizes[:, None]).ravel()
+        if overlap(starts, ends):
+            raise NotFusable("two parameters, or a parameter and its state, share memory")
+        order = np.argsort(starts)
+        self._written = starts[order], ends[order]
         return True
 
-    def _check_apart(self) -> None:
-        """What is written must not be read, or written, under another name."""
-        moments = len(self._rule.moments)
-        written = self.at[:, [layout.PARAM, layout.FIRST, layout.SECOND][: 1 + moments]]
-        if not np.array_equal(written, self._written):
-            starts, ends = written.ravel(), (written + 4 * self.sizes[:, None]).ravel()
-            if layout.overlap(starts, ends):
-                raise Unfit("two parameters, or a parameter and its state, share memory")
-            order = np.argsort(starts)
-            self._ranges = starts[order], ends[order]
-            self._written = written
-        read = np.concatenate([self.at[:, layout.GRAD], self.at[self._anchored, layout.ANCHOR]])
-        sizes = np.concatenate([self.sizes, self.sizes[self._anchored]])
-        if layout.touches(read, read + 4 * sizes, *self._ranges):
-            raise Unfit("a gradient or an L2SP anchor shares memory with a parameter or with the optimizer's state")
-
-    def shares(self, threads: int) -> list[tuple[int, int]]:
-        """The chunks in shares of equal work."""
-        if threads not in self._shares:
-            self._shares[threads] = layout.shares(self.chunks, threads)
-        return self._shares[threads]
-
-    def _check_shapes(self, what: str, tensors: Sequence[Any]) -> None:
-        for name, here, wanted in zip(self.names, pointers.shapes(tensors), self._shapes):
-            if here != wanted:
-                raise Unfit(f"{what} {name!r} has shape {here}, not {wanted}")
-
-
-def _check_plain(what: str, tensors: Sequence[Any], names: Sequence[str], anywhere: bool) -> None:
-    """Refuse tensors that are not float32, dense, contiguous and, where there are other devices, on the CPU."""
-    for name, tensor in zip(names, tensors):
-        oddity = pointers.oddity(tensor)
-        if oddity:
-            raise Unfit(f"{what} {name!r} {oddity}")
-    if anywhere and not pointers.on_cpu(tensors):
-        raise Unfit(f"{what} {names[0]!r} or another does not lie in the CPU's memory")
+    def _check(self, what: str, tensors: Sequence[Any], shapes: Any = None, rows: Any = None) -> None:
+        """Refuse tensors that are not float32, dense, contiguous, of these shapes and on the CPU."""
+        for i, tensor in zip(range(len(self.names)) if rows is None else rows, tensors):
+            oddity = pointers.oddity(tensor)
+            if oddity:
+                raise NotFusable(f"{what} {self.names[i]!r} {oddity}")
+            if shapes is not None and tensor.shape != shapes[i]:
+                raise NotFusable(f"{what} {self.names[i]!r} has shape {tensor.shape}, not {shapes[i]}")
+        if self._anywhere and not pointers.on_cpu(tensors):
+            raise NotFusable(f"{what} {self.names[0]!r} or another does not lie in the CPU's memory")

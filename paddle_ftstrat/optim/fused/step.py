@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import math
 import warnings
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
+from paddle.optimizer import SGD, Adam, AdamW, Momentum
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import pointers, threads, updates
-from paddle_ftstrat.optim.decay import Decoupled
-from paddle_ftstrat.optim.finite import FiniteGradients
-from paddle_ftstrat.optim.fused import blocked, layout, pool
-from paddle_ftstrat.optim.fused.members import Members
-from paddle_ftstrat.optim.fused.rule import Unfit, check_clip, check_numbers, rule_of
-from paddle_ftstrat.optim.hyper import HyperParameters
+from paddle_ftstrat._paddle import pointers, threads
+from paddle_ftstrat.optim.fused.members import AFTER, BEFORE, EPS, HIGH, LOW, LR, SCALE, A, B, FusedParams, NotFusable
+from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
+from paddle_ftstrat.optim.masters import FiniteGradients
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An optimizer's rule: its function in `kernels`, and the names of its accumulators of full and of one value."""
+
+    name: str
+    moments: tuple[str, ...] = ()
+    powers: tuple[str, ...] = ()
+
+
+_ADAM = Rule("adam", ("moment1", "moment2"), ("beta1_pow_acc", "beta2_pow_acc"))
+RULES = {SGD: Rule("sgd"), Momentum: Rule("momentum", ("velocity",)), Adam: _ADAM, AdamW: _ADAM}
+_CLIPS = (type(None), ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue)
+
+
+def rule_of(optimizer: Any) -> Rule:
+    """The rule of an optimizer; a subclass may have changed it, so only the classes themselves have one.
+
+    Raises:
+        NotFusable: the optimizer is of another class, or has a setting or clip that the fused update does not know.
+
+    Example:
+        >>> import paddle
+        >>> rule_of(SGD(0.1, parameters=paddle.nn.Linear(1, 1).parameters())).name
+        'sgd'
+    """
+    rule, clip = RULES.get(type(optimizer)), _paddle.gradient_clip(optimizer)
+    name = type(optimizer).__name__
+    if rule is None:
+        raise NotFusable(f"the optimizer is {name}, and only {', '.join(cls.__name__ for cls in RULES)} are fused")
+    special = _paddle.special_setting(optimizer)
+    if special:
+        raise NotFusable(f"the optimizer {name} {special}")
+    if type(clip) not in _CLIPS:
+        raise NotFusable(f"the gradient clip is {type(clip).__name__}")
+    if _paddle.clips_across_processes(clip):
+        raise NotFusable("the gradient clip's norm is a sum over processes")
+    return rule
 
 
 def attach(
@@ -44,7 +82,7 @@ def attach(
         fused: None or True for the fused pass, False for none.
 
     Raises:
-        ValueError: `fused=True`, but the optimizer cannot have one.
+        ValueError: `fused=True`, but the optimizer cannot have one, or numba is not installed.
         TypeError: `fused` is none of the three.
     """
     if fused not in (None, True, False) or (isinstance(fused, (int, float)) and not isinstance(fused, bool)):
@@ -53,10 +91,11 @@ def attach(
         return
     try:
         rule_of(optimizer)
-        check_clip(updates.gradient_clip(optimizer))
-    except Unfit as unfit:
+        if importlib.util.find_spec("numba") is None:
+            raise NotFusable(_NO_NUMBA)
+    except NotFusable as reason:
         if fused:
-            raise ValueError(f"fused=True, but there is no fused update: {unfit}") from None
+            raise ValueError(f"fused=True, but there is no fused update: {reason}") from None
         return
     optimizer.step = FusedStep(optimizer, names, decoupled, hypers, check)
 
@@ -73,10 +112,10 @@ def describe(optimizer: Any) -> str:
         return step.path()
     try:
         rule_of(optimizer)
-        check_clip(updates.gradient_clip(optimizer))
-    except Unfit as unfit:
-        return f"updates by Paddle's own operations: {unfit}"
-    return "updates by Paddle's own operations: fused=False"
+    except NotFusable as reason:
+        return f"updates by Paddle's own operations: {reason}"
+    reason = "fused=False" if importlib.util.find_spec("numba") else _NO_NUMBA
+    return f"updates by Paddle's own operations: {reason}"
 
 
 def maker(optimizer: Any) -> str:
@@ -86,8 +125,8 @@ def maker(optimizer: Any) -> str:
         >>> maker(paddle.optimizer.Lamb(0.1, parameters=paddle.nn.Linear(1, 1).parameters()))
         'Paddle'
     """
-    step = vars(optimizer).get("step")
-    return step.maker() if isinstance(step, FusedStep) else "Paddle"
+    fused = isinstance(vars(optimizer).get("step"), FusedStep) and _paddle.compression_works()
+    return f"numba {importlib.metadata.version('numba')}" if fused else "Paddle"
 
 
 class FusedStep:
@@ -107,34 +146,19 @@ class FusedStep:
         check: FiniteGradients,
     ) -> None:
         self._optimizer = optimizer
-        self._own = type(optimizer).step
         self._names = names
         self._decoupled = decoupled
         self._hypers = hypers
         self._check = check
-        self._members: Members | None = None
-        self._kernels: Any = None
+        self._params: FusedParams | None = None
         self._listeners: list[Any] | None = None
-        self._unfit: str | None = None
-
-    def use(self, kernels: Any) -> None:
-        """Make the updates with these passes (`compiled` or `blocked`)."""
-        self._kernels = kernels
+        self._reason = ""
 
     def path(self) -> str:
         """Which path the last update took, or the coming one will as far as can be known."""
-        if self._unfit:
-            return f"last update by Paddle's own operations: {self._unfit}"
-        how = "numpy; faster with numba" if self.maker() == "numpy" else "numba"
-        return f"fused updates ({how}, up to {threads.for_updates()} threads)"
-
-    def maker(self) -> str:
-        """What makes the passes, or will as far as can be known: numpy, or numba in a certain version."""
-        if self._kernels is None:
-            compiled = importlib.util.find_spec("numba") is not None and _paddle.compression_works()
-        else:
-            compiled = self._kernels is not blocked
-        return f"numba {importlib.metadata.version('numba')}" if compiled else "numpy"
+        if self._reason:
+            return f"last update by Paddle's own operations: {self._reason}"
+        return f"fused updates (numba, up to {threads.for_updates()} threads)"
 
     def __call__(self) -> None:
         """One update.
@@ -142,152 +166,140 @@ class FusedStep:
         Raises:
             FloatingPointError: a gradient is not finite; nothing was changed.
         """
-        if updates.mixed_precision_skips(self._optimizer):
-            self._own(self._optimizer)
+        optimizer = self._optimizer
+        if _paddle.mixed_precision_skips(optimizer):
+            type(optimizer).step(optimizer)
             return
         try:
-            members = self._prepare()
-        except Unfit as unfit:
-            self._unfit = str(unfit)
-            self._members = None
-            self._own(self._optimizer)
+            params = self._prepare()
+            self._reason = ""
+        except NotFusable as reason:
+            self._reason, self._params = str(reason), None
+            type(optimizer).step(optimizer)
             return
-        self._unfit = None
-        if members is None:
+        if params is None:
             return
-        self._run(members)
-        grads, members.grads = members.grads, []
+        self._run(params)
+        grads, params.grads = params.grads, []
         for listener in self._listeners or ():
             if listener is not self._decoupled:
-                listener(list(zip(members.params, grads)))
+                listener(list(zip(params.params, grads)))
 
-    def _prepare(self) -> Members | None:
+    def _prepare(self) -> FusedParams | None:
         optimizer = self._optimizer
         if not paddle.in_dynamic_mode():
-            raise Unfit("the step is part of a static graph")
-        self._listeners = updates.listeners(optimizer)
+            raise NotFusable("the step is part of a static graph")
+        self._listeners = _paddle.update_listeners(optimizer)
         if self._listeners is None:
-            raise Unfit("a stage of the optimizer was replaced")
-        rule = rule_of(optimizer)
-        check_clip(updates.gradient_clip(optimizer))
-        seen = pointers.glance(updates.parameters(optimizer))
+            raise NotFusable("a stage of the optimizer was replaced")
+        self._rule = rule = rule_of(optimizer)
+        seen = pointers.glance(_paddle.parameter_list(optimizer))
         if not seen.params:
             return None
-        members = self._members
-        if members is None or not members.fit(seen):
+        self._kernels = _kernels(rule.name)
+        if isinstance(self._kernels, str):
+            raise NotFusable(self._kernels)
+        params = self._params
+        if params is None or not params.are(seen):
             names = [self._names.get(param.name, param.name) for param in seen.params]
-            members = self._members = Members(optimizer, rule, seen, names)
-        if self._kernels is None:
-            self._kernels = _kernels(rule.name)
-        if members.sizes.mean() < self._kernels.SMALLEST:
-            raise Unfit("numba is not installed, and the parameters are small")
-        members.read(seen)
-        self._fill(members)
-        return members
+            params = self._params = FusedParams(optimizer, rule.moments, rule.powers, seen, names)
+        params.read(seen)
+        self._fill(params)
+        return params
 
-    def _fill(self, members: Members) -> None:
+    def _fill(self, params: FusedParams) -> None:
         """The numbers that are the same for all parameters, or follow from others."""
-        numbers, keys = members.numbers, members.keys
-        common = updates.numbers(self._optimizer)
-        check_numbers(common)
+        optimizer, numbers, keys = self._optimizer, params.numbers, params.keys
+        common = _paddle.rule_numbers(optimizer)
+        if not all(isinstance(number, (int, float)) for number in common):
+            raise NotFusable("a hyper-parameter of the optimizer is a tensor")
         varied = self._hypers.varied
-        for column, attribute, value in zip(
-            (layout.A, layout.B, layout.EPS), updates.number_attributes(self._optimizer), common
-        ):
+        for column, attribute, value in zip((A, B, EPS), _paddle.rule_attributes(optimizer), common):
             by_key = varied.get(attribute)
             numbers[:, column] = value if by_key is None else [by_key.get(key, value) for key in keys]
-        lr = updates.learning_rate(self._optimizer)
-        numbers[:, layout.LR] = lr * members.rates.astype(np.float32)
-        numbers[:, layout.BEFORE], numbers[:, layout.AFTER] = 0.0, 1.0
-        decay, reaches = updates.own_decay(self._optimizer)
+        numbers[:, LR] = _paddle.kernel_lr(optimizer) * params.rates.astype(np.float32)
+        numbers[:, BEFORE], numbers[:, AFTER] = 0.0, 1.0
+        decay, reaches = _paddle.own_decay(optimizer)
         decay = varied.get("_weight_decay", decay)
         if decay:
             each = [decay.get(key, 0.0) if isinstance(decay, Mapping) else decay for key in keys]
             if reaches is not None:
                 each = [wd if reaches(key) else 0.0 for key, wd in zip(keys, each)]
-            numbers[:, layout.BEFORE] = -numbers[:, layout.LR] * np.array(each, np.float32)
+            numbers[:, BEFORE] = -numbers[:, LR] * np.array(each, np.float32)
         if self._decoupled is not None and self._decoupled.coefficients:
             each = np.array([*map(self._decoupled.coefficients.get, keys, repeat(0.0))])
-            numbers[:, layout.AFTER] = 1.0 - self._optimizer.get_lr() * members.rates * each
+            numbers[:, AFTER] = 1.0 - optimizer.get_lr() * params.rates * each
 
-    def _run(self, members: Members) -> None:
-        kernels = self._kernels
-        chunks = members.chunks
-        table = chunks.index, chunks.start, chunks.length
-        self._clip(members, self._squares(members, table))
-        if members.powers:
-            self._correct(members)
-        count = pool.threads_for(int(chunks.ends[-1]), threads.for_updates())
-        kernels.update(rule_of(self._optimizer).name, members, count)
-        pointers.mark_changed(members.params)
+    def _run(self, params: FusedParams) -> None:
+        kernels, chunks = self._kernels, params.chunks
+        self._clip(params, self._squares(params))
+        if params.powers:
+            self._correct(params)
+        shares = chunks.shares(kernels.threads_for(int(chunks.ends[-1]), threads.for_updates()))
+        kernels.run(kernels.UPDATES[self._rule.name], (params.addresses, chunks.table), shares, params.numbers)
+        pointers.mark_changed(params.params)
 
-    def _correct(self, members: Members) -> None:
+    def _correct(self, params: FusedParams) -> None:
         """Adam's bias corrections go into LR and ε, in float32 as Paddle's kernel does it; the powers move on."""
-        numbers = members.numbers
-        first, second = np.empty((2, len(members.params)), np.float32)
-        self._kernels.powers(members.powers[0], numbers[:, layout.A].copy(), first)
-        self._kernels.powers(members.powers[1], numbers[:, layout.B].copy(), second)
+        numbers = params.numbers
+        first, second = np.empty((2, len(params.keys)), np.float32)
+        self._kernels.powers(params.powers[0], numbers[:, A].copy(), first)
+        self._kernels.powers(params.powers[1], numbers[:, B].copy(), second)
         root = np.sqrt(1 - second)
-        numbers[:, layout.LR] *= root / (1 - first)
-        numbers[:, layout.EPS] *= root
+        numbers[:, LR] *= root / (1 - first)
+        numbers[:, EPS] *= root
 
-    def _clip(self, members: Members, squares: np.ndarray) -> None:
-        clip, numbers = updates.gradient_clip(self._optimizer), members.numbers
-        numbers[:, layout.SCALE] = 1.0
-        numbers[:, [layout.LOW, layout.HIGH]] = 0.0
+    def _clip(self, params: FusedParams, squares: np.ndarray) -> None:
+        clip, numbers, clipped = _paddle.gradient_clip(self._optimizer), params.numbers, params.clipped
+        numbers[:, SCALE] = 1.0
+        numbers[:, [LOW, HIGH]] = 0.0
         if isinstance(clip, ClipGradByValue):
-            numbers[members.clipped, layout.LOW] = clip.min
-            numbers[members.clipped, layout.HIGH] = clip.max
-        elif isinstance(clip, (ClipGradByGlobalNorm, ClipGradByNorm)) and members.clipped.any():
-            squares = np.where(members.clipped, squares, 0.0)
+            numbers[clipped, LOW] = clip.min
+            numbers[clipped, HIGH] = clip.max
+        elif isinstance(clip, (ClipGradByGlobalNorm, ClipGradByNorm)) and clipped.any():
+            squares = np.where(clipped, squares, 0.0)
             if isinstance(clip, ClipGradByGlobalNorm):
-                squares = np.where(members.clipped, squares.sum(), 0.0)
+                squares = np.where(clipped, squares.sum(), 0.0)
             norms = np.sqrt(squares)
-            numbers[:, layout.SCALE] = clip.clip_norm / np.maximum(norms, clip.clip_norm)
+            numbers[:, SCALE] = clip.clip_norm / np.maximum(norms, clip.clip_norm)
 
-    def _squares(self, members: Members, table: Any) -> np.ndarray:
+    def _squares(self, params: FusedParams) -> np.ndarray:
         """Σ g² of each parameter, float64.
 
         Raises:
             FloatingPointError: one is not finite; float32 values have no squares that overflow there.
         """
-        chunks = members.chunks
+        kernels, chunks = self._kernels, params.chunks
         out = np.empty(len(chunks))
-        count = pool.threads_for(int(chunks.ends[-1]) // 4, threads.for_updates())
-        work = partial(_square, self._kernels.squares, members.at, table, out)
-        pool.run(work, members.shares(count))
+        shares = chunks.shares(kernels.threads_for(int(chunks.ends[-1]) // 4, threads.for_updates()))
+        kernels.run(kernels.squares, (params.addresses, chunks.table), shares, out)
         squares = np.add.reduceat(out, chunks.first)
         if not math.isfinite(squares.sum()):
-            self._check.refuse([name for name, square in zip(members.names, squares) if not math.isfinite(square)])
+            self._check.refuse([name for name, square in zip(params.names, squares) if not math.isfinite(square)])
         return squares
 
 
-def _square(squares: Any, at: Any, table: Any, out: Any, first: int, last: int) -> None:
-    squares(at, table, first, last, out)
+_NO_NUMBA = "numba is not installed"
 
 
-def without_numba(optimizer: Any) -> None:
-    """Have a fused update made by numpy, as where numba is not installed; for tests and benchmarks."""
-    vars(optimizer)["step"].use(blocked)
-
-
+@functools.cache
 def _kernels(rule: str) -> Any:
-    """The passes in machine code, made ready; those in numpy where numba is not installed or fails."""
+    """The module of the passes, those of a rule made ready; or why there is none, in words."""
+    reason = "numba unpacks what it keeps on disk, and this process's zlib is broken"
     if not _paddle.compression_works():
         warnings.warn(
-            "the fused update goes without numba, which unpacks what it keeps on disk: Paddle 2.6, imported before "
-            "paddle_ftstrat, has broken this process's zlib; import paddle_ftstrat first",
+            f"no fused update: {reason} by Paddle 2.6, imported before paddle_ftstrat; import paddle_ftstrat first",
             stacklevel=4,
         )
-        return blocked
+        return reason
     try:
-        from paddle_ftstrat.optim.fused import compiled
+        from paddle_ftstrat.optim.fused import kernels
 
-        compiled.make_ready(rule)
+        kernels.make_ready(rule)
     except ImportError:
-        compiled = blocked
+        return _NO_NUMBA
     except Exception as error:
         # What numba raises where it does not get along with a processor or another package has no common class.
-        warnings.warn(f"numba fails ({error!r}): the fused update goes without it", stacklevel=4)
-        compiled = blocked
-    return compiled
+        warnings.warn(f"no fused update: numba fails ({error!r})", stacklevel=4)
+        return f"numba fails ({error!r})"
+    return kernels

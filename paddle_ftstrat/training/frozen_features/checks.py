@@ -13,7 +13,7 @@ from paddle import nn
 from paddle.utils import flatten, pack_sequence_as
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat._paddle.storage import has_values
+from paddle_ftstrat._paddle.layers import has_values
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.training import rng
 from paddle_ftstrat.training.frozen_features.calls import (

@@ -13,8 +13,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle.storage import has_values
-from paddle_ftstrat._paddle.tracing import compiled_layers
+from paddle_ftstrat._paddle.layers import has_values
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import Unit, call
 from paddle_ftstrat.training.frozen_features.calls import Frozen, Refusal, Replay, record
@@ -78,7 +77,7 @@ class FrozenFeatures:
         self._units = list(units)
         self._memory = _errors.check_whole("memory", memory)
         self._folder = folder
-        compiled = compiled_layers(_paddle.unwrap(model))
+        compiled = _paddle.compiled_layers(_paddle.unwrap(model))
         if compiled:
             raise Refusal(f"paddle.jit.to_static compiled {_errors.listing(compiled)}")
         if dataset is not None:

@@ -1,0 +1,163 @@
+"""What freezing and ParamAttr need of Paddle's layers: fixed statistics, the names and the creation of parameters.
+
+Checked on paddlepaddle 2.6.2 and 3.3.1.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from paddle import nn
+from paddle.base import unique_name
+from paddle.base.layer_helper_base import LayerHelperBase
+from paddle.nn import functional
+
+from paddle_ftstrat import _paddle
+
+Create = Callable[[Callable[[], Any], str, Any, Any, Any], Any]
+
+
+class FixedSyncBatchNorm(nn.SyncBatchNorm):
+    """A SyncBatchNorm that normalises with its running statistics in train mode, too.
+
+    Paddle's kernel for it has no such mode; with fixed statistics there is nothing to synchronise.
+    """
+
+    def forward(self, x: Any) -> Any:
+        """(x − running mean)/√(running variance + ε)·weight + bias."""
+        self._check_data_format()
+        return functional.batch_norm(
+            x,
+            self._mean,
+            self._variance,
+            weight=self.weight,
+            bias=self.bias,
+            training=self.training,
+            momentum=self._momentum,
+            epsilon=self._epsilon,
+            data_format=self._data_format,
+            use_global_stats=True,
+        )
+
+
+def fix_statistics(layer: nn.Layer) -> Any:
+    """Have a BatchNorm layer use and keep its running statistics in train mode, too; returns what undoes that.
+
+    `_use_global_stats` is what the `use_global_stats` argument of the BatchNorm layers is stored in and read from at
+    each forward.
+    """
+    before = layer._use_global_stats
+    layer._use_global_stats = True
+    if type(layer) is nn.SyncBatchNorm:
+        layer.__class__ = FixedSyncBatchNorm
+    return before
+
+
+def release_statistics(layer: nn.Layer, before: Any) -> None:
+    """Undo `fix_statistics`, which returned `before`."""
+    layer._use_global_stats = before
+    if type(layer) is FixedSyncBatchNorm:
+        layer.__class__ = nn.SyncBatchNorm
+
+
+def can_fix_statistics(layer: nn.Layer) -> bool:
+    """False for a subclass of SyncBatchNorm: its forward is its own and takes no use_global_stats."""
+    return not isinstance(layer, nn.SyncBatchNorm) or type(layer) in (nn.SyncBatchNorm, FixedSyncBatchNorm)
+
+
+def ignores_requires_grad(param: Any) -> bool:
+    """Whether somebody set `requires_grad = False` on a parameter and Paddle trains it nevertheless.
+
+    On 2.6 a parameter has no such property, so the assignment makes an attribute that nothing reads.
+    """
+    return getattr(param, "__dict__", {}).get("requires_grad") is False and not param.stop_gradient
+
+
+def forget_requires_grad(param: Any) -> None:
+    """Drop an attribute `requires_grad` that Paddle does not read, so that it cannot contradict `stop_gradient`."""
+    getattr(param, "__dict__", {}).pop("requires_grad", None)
+
+
+def moving_statistics(model: nn.Layer) -> list[Any]:
+    """The running statistics that a forward now would move: those of BatchNorm layers in train mode, unless fixed."""
+    return [
+        getattr(layer, name)
+        for layer in model.sublayers(include_self=True)
+        if _paddle.is_batch_norm(layer) and layer.training and not layer._use_global_stats
+        for name in _paddle.statistic_names(layer)
+    ]
+
+
+def has_values(tensor: Any) -> bool:
+    """False for a tensor that never got memory, such as the dropout state of an LSTM, made for cuDNN only."""
+    return bool(tensor._is_initialized())
+
+
+class _Route:
+    """Counts who needs parameter creation routed, so that overlapping users in several threads share one patch."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.original: Any = None
+        self.routed: Any = None
+
+
+_ROUTE = _Route()
+
+
+@contextmanager
+def parameter_creation_through(create: Create) -> Iterator[None]:
+    """Inside it, every parameter is made by `create(make, layer, attr, shape, dtype)`, `make()` being Paddle's own way.
+
+    Every layer and `paddle.create_parameter` end in `LayerHelperBase.create_parameter`, which has no hook. All users
+    have to pass the same `create`, which sees the calls of every thread and has to tell its own from others'.
+    Checked on 2.6.2 and 3.3.1.
+    """
+    _acquire(create)
+    try:
+        yield
+    finally:
+        _release()
+
+
+def _acquire(create: Create) -> None:
+    with _ROUTE.lock:
+        _ROUTE.users += 1
+        if _ROUTE.users > 1:
+            return
+        original = LayerHelperBase.create_parameter
+
+        def create_parameter(self: Any, attr: Any, shape: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+            def make() -> Any:
+                return original(self, attr, shape, dtype, *args, **kwargs)
+
+            return create(make, self.name, attr, shape, dtype)
+
+        _ROUTE.original, _ROUTE.routed = original, create_parameter
+        LayerHelperBase.create_parameter = create_parameter
+
+
+def _release() -> None:
+    with _ROUTE.lock:
+        _ROUTE.users -= 1
+        # Someone who patched over ours keeps what they did; ours then only passes calls on.
+        if _ROUTE.users == 0 and LayerHelperBase.create_parameter is _ROUTE.routed:
+            LayerHelperBase.create_parameter = _ROUTE.original
+
+
+def name_is_used(name: str) -> bool:
+    """Whether Paddle would refuse a new parameter of this name: it remembers names for ever. 2.6.2 and 3.3.1."""
+    return name in unique_name.dygraph_parameter_name_checker._name_set
+
+
+def forget_name(name: str) -> None:
+    """Free the name of a parameter whose creation failed; Paddle takes it before it runs the initializer.
+
+    Without this, correcting the mistake and building the layer again fails with "name have be been used".
+    Checked on 2.6.2 and 3.3.1.
+    """
+    unique_name.dygraph_parameter_name_checker._name_set.discard(name)

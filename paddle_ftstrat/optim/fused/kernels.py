@@ -1,0 +1,207 @@
+"""The passes over memory in machine code, made by numba, and the threads that run them.
+
+Imported at the first update only: numba takes a while. Each pass works on the chunks [first, last) of the tables that
+`members` describes, and holds no lock of Python meanwhile. Neither OpenMP (hangs after a fork, as DataLoader workers do
+it) nor numba's own threads (not safe where two threads use them) fit here, so the threads are plain ones of Python.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+from paddle_ftstrat.optim.fused.members import ADDRESSES, ANCHOR, FIRST, GRAD, NUMBERS, PARAM, SECOND
+
+# Below this many values per thread, waking one costs more than it takes over.
+GRAIN = 1 << 19
+TILE = 1024
+ONE = np.float32(1)
+ZERO = np.float32(0)
+Constants = namedtuple("Constants", [name.lower() for name in NUMBERS])
+
+
+def threads_for(values: int, allowed: int) -> int:
+    """How many threads a pass over so many values is worth, at most `allowed`.
+
+    Example:
+        >>> threads_for(1000, 8), threads_for(10 * GRAIN, 8)
+        (1, 8)
+    """
+    return max(1, min(allowed, values // GRAIN))
+
+
+def run(function: Any, tables: tuple[Any, Any], ranges: Sequence[tuple[int, int]], result: Any) -> None:
+    """Call `function(*tables, first, last, result)` for each range, one in this thread and the others beside it."""
+    others = [_executor(os.getpid(), len(ranges) - 1).submit(function, *tables, *part, result) for part in ranges[1:]]
+    try:
+        function(*tables, *ranges[0], result)
+    finally:
+        for other in others:
+            other.result()
+
+
+@functools.cache
+def _executor(process: int, threads: int) -> ThreadPoolExecutor:
+    # A forked child has its parent's objects but not its threads: by process, it makes threads of its own.
+    return ThreadPoolExecutor(threads, thread_name_prefix="ftstrat-update")
+
+
+def _pass(*freedoms: str) -> Callable[[Any], Any]:
+    """Compile a function; `freedoms` are liberties with rounding, in this function only."""
+
+    def compiled(function: Any) -> Any:
+        options = {"nogil": True, "error_model": "numpy", "fastmath": set(freedoms)}
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # neither the package's folder nor the user's can be written to
+            return njit(**options)(function)
+
+    return compiled
+
+
+@intrinsic
+def _pointer(typingctx: Any, address: Any) -> Any:
+    """An address as a pointer to float32."""
+    pointer = types.CPointer(types.float32)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(pointer))
+
+    return pointer(types.int64), codegen
+
+
+@intrinsic
+def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, rounded once where the processor can: where Paddle's kernels do so, for the very same bits."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = args[0].type
+        kind = ir.FunctionType(number, [number] * 3)
+        return builder.call(builder.module.declare_intrinsic("llvm.fmuladd", [number], kind), args)
+
+    return types.float32(types.float32, types.float32, types.float32), codegen
+
+
+def make_ready(rule: str) -> None:
+    """Compile what an optimizer's rule needs, or load it from the cache: no chunk is worked on yet."""
+    at, numbers = np.zeros((1, ADDRESSES), np.int64), np.zeros((1, len(NUMBERS)), np.float32)
+    table = (np.zeros(1, np.int64),) * 3
+    squares(at, table, 0, 0, np.zeros(1))
+    powers(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
+    UPDATES[rule](at, table, 0, 0, numbers)
+
+
+# Any order of the sum is right, and without that freedom it would take one value at a time.
+@_pass("reassoc", "contract")
+def squares(at, table, first, last, out):  # noqa: D103
+    index, start, length = table
+    for c in range(first, last):
+        i = index[c]
+        total = 0.0
+        g = carray(_pointer(at[i, GRAD] + 4 * start[c]), (length[c],))
+        for k in range(length[c]):
+            x = np.float64(g[k])
+            total += x * x
+        out[c] = total
+
+
+@_pass()
+def powers(at, factors, out):  # noqa: D103
+    for i in range(len(at)):
+        power = carray(_pointer(at[i]), (1,))
+        out[i] = power[0]
+        power[0] *= factors[i]
+
+
+@_pass()
+def _values(address, begin, n, none):
+    return carray(_pointer(address + 4 * begin), (n,)) if address != 0 else none[:n]
+
+
+@_pass()
+def _clamped(p, g, n, c, out):
+    for k in range(n):
+        x = g[k] * c.scale
+        if c.low < c.high:
+            x = c.low if x < c.low else x
+            x = c.high if x > c.high else x
+        sign = ONE if p[k] > ZERO else ZERO
+        out[k] = x + c.l1 * (-ONE if p[k] < ZERO else sign)
+
+
+@_pass()
+def _moved(p, direction, c):
+    return (_fma(p, c.before, p) - c.lr * direction) * c.after
+
+
+# The rules: the new parameter and state of one value, from the old ones and the effective gradient x.
+
+
+@_pass()
+def sgd(p, x, m, v, c):  # noqa: D103
+    return _moved(p, x, c), m, v
+
+
+@_pass()
+def momentum(p, x, m, v, c):  # noqa: D103
+    m = m * c.a + x
+    return _moved(p, x + m * c.a if c.b != ZERO else m, c), m, v
+
+
+@_pass()
+def adam(p, x, m, v, c):  # noqa: D103
+    m = _fma(m, c.a, (ONE - c.a) * x)
+    v = _fma(v, c.b, (ONE - c.b) * (x * x))
+    return _fma(m / (math.sqrt(v) + c.eps), -c.lr, _fma(p, c.before, p)) * c.after, m, v
+
+
+_rule: Any = None  # in each copy of the loop below its own
+
+
+def _update(at, table, first, last, numbers):
+    index, start, length = table
+    buffer, none = np.empty(TILE, np.float32), np.zeros(TILE, np.float32)
+    for chunk in range(first, last):
+        i = index[chunk]
+        # No list: numba wants to know how many there are.
+        row = numbers[i]
+        c = Constants(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
+        for begin in range(start[chunk], start[chunk] + length[chunk], TILE):
+            n = min(TILE, start[chunk] + length[chunk] - begin)
+            p, g, scale = _values(at[i, PARAM], begin, n, none), _values(at[i, GRAD], begin, n, none), c.scale
+            m, v = _values(at[i, FIRST], begin, n, none), _values(at[i, SECOND], begin, n, none)
+            if c.low < c.high or c.l1 != ZERO:
+                _clamped(p, g, n, c, buffer)
+                g, scale = buffer[:n], ONE
+            # The commonest cases read and write every value once.
+            if at[i, ANCHOR] != 0:
+                w = _values(at[i, ANCHOR], begin, n, none)
+                for k in range(n):
+                    p[k], m[k], v[k] = _rule(p[k], g[k] * scale + (p[k] - w[k]) * c.l2, m[k], v[k], c)
+            else:
+                for k in range(n):
+                    p[k], m[k], v[k] = _rule(p[k], g[k] * scale + p[k] * c.l2, m[k], v[k], c)
+
+
+def _with_rule(rule: Any) -> Any:
+    """`_update` with this rule in its loop: a copy whose global `_rule` it is.
+
+    What numba keeps on disk goes by a function's name and does not tell closures apart.
+    """
+    loop = FunctionType(_update.__code__, {**globals(), "_rule": rule}, rule.__name__)
+    loop.__qualname__ = f"_update_{rule.__name__}"
+    return _pass()(loop)
+
+
+UPDATES = {rule.__name__: _with_rule(rule) for rule in (sgd, momentum, adam)}
