@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 
+import numba
 import numpy as np
 import paddle
 import pytest
@@ -18,6 +19,7 @@ from paddle import nn
 import paddle_ftstrat as hub
 from paddle_ftstrat import _paddle
 from paddle_ftstrat._paddle import pointers
+from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.fused import kernels, members
 from paddle_ftstrat.optim.fused import step as fused_step
 
@@ -467,6 +469,30 @@ class TestWhichPath:
         updates(run, 0, 1)
         assert was_fused(run)
         assert heard == [len(run.model.parameters()) - 2]
+
+
+class TestANewOptimizer:
+    """What CONTRIBUTING tells: a rule in the optimizer's row, and its body in the kernels."""
+
+    def test_rows_and_bodies_belong_together(self):
+        named = {row.fused.name for row in table.ROWS.values() if row.fused}
+        assert named == set(kernels.UPDATES)
+        assert {row.cls for row in table.ROWS.values() if row.fused} == set(fused_step.RULES)
+
+    def test_nothing_else_is_needed(self, monkeypatch):
+        def adagrad(p, x, m, v, c):
+            m += x * x
+            return p - c.lr * x / (math.sqrt(m) + c.eps), m, v
+
+        monkeypatch.setattr(kernels, "_pass", lambda: numba.njit(nogil=True, error_model="numpy"))  # not on disk
+        monkeypatch.setattr(kernels, "UPDATES", dict(kernels.UPDATES))
+        kernels.fused_rule(adagrad)
+        monkeypatch.setitem(fused_step.RULES, paddle.optimizer.Adagrad, table.FusedRule("adagrad", ("moment",)))
+        runs = [bound("adagrad", {}, {"L2SP": 0.1}, {"GlobalNorm": 0.05}, fused=way) for way in (True, False)]
+        for run in runs:
+            updates(run, 0, 5)
+        assert was_fused(runs[0])
+        assert_equal(*runs, 1e-5)
 
 
 def _child(queue):

@@ -12,6 +12,8 @@ from typing import Any
 import paddle
 from paddle import _C_ops
 
+Pair = tuple[Any, Any]
+Betas = tuple[float, float]
 # Since Paddle 3 the Adam kernels take AMSGrad's running maximum too.
 _HAS_AMSGRAD = "amsgrad" in inspect.signature(paddle.optimizer.Adam.__init__).parameters
 _NO_MAXIMUM = (None,) if _HAS_AMSGRAD else ()
@@ -51,15 +53,7 @@ def rmsprop(
     _C_ops.rmsprop_(param, square, grad, velocity, lr, mean, None, eps, rho, mu, centered, False)
 
 
-def adam(
-    param: Any,
-    grad: Any,
-    lr: Any,
-    moments: tuple[Any, Any],
-    powers: tuple[Any, Any],
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
+def adam(param: Any, grad: Any, lr: Any, moments: Pair, powers: Pair, betas: Betas, eps: float) -> None:
     """p ← p − lr·m̂/(√v̂ + eps), with 1 − `powers` as the bias corrections; the powers are left alone."""
     _C_ops.adam_(
         param, grad, lr, *moments, *_NO_MAXIMUM, *powers, None, None, *betas, eps, False, _ROWS_PER_THREAD, False, True,
@@ -67,16 +61,7 @@ def adam(
     )  # fmt: skip
 
 
-def adamw(
-    param: Any,
-    grad: Any,
-    lr: Any,
-    moments: tuple[Any, Any],
-    powers: tuple[Any, Any],
-    betas: tuple[float, float],
-    eps: float,
-    decay: float,
-) -> None:
+def adamw(param: Any, grad: Any, lr: Any, moments: Pair, powers: Pair, betas: Betas, eps: float, decay: float) -> None:
     """p ← p·(1 − lr·decay), then as `adam`."""
     _C_ops.adamw_(
         param, grad, lr, *moments, *_NO_MAXIMUM, *powers, None, None, *betas, eps, 1.0, decay, decay != 0.0, False,
@@ -84,14 +69,6 @@ def adamw(
     )  # fmt: skip
 
 
-def lamb(
-    param: Any,
-    grad: Any,
-    lr: Any,
-    moments: tuple[Any, Any],
-    powers: tuple[Any, Any],
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
+def lamb(param: Any, grad: Any, lr: Any, moments: Pair, powers: Pair, betas: Betas, eps: float) -> None:
     """p ← p − lr·(‖p‖/‖u‖)·u with u = m̂/(√v̂ + eps); multiplies the powers by the betas."""
     _C_ops.lamb_(param, grad, lr, *moments, *powers, None, None, 0.0, *betas, eps, True, False)

@@ -105,19 +105,9 @@ def oddity(tensor: Any) -> str:
     return "" if tensor.dtype == paddle.float32 else f"is {str(tensor.dtype).rpartition('.')[2].lower()}"
 
 
-def shapes(tensors: Iterable[Any]) -> list[list[int]]:
-    """The shape of each tensor."""
-    return list(map(_shape, tensors))
-
-
 def same(here: Collection[Any], there: Collection[Any]) -> bool:
     """Whether two collections hold the same objects; `==` would compare tensors value by value."""
     return len(here) == len(there) and all(map(is_, here, there))
-
-
-def all_there(things: Iterable[Any]) -> bool:
-    """Whether none of the things is None."""
-    return all(thing is not None for thing in things)
 
 
 def mark_changed(params: Iterable[Any]) -> None:

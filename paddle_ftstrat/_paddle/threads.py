@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import threading
 import warnings
@@ -39,14 +40,18 @@ _CODES = (
 )
 
 
-class _Aside(threading.local):
-    """What this thread has to remember: the number that `one_thread` put aside, and the one that was asked for."""
+class _Here(threading.local):
+    """Numbers of threads that this thread has to remember.
 
-    threads: int | None = None
+    What `one_thread` put aside, what `cpu_threads` was asked for, and what was said last, where OpenMP cannot be asked.
+    """
+
+    aside: int | None = None
     asked: int | None = None
+    said: int | None = None
 
 
-_ASIDE = _Aside()
+_HERE = _Here()
 
 
 @contextmanager
@@ -79,14 +84,14 @@ def cpu_threads(n: int | None = None) -> Iterator[int]:
     """
     count = wanted(n)
     take_widest_code()
-    before, asked = get_threads(), _ASIDE.asked
+    before, asked = get_threads(), _HERE.asked
     set_threads(count)
-    _ASIDE.asked = count
+    _HERE.asked = count
     try:
         yield count
     finally:
         set_threads(before)
-        _ASIDE.asked = asked
+        _HERE.asked = asked
 
 
 @contextmanager
@@ -100,13 +105,13 @@ def one_thread() -> Iterator[None]:
     if before == 1:
         yield
         return
-    outer, _ASIDE.threads = _ASIDE.threads, before
+    outer, _HERE.aside = _HERE.aside, before
     set_threads(1)
     try:
         yield
     finally:
         set_threads(before)
-        _ASIDE.threads = outer
+        _HERE.aside = outer
 
 
 def take_widest_code() -> None:
@@ -149,7 +154,7 @@ def current() -> int:
         ...     threads.current()
         3
     """
-    return _ASIDE.threads or get_threads()
+    return _HERE.aside or get_threads()
 
 
 def for_updates() -> int:
@@ -161,8 +166,8 @@ def for_updates() -> int:
         ...     threads.for_updates()
         1
     """
-    if _ASIDE.asked is not None:
-        return _ASIDE.asked
+    if _HERE.asked is not None:
+        return _HERE.asked
     return current() if current() > 1 else _of_process(os.getpid())
 
 
@@ -217,30 +222,29 @@ def _number(text: str | None) -> int:
 
 def _quota(root: Path) -> float:
     """Cores that the control groups of the process grant, the tightest of them; infinity without a limit."""
-    quotas = [float("inf")]
+    quotas = [math.inf]
     for line in (_text(root / "proc/self/cgroup") or "").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0":
-            folders, read = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"], _quota_of_v2
+            folders = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
         elif "cpu" in controllers.split(","):
-            folders, read = [root / "sys/fs/cgroup/cpu", root / "sys/fs/cgroup" / controllers], _quota_of_v1
+            folders = [root / "sys/fs/cgroup/cpu", root / "sys/fs/cgroup" / controllers]
         else:
             continue
         # A container without a namespace of its own reads the host's path, and has its own group mounted at the top.
         parts = [part for part in path.split("/") if part]
         for folder in folders:
-            quotas += [read(folder.joinpath(*parts[:depth])) for depth in range(len(parts) + 1)]
+            quotas += [_quota_of(folder.joinpath(*parts[:depth])) for depth in range(len(parts) + 1)]
     return min(quotas)
 
 
-def _quota_of_v2(folder: Path) -> float:
-    quota, _, period = (_text(folder / "cpu.max") or "").strip().partition(" ")
-    return int(quota) / int(period) if _number(quota) and _number(period) else float("inf")
-
-
-def _quota_of_v1(folder: Path) -> float:
-    quota, period = (_number(_text(folder / name)) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
-    return quota / period if quota and period else float("inf")
+def _quota_of(group: Path) -> float:
+    """Cores that one control group grants: version 2 says so in one file, version 1 in two."""
+    said = (_text(group / "cpu.max") or "").split() or [
+        _text(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    ]
+    quota, period = map(_number, said) if len(said) == 2 else (0, 0)
+    return quota / period if quota and period else math.inf
 
 
 def set_by_user(begun_with: Path = Path("/proc/self/environ")) -> bool:
@@ -265,19 +269,10 @@ def _text(path: Path) -> str | None:
         return None
 
 
-class _Said(threading.local):
-    """What this thread said last, where the runtime cannot be asked."""
-
-    threads: int | None = None
-
-
-_SAID = _Said()
-
-
 def set_threads(threads: int) -> None:
     """Let Paddle's kernels use `threads` threads when this thread calls them; 0.2 µs."""
     core.set_num_threads(threads)
-    _SAID.threads = threads
+    _HERE.said = threads
 
 
 def get_threads() -> int:
@@ -285,7 +280,7 @@ def get_threads() -> int:
     ask = _runtime()
     if ask is not None:
         return ask()
-    return written_threads() if _SAID.threads is None else _SAID.threads
+    return written_threads() if _HERE.said is None else _HERE.said
 
 
 def written_threads() -> int:

@@ -34,6 +34,15 @@ _KINDS = {"weight_decay": WeightDecayRegularizer, "lr_ratio": Callable}
 
 
 @dataclass(frozen=True)
+class FusedRule:
+    """What the fused update has to know: the rule in `fused.kernels`, accumulators of full size and of one value."""
+
+    name: str
+    moments: tuple[str, ...] = ()
+    powers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class OptimizerRow:
     """One optimizer.
 
@@ -43,7 +52,7 @@ class OptimizerRow:
     parameter) or the included ("include", called with its name). `replaces_decay`: its native decay is what a
     strategy's weight_decay means; where it is not, `no_decay` is the coefficient that switches it off. `multiplier`:
     honours LR multipliers and schedules. `sparse`: right on sparse gradients. `refused`: why a strategy cannot use it
-    at all. `registered`: entered by `register`.
+    at all. `fused`: its rule in the fused update, if it has one. `registered`: entered by `register`.
     """
 
     name: str
@@ -57,6 +66,7 @@ class OptimizerRow:
     multiplier: bool = True
     sparse: bool = False
     refused: str = ""
+    fused: FusedRule | None = None
     registered: bool = False
 
     @property
@@ -76,16 +86,17 @@ def _paddle(name: str) -> type[Optimizer] | None:
 
 # The decay of a CustomOptimizer with `decoupled = True`, and that of Paddle's AdamW.
 _DECOUPLED = {"decay": "native", "native": ("weight_decay", "apply_decay_param_fun"), "excludes": "include"}
+_ADAM = FusedRule("adam", ("moment1", "moment2"), ("beta1_pow_acc", "beta2_pow_acc"))
 
 ROWS: dict[str, OptimizerRow] = {
     row.name: row
     for row in (
-        OptimizerRow("sgd", _paddle("SGD"), sparse=True),
-        OptimizerRow("momentum", _paddle("Momentum"), sparse=True),
+        OptimizerRow("sgd", _paddle("SGD"), sparse=True, fused=FusedRule("sgd")),
+        OptimizerRow("momentum", _paddle("Momentum"), sparse=True, fused=FusedRule("momentum", ("velocity",))),
         OptimizerRow("adagrad", _paddle("Adagrad"), sparse=True),
         OptimizerRow("adadelta", _paddle("Adadelta")),
-        OptimizerRow("adam", _paddle("Adam")),
-        OptimizerRow("adamw", _paddle("AdamW"), replaces_decay=True, **_DECOUPLED),
+        OptimizerRow("adam", _paddle("Adam"), fused=_ADAM),
+        OptimizerRow("adamw", _paddle("AdamW"), replaces_decay=True, fused=_ADAM, **_DECOUPLED),
         OptimizerRow("adamax", _paddle("Adamax")),
         OptimizerRow("rmsprop", _paddle("RMSProp"), sparse=True),
         OptimizerRow(
@@ -182,7 +193,7 @@ def register(
         >>> find("SignSGD").decay
         'coupled'
     """
-    settable = [f.name for f in fields(OptimizerRow) if f.name not in ("name", "cls", "registered")]
+    settable = [f.name for f in fields(OptimizerRow) if f.name not in ("name", "cls", "fused", "registered")]
     _errors.check_keys("field of an optimizer's row", row_fields, settable)
     if not isinstance(optimizer, type) and callable(optimizer):
         optimizer = from_function(optimizer, accumulators)
@@ -261,7 +272,7 @@ def _row_of_class(cls: Any) -> OptimizerRow:
     for base in cls.__mro__:
         for row in ROWS.values():
             if row.cls is base:
-                return row if base is cls else replace(row, name=cls.__name__, cls=cls, registered=False)
+                return row if base is cls else replace(row, name=cls.__name__, cls=cls, fused=None, registered=False)
     return plain
 
 

@@ -106,12 +106,12 @@ def _expand(layer: nn.Layer, path: str, in_container: bool = False) -> Iterable[
         if _is_descended(child, inside):
             yield from _expand(child, child_path, inside)
         else:
-            yield Unit(child_path, tuple(select.join(child_path, n) for n, _ in select.names_below(child)), (child,))
+            yield Unit(child_path, tuple(select.join(child_path, n) for n, _ in select.every_name(child)), (child,))
 
 
 def _children(layer: nn.Layer) -> dict[str, nn.Layer]:
     """The children that have weights, themselves or below."""
-    return {name: child for name, child in layer.named_children() if any(True for _ in select.names_below(child))}
+    return {name: child for name, child in layer.named_children() if any(True for _ in select.every_name(child))}
 
 
 def _is_descended(layer: nn.Layer, in_container: bool) -> bool:

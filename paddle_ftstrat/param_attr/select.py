@@ -29,7 +29,7 @@ def named_weights(model: nn.Layer) -> dict[str, Any]:
         ['0.weight', '0.bias', '1.weight', '1.bias']
     """
     found: dict[int, tuple[str, Any]] = {}
-    for name, param in every_name(model):
+    for name, param in every_name(_paddle.unwrap(model)):
         found.setdefault(id(param), (name, param))
     return dict(found.values())
 
@@ -37,7 +37,7 @@ def named_weights(model: nn.Layer) -> dict[str, Any]:
 def all_names(model: nn.Layer) -> dict[str, list[str]]:
     """Structured name of each weight → every structured name it has, the first being the key itself."""
     names: dict[int, list[str]] = {}
-    for name, param in every_name(model):
+    for name, param in every_name(_paddle.unwrap(model)):
         names.setdefault(id(param), []).append(name)
     return {aliases[0]: aliases for aliases in names.values()}
 
@@ -153,14 +153,9 @@ def every_layer(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
 
 
 def every_name(model: nn.Layer) -> Iterator[tuple[str, Any]]:
-    """(structured name, weight) for each name that a weight has, a wrapper around the model itself looked through."""
-    yield from names_below(_paddle.unwrap(model))
-
-
-def names_below(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
-    """(name, weight) for each name that a weight has below a layer."""
-    for prefix, inner in every_layer(layer):
-        for name, param in own_parameters(inner):
+    """(structured name, weight) for each name that a weight has."""
+    for prefix, layer in every_layer(model):
+        for name, param in own_parameters(layer):
             yield join(prefix, name), param
 
 

@@ -145,28 +145,7 @@ def _moved(p, direction, c):
     return (_fma(p, c.before, p) - c.lr * direction) * c.after
 
 
-# The rules: the new parameter and state of one value, from the old ones and the effective gradient x.
-
-
-@_pass()
-def sgd(p, x, m, v, c):  # noqa: D103
-    return _moved(p, x, c), m, v
-
-
-@_pass()
-def momentum(p, x, m, v, c):  # noqa: D103
-    m = m * c.a + x
-    return _moved(p, x + m * c.a if c.b != ZERO else m, c), m, v
-
-
-@_pass()
-def adam(p, x, m, v, c):  # noqa: D103
-    m = _fma(m, c.a, (ONE - c.a) * x)
-    v = _fma(v, c.b, (ONE - c.b) * (x * x))
-    return _fma(m / (math.sqrt(v) + c.eps), -c.lr, _fma(p, c.before, p)) * c.after, m, v
-
-
-_rule: Any = None  # in each copy of the loop below its own
+_rule: Any = None  # each copy of the loop below has its own
 
 
 def _update(at, table, first, last, numbers):
@@ -194,14 +173,36 @@ def _update(at, table, first, last, numbers):
                     p[k], m[k], v[k] = _rule(p[k], g[k] * scale + p[k] * c.l2, m[k], v[k], c)
 
 
-def _with_rule(rule: Any) -> Any:
-    """`_update` with this rule in its loop: a copy whose global `_rule` it is.
+UPDATES: dict[str, Any] = {}
+
+
+def fused_rule(rule: Any) -> Any:
+    """Enter `_update` with this rule in its loop: a copy whose global `_rule` it is.
 
     What numba keeps on disk goes by a function's name and does not tell closures apart.
     """
-    loop = FunctionType(_update.__code__, {**globals(), "_rule": rule}, rule.__name__)
+    loop = FunctionType(_update.__code__, {**globals(), "_rule": _pass()(rule)}, rule.__name__)
     loop.__qualname__ = f"_update_{rule.__name__}"
-    return _pass()(loop)
+    UPDATES[rule.__name__] = _pass()(loop)
+    return rule
 
 
-UPDATES = {rule.__name__: _with_rule(rule) for rule in (sgd, momentum, adam)}
+# The rules: the new parameter and state of one value, from the old ones and the effective gradient x.
+
+
+@fused_rule
+def sgd(p, x, m, v, c):  # noqa: D103
+    return _moved(p, x, c), m, v
+
+
+@fused_rule
+def momentum(p, x, m, v, c):  # noqa: D103
+    m = m * c.a + x
+    return _moved(p, x + m * c.a if c.b != ZERO else m, c), m, v
+
+
+@fused_rule
+def adam(p, x, m, v, c):  # noqa: D103
+    m = _fma(m, c.a, (ONE - c.a) * x)
+    v = _fma(v, c.b, (ONE - c.b) * (x * x))
+    return _fma(m / (math.sqrt(v) + c.eps), -c.lr, _fma(p, c.before, p)) * c.after, m, v

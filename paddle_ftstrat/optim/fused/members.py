@@ -150,7 +150,7 @@ class FusedParams:
         self._optimizer, self._kinds, self._moments = optimizer, (*moments, *powers), len(moments)
         self._anywhere = not pointers.only_cpu()
         self._check("the parameter", self.params)
-        self._shapes = pointers.shapes(self.params)
+        self._shapes = [param.shape for param in self.params]
         self.sizes = np.array([int(np.prod(shape)) for shape in self._shapes], np.int64)
         if not self.sizes.all():
             raise NotFusable(f"the parameter {names[self.sizes.tolist().index(0)]!r} is empty")

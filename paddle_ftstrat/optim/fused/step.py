@@ -8,45 +8,32 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
-from paddle.optimizer import SGD, Adam, AdamW, Momentum
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import pointers, threads
+from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.fused.members import AFTER, BEFORE, EPS, HIGH, LOW, LR, SCALE, A, B, FusedParams, NotFusable
 from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
 from paddle_ftstrat.optim.masters import FiniteGradients
 
-
-@dataclass(frozen=True)
-class Rule:
-    """An optimizer's rule: its function in `kernels`, and the names of its accumulators of full and of one value."""
-
-    name: str
-    moments: tuple[str, ...] = ()
-    powers: tuple[str, ...] = ()
-
-
-_ADAM = Rule("adam", ("moment1", "moment2"), ("beta1_pow_acc", "beta2_pow_acc"))
-RULES = {SGD: Rule("sgd"), Momentum: Rule("momentum", ("velocity",)), Adam: _ADAM, AdamW: _ADAM}
+RULES = {row.cls: row.fused for row in table.ROWS.values() if row.fused}
 _CLIPS = (type(None), ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue)
 
 
-def rule_of(optimizer: Any) -> Rule:
+def rule_of(optimizer: Any) -> table.FusedRule:
     """The rule of an optimizer; a subclass may have changed it, so only the classes themselves have one.
 
     Raises:
         NotFusable: the optimizer is of another class, or has a setting or clip that the fused update does not know.
 
     Example:
-        >>> import paddle
-        >>> rule_of(SGD(0.1, parameters=paddle.nn.Linear(1, 1).parameters())).name
+        >>> rule_of(paddle.optimizer.SGD(0.1, parameters=paddle.nn.Linear(1, 1).parameters())).name
         'sgd'
     """
     rule, clip = RULES.get(type(optimizer)), _paddle.gradient_clip(optimizer)
