@@ -54,18 +54,22 @@ def test_shows_an_example(name):
 
 
 def functions_of(thing):
-    """(label, function, the docstring that has to tell what it raises) of a function, or of a class's own methods."""
+    """(label, function, the docstring that has to tell what it raises) of a function, or of a class's methods."""
     if inspect.isfunction(thing):
         return [("", thing, inspect.getdoc(thing))]
     found = []
-    for label, member in vars(thing).items():
+    defined_in = {label: cls for cls in reversed(thing.__mro__) for label in vars(cls)}
+    for label, base in defined_in.items():
+        member = vars(base)[label]
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         built = label in ("__init__", "__post_init__", "__call__")
-        if not inspect.isfunction(function) or (label.startswith("_") and not built):
+        # The events of a base are the loop's to call.
+        event = label.startswith("on_") and base is not thing
+        if not inspect.isfunction(function) or event or (label.startswith("_") and not built):
             continue
         # A dataclass's own __init__ comes from no file.
         if "paddle_ftstrat" in function.__code__.co_filename:
-            found.append((f".{label}", function, inspect.getdoc(thing) if built else inspect.getdoc(function)))
+            found.append((f".{label}", function, inspect.getdoc(base) if built else inspect.getdoc(function)))
     return found
 
 
