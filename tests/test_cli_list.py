@@ -14,7 +14,9 @@ from paddle_ftstrat.tools import cli
 def test_everything_there_is(capsys):
     assert cli.main(["list"]) == 0
     shown = capsys.readouterr().out
-    for name in (*hub.finetune.strategy.__all__, *SCHEDULES, *table.ROWS):
+    known = [name for name in hub.__all__ if name.endswith("Strategy")]
+    assert {"ULMFiTStrategy", "OneCycleStrategy", "PhasedStrategy"} < set(known)
+    for name in (*known, *SCHEDULES, *table.ROWS):
         assert name in shown
     assert "beta1=0.9" in shown
     assert "takes a closure" in " ".join(shown.split())

@@ -170,6 +170,82 @@ class TestWords:
         assert labels[:3] == ["block 2 (top) (×1)", "block 1 (×0.385)", "block 0 (bottom) (×0.148)"]
 
 
+class TestPhases:
+    PLATEAU = {"monitor": "acc", "patience": 2, "max_epochs": 2}
+
+    def strategy(self):
+        return phased(
+            {"train": "head", "epochs": 1, "name": "probing"},
+            {"train": ["0.*"], "until": self.PLATEAU, "restore": "best"},
+            {"scheduler": {"linear_decay": {"start_point": 0.0}}, "learning_rate": 1e-4},
+        )
+
+    @pytest.mark.parametrize("model", [None, stack])
+    def test_in_words_and_rows(self, model):
+        text = told(self.strategy(), 100, 5, model and model(3))
+        assert "phase 2, when acc has not improved for 2 evaluations; its best weights are restored then" in text
+        stages = [re.split(r"\s{2,}", line.strip())[:3] for line in text.splitlines() if ": " in line and "–" in line]
+        assert stages[-3:] == [
+            ["probing: constant", "1", "0–19"],
+            ["phase 2: constant", "2–3", "20–59"],
+            ["phase 3: linear decay", "4–5", "60–99"],
+        ]
+
+    def test_what_is_frozen_again(self):
+        text = told(self.strategy(), 100, 5, stack(3))
+        assert "block 2 (top) from epoch 1, frozen again from epoch 2; block 1 from epoch 2; " in text
+        assert "no, frozen again" in text
+        # What selectors mean is known with a model only.
+        text = told(self.strategy(), 100, 5)
+        assert "head from epoch 1; 0.* from epoch 2; the others from epoch 4" in text
+        assert "as far as 0.* includes it" in text
+
+    @pytest.mark.parametrize("model", [None, stack])
+    def test_a_phase_may_begin_in_the_middle_of_an_epoch(self, model):
+        text = told(phased({"train": "head", "updates": 15}, {}), 100, 10, model and model())
+        assert "from update 15" in text
+        assert "no, from update 15" in text
+
+    @pytest.mark.parametrize(
+        ("strategy", "pieces"),
+        [
+            (hub.OneCycleStrategy(0.1), ["rise", "fall"]),
+            (hub.OneCycleStrategy(0.1, pct_start=0.0), ["fall"]),
+            (hub.OneCycleStrategy(0.1, pct_start=1.0), ["rise"]),
+            (hub.FlatCosStrategy(0.1), ["constant", "cosine"]),
+            (hub.SGDRStrategy(0.1, 2, 2, 1), ["cycle 1", "cycle 2"]),
+            (hub.FineTuneStrategy(), ["frozen: rise", "frozen: fall", "whole: rise", "whole: fall"]),
+            (hub.LPFTStrategy(0.1, 0.01), ["linear probing: constant", "fine-tuning: constant"]),
+        ],
+        ids=str,
+    )
+    def test_the_names_of_stages(self, strategy, pieces):
+        assert [stage.name for stage in outline(strategy, 400, 4).phases] == pieces
+
+    @pytest.mark.parametrize(
+        ("lr", "text"),
+        [
+            (slice(1e-4, 1e-2), "×0.01 at the bottom, in equal ratios"),
+            (slice(1e-2), "×0.1 at the bottom, all below the top"),
+            ([1e-3, 1e-2], "each at its own learning rate, bottom first: 0.001, 0.01"),
+            (1e-2, "all at the same learning rate"),
+        ],
+    )
+    def test_spread_learning_rates(self, lr, text):
+        assert text in told(hub.OneCycleStrategy(lr))
+
+    @pytest.mark.parametrize("by_binding", [False, True])
+    def test_the_picture_dots_what_is_frozen_again(self, by_binding):
+        if by_binding:
+            figure = self.strategy().bind(stack(3), num_epoch=5, steps_per_epoch=20).plot()
+        else:
+            figure = draw(outline(self.strategy(), 100, 5, stack(3)))
+        lines = {line.get_label(): np.isfinite(line.get_ydata()) for line in figure.axes[0].get_lines()}
+        top, middle, bottom = (next(live for label, live in lines.items() if f"block {i}" in label) for i in (2, 1, 0))
+        spans = [(live.nonzero()[0].min(), live.sum()) for live in (top, middle, bottom)]
+        assert sorted(spans) == [(0, 60), (20, 80), (60, 40)]
+
+
 def with_batch_norm():
     return nn.Sequential(nn.Conv2D(1, 2, 1), nn.BatchNorm2D(2), nn.Conv2D(2, 2, 1), nn.BatchNorm2D(2))
 
