@@ -11,6 +11,7 @@ from paddle import nn
 from paddle.io import TensorDataset
 
 import paddle_ftstrat as hub
+from paddle_ftstrat.training.data import _Indexed
 
 
 def pairs(samples=40):
@@ -212,7 +213,7 @@ class TestOptions:
 
 class TestResuming:
     def test_best_score_goes_into_the_state_and_comes_back(self, tmp_path):
-        from paddle_ftstrat.tasks.events import TaskEvents
+        from paddle_ftstrat.tasks.hooks import TaskEvents
 
         task = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
         kept = {}
@@ -431,7 +432,7 @@ class TestSequenceLabel:
 
     def test_batches_of_different_lengths(self, tmp_path):
         samples = [(np.full(n, 2), np.full(n, 2)) for n in (2, 2, 5, 5, 3, 3)]
-        data = paddle.io.DataLoader(hub.finetune.training.data._Indexed(samples), batch_size=2)
+        data = paddle.io.DataLoader(_Indexed(samples), batch_size=2)
         model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 3))
         given = config(tmp_path, strategy=hub.DefaultStrategy(0.1))
         task = hub.SequenceLabelTask(model, {"train": data, "dev": data}, given, verbose=False)
@@ -475,7 +476,7 @@ class TestOutputForms:
 
         words = np.random.randint(0, 9, [20, 5])
         samples = [{"input_ids": row, "token_type_ids": row * 0, "labels": int(row.sum() % 2)} for row in words]
-        data = hub.finetune.training.data._Indexed(samples)
+        data = _Indexed(samples)
         task = hub.TextClassifierTask(
             Model(), {"train": data, "dev": data}, config(tmp_path), ["acc", "f1"], verbose=False, label_list=["a", "b"]
         )

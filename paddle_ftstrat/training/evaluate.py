@@ -28,6 +28,7 @@ def evaluate(learner: Learner, loader: Any) -> dict[str, float]:
             with learner.precision.forward():
                 output = call(learner.model, inputs)
                 loss = float(losses.loss_of(learner.loss, output, label).item())
+            learner.tell("after_loss", batch, output, loss)
             count = data.batch_size_of(batch) if sampler is None else sampler.count(number)
             if who.several:
                 loss, count, output, label = _together(loss, count, output, label, who)

@@ -445,12 +445,12 @@ class Learner:
         """Names in the results of an epoch."""
         return ["epoch", "train_loss", *(["valid_loss", *self.metrics] if self.valid is not None else [])]
 
-    def tell(self, event: str) -> None:
+    def tell(self, event: str, *given: Any) -> None:
         """Have every callback hear an event, e.g. `epoch_end`; a callback without a method for it is passed over."""
         for callback in self.telling:
             hear = getattr(callback, "on_" + event, None)
             if hear is not None:
-                hear(self)
+                hear(self, *given)
 
     def _check_epochs(self, n_epoch: Any, start_epoch: Any) -> tuple[int, int]:
         fit.check_idle(self)

@@ -111,8 +111,10 @@ def _one_batch(learner: Learner, gathered: _Gathered) -> None:
     inputs, label = data.split_batch(state.batch)
     samples, weight = _share(learner)
     with learner.precision.forward():
-        loss = losses.loss_of(learner.loss, _output(learner, inputs), label)
+        output = _output(learner, inputs)
+        loss = losses.loss_of(learner.loss, output, label)
     state.loss = float(loss.item())
+    learner.tell("after_loss", state.batch, output, state.loss)
     gathered.loss += state.loss * samples
     gathered.samples += samples
     gathered.weights += weight
