@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import paddle
 
+from paddle_ftstrat import _errors
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.param_attr.depth import find_units
@@ -87,9 +88,15 @@ def train(
 
 
 def planned(learner: Learner, strategy: DefaultStrategy, span: Span, cbs: Iterable[Any]) -> Plan:
-    """The plan of a fit: a strategy's over the fit's length, with what ParamSchedulers among the callbacks schedule."""
+    """The plan of a fit: a strategy's over the fit's length, with what ParamSchedulers among the callbacks schedule.
+
+    Raises:
+        ValueError: a phase waits for a value that the epochs do not have.
+    """
     steps = max(span.length, 1)
     plan = strategy.plan(steps, learner.updates)
+    monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
+    _errors.check_keys("monitored value", monitored, learner.value_names())
     by_hand = {k: v for c in [*learner.cbs, *cbs] if isinstance(c, ParamScheduler) for k, v in c.over(steps).items()}
     return replace(plan, schedules={**plan.schedules, **by_hand})
 
