@@ -44,8 +44,8 @@ class BaseTask:
         loss: function (output, label) → scalar tensor; None: the task's own.
         verbose: log lines and progress bars; False trains in silence.
         label_list: names of the classes; None: the data's `label_list` or `classes`, where it has one.
-        cbs: callbacks of the training. Where one watches an epoch's results (early stopping), the dev data is evaluated
-            at the end of each epoch, too.
+        cbs: callbacks of the training. Where one watches an epoch's results (early stopping), or a phase of the
+            strategy ends by a `Plateau`, the dev data is evaluated at the end of each epoch, too.
         **options: `pretrained`, `layers`, `no_decay`, `sample_input`, `fused` as for `strategy.bind`; `tune`, `head`,
             `head_factor`, `batch_norm`, `accumulate`, `amp`, `num_threads`, `cache_frozen` as for the Learner.
 
