@@ -85,7 +85,7 @@ class Drawing(Callback):
             self.epoch += 1
         self._heard(event, self.fit, self.epoch)
         drawn = [paddle.rand([1]).item()]
-        if not self._noisy or not ("batch" in event or "update" in event):
+        if not self._noisy or not any(word in event for word in ("batch", "loss", "update")):
             drawn += [np.random.rand(), random.random()]
         if event != "fit_end" or not learner.state.finished:
             # An epoch that goes on begins a second time.
@@ -100,7 +100,7 @@ class Drawing(Callback):
 
 
 for _event in EVENTS:
-    setattr(Drawing, f"on_{_event}", lambda self, learner, event=_event: self._hear(learner, event))
+    setattr(Drawing, f"on_{_event}", lambda self, learner, *given, event=_event: self._hear(learner, event))
 
 
 def seeded():

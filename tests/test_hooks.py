@@ -1,5 +1,6 @@
 """A task's events: their order, their arguments, hooks beside and in the place of the default."""
 
+import inspect
 import logging
 
 import numpy as np
@@ -110,6 +111,64 @@ class TestEvents:
         assert (task.phase, task.is_evaluating) == ("", False)
         task.delete_hook("eval_start", "fail")
         assert set(task.finetune_and_eval()) == {"loss", "acc"}
+
+
+class TestAfterLoss:
+    """What a task's hooks see of batches, any callback can see."""
+
+    def test_tells_of_each_batch_in_training_and_evaluations(self, tmp_path):
+        heard = []
+
+        class Listener(hub.Callback):
+            def on_after_loss(self, learner, batch, output, loss):
+                wanted = nn.functional.cross_entropy(output, batch[-1])
+                assert loss == pytest.approx(wanted.item(), rel=1e-6)
+                heard.append((learner.model.training, output.shape))
+
+        task = task_in(tmp_path, cbs=[Listener()], num_epoch=1, eval_interval=4)
+        task.finetune()
+        assert heard == [(True, [5, 2])] * 4 + [(False, [5, 2])] * 4
+        task.eval("test")
+        assert len(heard) == 8
+
+    def test_an_evaluation_within_another_fit_of_the_learner_is_one_of_the_task(self, tmp_path):
+        task = task_in(tmp_path)
+        heard = listen(task)
+
+        class Evaluate(hub.Callback):
+            def on_fit_end(self, learner):
+                task.eval("dev")
+
+        task.learner.fit(1, cbs=Evaluate())
+        assert names(heard) == ["build_env_start", "build_env_end", *EVALUATION]
+
+    def test_the_training_data_evaluated_in_training(self, tmp_path):
+        task = task_in(tmp_path, num_epoch=1, log_interval=4)
+        task.add_hook("log_interval", "a", lambda task, states: task.eval("train"))
+        heard = listen(task, ["eval_end", "run_step"])
+        task.finetune()
+        # Four batches of the evaluation come before the event of the update in whose log line it was.
+        assert names(heard).count("run_step train") == 8
+        assert [(phase, len(states)) for event, phase, states in heard if event == "eval_end"][:2] == [
+            *[("dev", 4), ("train", 4)]
+        ]
+
+    def test_models_that_return_their_loss_are_counted(self, tmp_path):
+        class Model(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.head = nn.Linear(4, 1)
+
+            def forward(self, x):
+                return self.head(x).square().mean()
+
+        data = {phase: [(paddle.randn([4]).numpy(),) for _ in range(6)] for phase in ("train", "dev")}
+        config = hub.RunConfig(batch_size=4, checkpoint_dir=str(tmp_path), strategy=hub.DefaultStrategy(0.1))
+        task = hub.RegressionTask(Model(), data, config, metrics_choices=[], verbose=False)
+        heard = listen(task, ["run_step", "eval_end"])
+        task.finetune()
+        assert names(heard) == [*["run_step train"] * 2, *["run_step dev"] * 2, "eval_end"]
+        assert [state.run_examples for state in heard[-1][2]] == [4, 2]
 
 
 class TestRunStates:
@@ -251,6 +310,25 @@ class TestHooks:
         task.add_hook("finetune_start", "never", lambda task: task.calls.append("never"))
         task.finetune()
         assert task.calls == ["start", [3, 3], [3, 3]]
+
+    @pytest.mark.parametrize("event", EVENTS)
+    def test_every_event_has_two_methods_that_say_what_they_do(self, event):
+        for name in (f"_{event}_event", f"_default_{event}_event"):
+            method = getattr(hub.ClassifierTask, name)
+            assert method.__name__ == name
+            assert inspect.getdoc(method).endswith(".")
+
+    def test_a_subclass_calls_what_it_overrides(self, tmp_path):
+        class Mine(hub.ClassifierTask):
+            calls = ()
+
+            def _eval_end_event(self, run_states):
+                super()._eval_end_event(run_states)
+                self.calls += (self.best_score,)
+
+        task = task_in(tmp_path, Mine, num_epoch=1)
+        task.finetune()
+        assert task.calls[-1] == task.best_score
 
     @pytest.mark.parametrize("event", EVENTS)
     def test_another_number_of_arguments_is_refused(self, event, tmp_path):

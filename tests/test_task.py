@@ -1,8 +1,12 @@
 """RunConfig and tasks: PaddleHub's vocabulary on top of the loop."""
 
+import ast
+import inspect
 import logging
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -11,6 +15,7 @@ from paddle import nn
 from paddle.io import TensorDataset
 
 import paddle_ftstrat as hub
+from paddle_ftstrat.training.data import _Indexed
 
 
 def pairs(samples=40):
@@ -212,7 +217,7 @@ class TestOptions:
 
 class TestResuming:
     def test_best_score_goes_into_the_state_and_comes_back(self, tmp_path):
-        from paddle_ftstrat.tasks.events import TaskEvents
+        from paddle_ftstrat.tasks.hooks import TaskEvents
 
         task = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
         kept = {}
@@ -262,6 +267,87 @@ class TestResuming:
         assert task.best_score == whole.best_score
         for a, b in zip(task.model.parameters(), whole.model.parameters()):
             np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+STRATEGIES = {
+    "one-cycle": hub.OneCycleStrategy(0.05),
+    "flat-cos": hub.FlatCosStrategy(0.05),
+    "sgdr": hub.SGDRStrategy(0.05, n_cycles=2, cycle_len=1),
+    "fine-tune": hub.FineTuneStrategy(0.05),
+    "lp-ft": hub.LPFTStrategy(0.1, 0.01),
+    # No value is better than one that does not move: the first phase ends after two of its six epochs.
+    "plateau": hub.PhasedStrategy(
+        [
+            hub.Phase("head", until=hub.Plateau("train_loss", max_epochs=6, min_delta=9.0), learning_rate=0.05),
+            hub.Phase(until=hub.Plateau("valid_loss", patience=9), restore="best", learning_rate=0.01),
+        ]
+    ),
+}
+
+
+class TestStrategiesWithPhasesAndPolicies:
+    def run(self, strategy, folder, stop=None):
+        """The task, the results of its epochs and of the test data; stopped after so many updates, the task alone."""
+        paddle.seed(4)
+        np.random.seed(4)
+        epochs = 8 if any(phase.until for phase in getattr(strategy, "phases", ())) else 3
+        given = config(folder, strategy=strategy, num_epoch=epochs, save_ckpt_interval=3)
+        task = hub.ClassifierTask(net(), dataset(), given, verbose=False)
+        if stop is not None:
+            task.add_hook("run_step", "stop", lambda task, state: 1 / 0 if task.current_step == stop else None)
+            with pytest.raises(ZeroDivisionError):
+                task.finetune()
+            return task
+        return task, task.finetune(), task.eval("test")
+
+    @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+    def test_trains_evaluates_and_goes_on(self, strategy, tmp_path):
+        whole, results, scores = self.run(strategy, tmp_path / "whole")
+        recorder, run = whole.learner.recorder, whole.learner.run
+        until = run.plan.phases[0].until is not None
+        assert len(results) == (8 - run.dropped_epochs if until else 3)
+        assert run.dropped_epochs == (4 if until else 0)
+        assert run.progress.phase == len(run.plan.phases) - 1
+        # The first phase of the plateau's plan ends earlier than its LRs were planned.
+        steps = len(recorder.losses)
+        assert until or recorder.lrs == [run.plan.lr(t) for t in range(steps)]
+        assert whole.eval("dev")["acc"] == whole.best_score
+        for stop in (2, 7, steps):
+            folder = tmp_path / str(stop)
+            self.run(strategy, folder, stop)
+            task, again, tested = self.run(strategy, folder)
+            assert (again, tested, task.best_score) == (results, scores, whole.best_score)
+            assert task.learner.recorder.lrs == recorder.lrs
+            for a, b in zip(task.model.parameters(), whole.model.parameters()):
+                np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+    def test_a_plateau_has_the_dev_data_evaluated_and_is_refused_without(self, tmp_path):
+        given = config(tmp_path, strategy=STRATEGIES["plateau"], num_epoch=8)
+        task = hub.ClassifierTask(net(), {"train": pairs()}, given, verbose=False)
+        with pytest.raises(ValueError, match="unknown monitored value 'valid_loss'"):
+            task.finetune()
+        assert task.learner.recorder.losses == []
+
+
+class TestWay:
+    def test_a_task_is_short(self):
+        [task] = ast.parse(textwrap.dedent(inspect.getsource(hub.RegressionTask))).body
+        lines = [line for node in task.body[1:] for line in ast.unparse(node).splitlines()]
+        assert ast.get_docstring(task)
+        assert len(lines) <= 25
+
+    def test_training_and_evaluating_enters_few_files_of_the_tasks(self, tmp_path):
+        tasks, entered = Path(hub.ClassifierTask.__init__.__code__.co_filename).parent, set()
+        task = hub.ClassifierTask(net(), dataset(), config(tmp_path), verbose=False)
+        before = sys.getprofile()
+        sys.setprofile(lambda frame, event, arg: entered.add(frame.f_code.co_filename))
+        try:
+            task.finetune_and_eval()
+        finally:
+            sys.setprofile(before)
+        assert {Path(file).name for file in entered if Path(file).parent == tasks} == {
+            *("base.py", "classifier.py", "hooks.py")
+        }
 
 
 class TestPredict:
@@ -431,7 +517,7 @@ class TestSequenceLabel:
 
     def test_batches_of_different_lengths(self, tmp_path):
         samples = [(np.full(n, 2), np.full(n, 2)) for n in (2, 2, 5, 5, 3, 3)]
-        data = paddle.io.DataLoader(hub.finetune.training.data._Indexed(samples), batch_size=2)
+        data = paddle.io.DataLoader(_Indexed(samples), batch_size=2)
         model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 3))
         given = config(tmp_path, strategy=hub.DefaultStrategy(0.1))
         task = hub.SequenceLabelTask(model, {"train": data, "dev": data}, given, verbose=False)
@@ -475,7 +561,7 @@ class TestOutputForms:
 
         words = np.random.randint(0, 9, [20, 5])
         samples = [{"input_ids": row, "token_type_ids": row * 0, "labels": int(row.sum() % 2)} for row in words]
-        data = hub.finetune.training.data._Indexed(samples)
+        data = _Indexed(samples)
         task = hub.TextClassifierTask(
             Model(), {"train": data, "dev": data}, config(tmp_path), ["acc", "f1"], verbose=False, label_list=["a", "b"]
         )

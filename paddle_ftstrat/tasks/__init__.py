@@ -1,13 +1,14 @@
 """PaddleHub 1.x's tasks: model, data and RunConfig in, the best model and its scores out."""
 
-from paddle_ftstrat.tasks.base import BEST, PHASES, BaseTask
+from paddle_ftstrat.tasks.base import BEST, BaseTask
 from paddle_ftstrat.tasks.classifier import (
     ClassifierTask,
     ImageClassifierTask,
     MultiLabelClassifierTask,
+    RegressionTask,
     TextClassifierTask,
 )
-from paddle_ftstrat.tasks.regression import RegressionTask
+from paddle_ftstrat.tasks.config import PHASES
 from paddle_ftstrat.tasks.sequence import SequenceLabelTask
 
 __all__ = [

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat import _errors
 from paddle_ftstrat.param_attr.depth import call
-from paddle_ftstrat.tasks import phases
-from paddle_ftstrat.tasks.config import RunConfig
-from paddle_ftstrat.tasks.evaluation import RunningEvaluation
-from paddle_ftstrat.tasks.events import TaskEvents
-from paddle_ftstrat.tasks.hooked import HookedTask
-from paddle_ftstrat.tasks.hooks import RunState
-from paddle_ftstrat.tasks.phases import PHASES
+from paddle_ftstrat.tasks.config import ALIASES, RunConfig, label_names, split
+from paddle_ftstrat.tasks.hooks import EVENTS, RunState, TaskEvents, TaskHooks, with_events
 from paddle_ftstrat.training import data as batches
 from paddle_ftstrat.training import distributed, evaluation, recorder
 from paddle_ftstrat.training.callbacks import TrackerCallback, evaluated_weights
 from paddle_ftstrat.training.learner import Learner
-
-__all__ = ["BEST", "PHASES", "BaseTask"]
 
 BEST = "best_model"
 _BIND_OPTIONS = ("pretrained", "layers", "no_decay", "sample_input", "fused")
@@ -34,8 +28,11 @@ _LEARNER_OPTIONS = (
 )  # fmt: skip
 
 
-class BaseTask(HookedTask):
+@with_events
+class BaseTask:
     """Trains a model on a data set under a RunConfig, keeping the model that was best on the dev data.
+
+    What happens on the way are events by PaddleHub's names, for hooks and subclasses (see `add_hook`, `with_events`).
 
     Args:
         model: a `paddle.nn.Layer`.
@@ -46,8 +43,8 @@ class BaseTask(HookedTask):
         loss: function (output, label) → scalar tensor; None: the task's own.
         verbose: log lines and progress bars; False trains in silence.
         label_list: names of the classes; None: the data's `label_list` or `classes`, where it has one.
-        cbs: callbacks of the training. Where one watches an epoch's results (early stopping), the dev data is evaluated
-            at the end of each epoch, too.
+        cbs: callbacks of the training. Where one watches an epoch's results (early stopping), or a phase of the
+            strategy ends by a `Plateau`, the dev data is evaluated at the end of each epoch, too.
         **options: `pretrained`, `layers`, `no_decay`, `sample_input`, `fused` as for `strategy.bind`; `tune`, `head`,
             `head_factor`, `batch_norm`, `accumulate`, `amp`, `num_threads`, `cache_frozen` as for the Learner.
 
@@ -57,6 +54,7 @@ class BaseTask(HookedTask):
         best_score: the best score on the dev data, None before there is one.
         current_scores: the last evaluation's results.
         phase: "train", "dev", "test" or "predict" while that runs, else "".
+        is_evaluating: whether an evaluation runs, on whatever data.
 
     Raises:
         ValueError, TypeError: no training data, an unknown phase or metric, and all that RunConfig and strategy refuse.
@@ -82,22 +80,23 @@ class BaseTask(HookedTask):
         who = distributed.ranks(self.config.use_data_parallel)
         # The default folder has the time in its name, which may be another in each process.
         self._folder = Path(distributed.gather_facts(str(self.config.checkpoint_dir), who)[0])
-        super().__init__(recorder.logger() if verbose and who.is_main_process else recorder.silent())
+        self._log = recorder.logger() if verbose and who.is_main_process else recorder.silent()
         _errors.check_keys("argument", options, (*_BIND_OPTIONS, *_LEARNER_OPTIONS))
         self.model = model
-        self.label_list = phases.label_names(label_list, dataset)
+        self.label_list = label_names(label_list, dataset)
         self.phases = {
             phase: batches.as_loader(part, self.config.batch_size, phase == "train", f"dataset {phase!r}", who)
-            for phase, part in phases.split(dataset).items()
+            for phase, part in split(dataset).items()
         }
         self.bind_options = {name: value for name, value in options.items() if name in _BIND_OPTIONS}
         self.cbs = list(cbs) if isinstance(cbs, (list, tuple)) else [] if cbs is None else [cbs]
         watched = any(isinstance(callback, TrackerCallback) for callback in self.cbs)
+        watched = watched or any(phase.until for phase in getattr(self.config.strategy, "phases", ()))
         self.learner = Learner(
             model,
             self.phases["train"],
             valid=self.phases.get("dev") if watched else None,
-            loss=self._observed_loss,
+            loss=self._checked_loss,
             metrics=list(self._find_metrics(metrics_choices).values()),
             path=self._folder,
             # Without a terminal the log says it all.
@@ -109,10 +108,12 @@ class BaseTask(HookedTask):
         self.learner.notes["config"] = repr(self.config)
         self.best_score: float | None = None
         self.current_scores: dict[str, float] = {}
+        self.hooks = TaskHooks({event: getattr(self, f"_default_{event}_event") for event in EVENTS})
+        self.phase, self.is_evaluating = "", False
         self._loss_function = loss or self._loss
         self._events: TaskEvents | None = None
-        self._evaluation: RunningEvaluation | None = None
-        self._touched = self._output_checked = self._kept_best = False
+        self._environments: set[str] = set()
+        self._touched = self._kept_best = False
 
     @property
     def max_train_steps(self) -> int:
@@ -148,15 +149,15 @@ class BaseTask(HookedTask):
         self._touched, self._kept_best, self.best_score = True, False, None
         self._events = events = TaskEvents(self)
         with self._in_phase("train"):
-            self._build_env_start_event()
+            self.raise_event("build_env_start")
             try:
                 results = self.learner.fit(
                     self.config.num_epoch, strategy=self.config.strategy, cbs=[events, *self.cbs], **self.bind_options
                 )
             finally:
-                self._events = self._evaluation = None
-            self._finetune_end_event(events.states)
-        if self.best_score is not None and self._kept_best:
+                self._events = None
+            self.raise_event("finetune_end", [*events.epoch, *events.period])
+        if self._kept_best:
             self._log.info(
                 "best model loaded from %s: %s=%.4f", self.best_model_path, self.main_metric, self.best_score
             )
@@ -184,19 +185,19 @@ class BaseTask(HookedTask):
             ValueError: an unknown phase, or one without data.
             RuntimeError: the best model was asked for in the middle of training, which would go on from it.
         """
-        phase = phases.ALIASES.get(phase, phase)
+        phase = ALIASES.get(phase, phase)
         if phase not in self.phases:
             raise ValueError("phase: " + _errors.unknown("phase", phase, self.phases))
         if load_best_model:
             self.load_best_model()
-        with self._in_phase(phase):
-            self.begin_evaluation()
-            try:
-                values = self.learner.validate(self.phases[phase])
-                self.end_evaluation(values)
-            finally:
-                self._evaluation = None
-        return values
+        learner, outer = self.learner, self.learner.callbacks
+        if self._events is None:
+            learner.callbacks = [*(outer or learner.cbs), TaskEvents(self)]
+        try:
+            with self._in_phase(phase, evaluating=True):
+                return learner.validate(self.phases[phase])
+        finally:
+            learner.callbacks = outer
 
     def predict(
         self,
@@ -220,19 +221,21 @@ class BaseTask(HookedTask):
         """
         if load_best_model and not self._touched and self.best_model_path.is_file():
             self.load_best_model()
-        names = phases.label_names(label_list, None) or self.label_list
+        names = label_names(label_list, None) or self.label_list
+        loader = batches.as_loader(data, self.config.batch_size, shuffle=False, what="data")
         outputs, states = [], []
-        with self._in_phase("predict"):
-            self._enter_environment()
-            self._predict_start_event()
+        with self._in_phase("predict"), _paddle.evaluating(self.learner.model):
+            self.enter_environment()
+            self.raise_event("predict_start")
             started = time.perf_counter()
-            for output, samples in self._outputs(data):
-                outputs.append(output)
-                tensors = [evaluation.main_output(output)]
-                states.append(RunState(tensors, None, samples, time.perf_counter() - started))
-                self._run_step_event(states[-1])
+            for batch in batches.read(loader):
+                with paddle.no_grad(), self.learner.precision.forward():
+                    outputs.append(call(self.learner.model, batches.only_inputs(batch)))
+                tensors, examples = [evaluation.main_output(outputs[-1])], batches.batch_size_of(batch)
+                states.append(RunState(tensors, None, examples, time.perf_counter() - started))
+                self.raise_event("run_step", states[-1])
                 started = time.perf_counter()
-            self._predict_end_event(states)
+            self.raise_event("predict_end", states)
         if return_result:
             return [result for output in outputs for result in self._results(evaluation.main_output(output), names)]
         return batches.concatenated(outputs)
@@ -258,24 +261,87 @@ class BaseTask(HookedTask):
         """Have a checkpoint written to `checkpoint_dir` at the end of the update that runs."""
         self.learner.save_checkpoint()
 
-    def begin_evaluation(self) -> None:
-        """Raise the events before an evaluation of the phase that runs."""
-        self._evaluation = RunningEvaluation(self.hears(["eval_end", "run_step"]))
-        self._enter_environment()
-        self._eval_start_event()
+    def add_hook(self, hook_type: str, name: str | None = None, func: Callable[..., Any] | None = None) -> None:
+        """Have a function hear an event, after those that do already.
 
-    def end_evaluation(self, values: dict[str, float]) -> None:
-        """Take the results of an evaluation in, and raise the event after it."""
-        self.current_scores = values
-        try:
-            self._eval_end_event(self._evaluation.states)
-        finally:
-            self._evaluation = None
+        Args:
+            hook_type: the event, one of `tasks.hooks.EVENTS`.
+            name: by which to modify or delete it; None: one is made.
+            func: function (task), or (task, run_states) of `finetune_end`, `predict_end`, `eval_end`, `log_interval`
+                and (task, run_state) of `run_step`; a bound method does without the task.
+
+        Raises:
+            ValueError: an unknown event, a name that is taken, or another number of arguments.
+            TypeError: no function, or a name that is no string.
+        """
+        self.hooks.add(hook_type, name, func)
+
+    def delete_hook(self, hook_type: str, name: str) -> None:
+        """Take a hook away; `default` is what the task itself does at the event.
+
+        Raises:
+            ValueError: an unknown event or name.
+        """
+        self.hooks.delete(hook_type, name)
+
+    def modify_hook(self, hook_type: str, name: str, func: Callable[..., Any]) -> None:
+        """Put another function in the place of a hook; `default` is what the task itself does at the event.
+
+        Raises:
+            ValueError, TypeError: as for `add_hook`, and where there is no hook of that name.
+        """
+        self.hooks.modify(hook_type, name, func)
+
+    def hooks_info(self, show_default: bool = False) -> str:
+        """The hooks as text, a line each.
+
+        Args:
+            show_default: list what the task itself does, too.
+        """
+        return self.hooks.info(show_default)
+
+    def hears(self, events: Sequence[str]) -> bool:
+        """Whether a hook or a user's subclass takes part in one of these events."""
+        methods = [f"{prefix}{event}_event" for event in events for prefix in ("_", "_default_")]
+        theirs = any(getattr(type(self), name).__module__.partition(".")[0] != "paddle_ftstrat" for name in methods)
+        return theirs or self.hooks.customised(events)
+
+    def raise_event(self, event: str, *states: Any) -> None:
+        """Raise an event, with the states that go with it."""
+        getattr(self, f"_{event}_event")(*states)
 
     @property
-    def is_evaluating(self) -> bool:
-        """Whether an evaluation runs."""
-        return self._evaluation is not None
+    def is_train_phase(self) -> bool:
+        """Whether the task trains at this moment."""
+        return self.phase == "train"
+
+    @property
+    def is_test_phase(self) -> bool:
+        """Whether the task evaluates at this moment."""
+        return self.phase in ("dev", "test")
+
+    @property
+    def is_predict_phase(self) -> bool:
+        """Whether the task predicts at this moment."""
+        return self.phase == "predict"
+
+    @contextmanager
+    def _in_phase(self, phase: str, evaluating: bool = False) -> Iterator[None]:
+        """Inside it the task is in a phase."""
+        outer = self.phase, self.is_evaluating
+        self.phase, self.is_evaluating = phase, evaluating
+        try:
+            yield
+        finally:
+            self.phase, self.is_evaluating = outer
+
+    def enter_environment(self) -> None:
+        """PaddleHub built a program for each kind of phase, once; the events of that are all that is left of it."""
+        environment = "dev" if self.phase == "test" else self.phase
+        if environment not in self._environments:
+            self.raise_event("build_env_start")
+            self._environments.add(environment)
+            self.raise_event("build_env_end")
 
     def _default_finetune_start_event(self) -> None:
         """Log the strategy."""
@@ -284,7 +350,7 @@ class BaseTask(HookedTask):
     def _default_log_interval_event(self, run_states: list[RunState]) -> None:
         """Log the mean loss of these updates, the LR and the speed."""
         loss = sum(state.run_loss for state in run_states) / len(run_states)
-        speed = len(run_states) / max(self._events.log_seconds, 1e-9)
+        speed = len(run_states) / max(time.perf_counter() - self._events.log_since, 1e-9)
         lr = self.learner.recorder.lrs[-1]
         self._log.info(
             "[TRAIN] step %d / %d: loss=%.4f lr=%.2e [step/sec: %.2f]",
@@ -304,7 +370,7 @@ class BaseTask(HookedTask):
         self._log.info(
             "[%s dataset evaluation result]%s %s [%.1f s]",
             *(self.phase, f" step {self.current_step}:" if self._events else ""),
-            *(evaluation.summary(self.current_scores), self._evaluation.seconds),
+            *(evaluation.summary(self.current_scores), time.time() - run_states[0].run_time_begin),
         )
         if self._events is None or self.phase != "dev":
             return
@@ -315,34 +381,15 @@ class BaseTask(HookedTask):
             with evaluated_weights(self.learner):
                 self.learner.save(BEST, with_opt=False)
 
-    def _observed_loss(self, output: Any, label: Any) -> Any:
-        """The loss, with a look at what it is taken of."""
-        seen = evaluation.main_output(output)
-        if not self._output_checked:
-            self._check_output(seen, label)
-            self._output_checked = True
-        loss = self._loss_function(output, label)
-        if self._evaluation is not None:
-            self._run_step_event(self._evaluation.add(seen, label, loss))
-        elif self._events is not None:
-            self._events.saw(seen, label)
-        return loss
-
-    def _outputs(self, data: Any) -> Iterator[tuple[Any, int]]:
-        """The model's output and the number of samples of each batch."""
-        loader = batches.as_loader(data, self.config.batch_size, shuffle=False, what="data")
-        model = self.learner.model
-        with _paddle.evaluating(model):
-            for batch in batches.read(loader):
-                with paddle.no_grad(), self.learner.precision.forward():
-                    output = call(model, batches.only_inputs(batch))
-                yield output, batches.batch_size_of(batch)
+    def _checked_loss(self, output: Any, label: Any) -> Any:
+        self._check_output(evaluation.main_output(output), label)
+        return self._loss_function(output, label)
 
     def _find_metrics(self, choices: Any) -> dict[str, Any]:
         return evaluation.find(self.default_metrics if choices is None else choices, self.kind, self.label_list)
 
     def _check_output(self, output: Any, label: Any) -> None:
-        """Refuse outputs that the task cannot mean, at the first batch."""
+        """Refuse outputs that the task cannot mean, before the loss is taken of them."""
 
     def _loss(self, output: Any, label: Any) -> Any:
         raise NotImplementedError

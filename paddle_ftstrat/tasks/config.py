@@ -1,19 +1,27 @@
-"""How a task runs: PaddleHub 1.x's RunConfig."""
+"""How a task runs and on what: PaddleHub 1.x's RunConfig, and the phases of a data set."""
 
 from __future__ import annotations
 
 import os
 import time
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import paddle
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.finetune.strategy import DefaultStrategy
+from paddle_ftstrat.strategies import DefaultStrategy
+
+PHASES = ("train", "dev", "test")
+ALIASES = {"val": "dev", "valid": "dev", "validate": "dev", "predict": "test"}
 
 
+@dataclass(frozen=True, eq=False)
 class RunConfig:
-    """The settings of a task's run, each a read-only property.
+    """The settings of a task's run, each read-only.
 
     Args:
         log_interval: updates between log lines, ≥ 1.
@@ -41,103 +49,36 @@ class RunConfig:
     Source: PaddleHub 1.8 `finetune/config.py`.
     """
 
-    def __init__(
-        self,
-        log_interval: int = 10,
-        eval_interval: int = 100,
-        use_pyreader: bool = True,
-        use_data_parallel: bool = True,
-        save_ckpt_interval: int | None = None,
-        use_cuda: bool | None = None,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-        num_epoch: int = 1,
-        batch_size: int = 32,
-        enable_memory_optim: bool = False,
-        strategy: DefaultStrategy | None = None,
-    ) -> None:
-        self._log_interval = _errors.check_whole("log_interval", log_interval, minimum=1)
-        self._eval_interval = _errors.check_whole("eval_interval", eval_interval, minimum=1)
-        self._use_pyreader = _errors.check_flag("use_pyreader", use_pyreader)
-        self._use_data_parallel = _errors.check_flag("use_data_parallel", use_data_parallel)
-        self._save_ckpt_interval = save_ckpt_interval
-        if save_ckpt_interval is not None:
-            self._save_ckpt_interval = _errors.check_whole("save_ckpt_interval", save_ckpt_interval, minimum=1)
-        self._use_cuda = None if use_cuda is None else _errors.check_flag("use_cuda", use_cuda)
-        if not isinstance(checkpoint_dir, (str, os.PathLike, type(None))):
-            raise TypeError(f"checkpoint_dir must be a path, not {_errors.shown(checkpoint_dir)}")
-        self._checkpoint_dir = checkpoint_dir or f"ckpt_{time.strftime('%Y%m%d%H%M%S')}"
-        self._num_epoch = _errors.check_whole("num_epoch", num_epoch, minimum=1)
-        self._batch_size = _errors.check_whole("batch_size", batch_size, minimum=1)
-        self._enable_memory_optim = _errors.check_flag("enable_memory_optim", enable_memory_optim)
-        self._strategy = DefaultStrategy() if strategy is None else strategy
-        if not isinstance(self._strategy, DefaultStrategy):
-            raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {_errors.shown(strategy)}")
-        for name, given, default in (
-            ("use_pyreader", use_pyreader, True),
-            ("enable_memory_optim", enable_memory_optim, False),
-        ):
-            if given is not default:
-                warnings.warn(f"RunConfig({name}={given}) has no effect in dygraph: leave it out", stacklevel=2)
+    log_interval: int = 10
+    eval_interval: int = 100
+    use_pyreader: bool = field(default=True, repr=False)
+    use_data_parallel: bool = field(default=True, repr=False)
+    save_ckpt_interval: int | None = None
+    use_cuda: bool | None = field(default=None, repr=False)
+    checkpoint_dir: str | os.PathLike[str] | None = None
+    num_epoch: int = 1
+    batch_size: int = 32
+    enable_memory_optim: bool = field(default=False, repr=False)
+    strategy: DefaultStrategy | None = None
 
-    @property
-    def log_interval(self) -> int:
-        """Updates between log lines."""
-        return self._log_interval
-
-    @property
-    def eval_interval(self) -> int:
-        """Updates between evaluations on the dev data."""
-        return self._eval_interval
-
-    @property
-    def use_pyreader(self) -> bool:
-        """Kept for old scripts; no meaning in dygraph."""
-        return self._use_pyreader
-
-    @property
-    def use_data_parallel(self) -> bool:
-        """Whether several processes share the work."""
-        return self._use_data_parallel
-
-    @property
-    def save_ckpt_interval(self) -> int | None:
-        """Updates between checkpoints, or None."""
-        return self._save_ckpt_interval
-
-    @property
-    def use_cuda(self) -> bool | None:
-        """Whether to run on a GPU; None leaves it to Paddle."""
-        return self._use_cuda
-
-    @property
-    def checkpoint_dir(self) -> str | os.PathLike[str]:
-        """Folder of the best model and the checkpoints."""
-        return self._checkpoint_dir
-
-    @property
-    def num_epoch(self) -> int:
-        """Number of epochs."""
-        return self._num_epoch
-
-    @property
-    def batch_size(self) -> int:
-        """Samples per batch."""
-        return self._batch_size
-
-    @property
-    def enable_memory_optim(self) -> bool:
-        """Kept for old scripts; no meaning in dygraph."""
-        return self._enable_memory_optim
-
-    @property
-    def strategy(self) -> DefaultStrategy:
-        """The strategy."""
-        return self._strategy
-
-    def __repr__(self) -> str:
-        shown = ("num_epoch", "batch_size", "log_interval", "eval_interval", "save_ckpt_interval", "checkpoint_dir")
-        parts = [f"{name}={getattr(self, name)!r}" for name in shown]
-        return f"RunConfig({', '.join(parts)}, strategy={self.strategy!r})"
+    def __post_init__(self) -> None:
+        put = partial(object.__setattr__, self)
+        for name in ("log_interval", "eval_interval", "save_ckpt_interval", "num_epoch", "batch_size"):
+            if name != "save_ckpt_interval" or self.save_ckpt_interval is not None:
+                put(name, _errors.check_whole(name, getattr(self, name), minimum=1))
+        for name in ("use_pyreader", "use_data_parallel", "enable_memory_optim", "use_cuda"):
+            if name != "use_cuda" or self.use_cuda is not None:
+                _errors.check_flag(name, getattr(self, name))
+        if not isinstance(self.checkpoint_dir, (str, os.PathLike, type(None))):
+            raise TypeError(f"checkpoint_dir must be a path, not {_errors.shown(self.checkpoint_dir)}")
+        put("checkpoint_dir", self.checkpoint_dir or f"ckpt_{time.strftime('%Y%m%d%H%M%S')}")
+        put("strategy", DefaultStrategy() if self.strategy is None else self.strategy)
+        if not isinstance(self.strategy, DefaultStrategy):
+            raise TypeError(f"strategy must be a strategy of paddle_ftstrat, not {_errors.shown(self.strategy)}")
+        for name, default in (("use_pyreader", True), ("enable_memory_optim", False)):
+            if getattr(self, name) is not default:
+                # Past the generated __init__, to the line that makes the config.
+                warnings.warn(f"RunConfig({name}={not default}) has no effect in dygraph: leave it out", stacklevel=3)
 
     def choose_device(self) -> None:
         """Move Paddle to the device that `use_cuda` asks for."""
@@ -146,3 +87,32 @@ class RunConfig:
         if self.use_cuda and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
             warnings.warn("use_cuda=True, but there is no GPU: training on the CPU", stacklevel=3)
         paddle.set_device("gpu" if self.use_cuda and paddle.device.cuda.device_count() else "cpu")
+
+
+def split(dataset: Any) -> dict[str, Any]:
+    """Phase → its data, of a dict or of an object with these attributes.
+
+    Raises:
+        ValueError: an unknown phase, or no training data.
+    """
+    if isinstance(dataset, Mapping):
+        given = {ALIASES.get(name, name): value for name, value in dataset.items()}
+        _errors.check_keys("phase of dataset", given, PHASES)
+    else:
+        names = {alias: ALIASES.get(alias, alias) for alias in (*PHASES, "val", "valid")}
+        given = {name: getattr(dataset, alias) for alias, name in names.items() if getattr(dataset, alias, None)}
+    found = {phase: given[phase] for phase in PHASES if given.get(phase) is not None}
+    if "train" not in found:
+        raise ValueError("dataset has no training data: give a dict with 'train' (and 'dev', 'test')")
+    return found
+
+
+def label_names(given: Sequence[Any] | None, dataset: Any) -> list[str] | None:
+    """The names of the classes: as given, or the `label_list` (or `classes`) of the data or of its training part."""
+    train = dataset.get("train") if isinstance(dataset, Mapping) else getattr(dataset, "train", None)
+    holders = (dataset, train, getattr(train, "dataset", None))
+    found = (getattr(holder, name, None) for holder in holders for name in ("label_list", "classes"))
+    names = given if given is not None else next((names for names in found if names), None)
+    if isinstance(names, (str, bytes)):
+        raise TypeError(f"label_list must be a list of names, not {names!r}")
+    return None if names is None else [str(name) for name in names]

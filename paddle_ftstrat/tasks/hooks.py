@@ -1,16 +1,18 @@
-"""A task's events: which there are, whose functions hear them, and what of the run these are told."""
+"""PaddleHub's events of a task: which there are, whose functions hear them, and the callback that raises them."""
 
 from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.training.metrics import array
+from paddle_ftstrat.training import data
+from paddle_ftstrat.training.callbacks import Callback
+from paddle_ftstrat.training.losses import array, main_output
 
 # Event → number of its arguments, the task included.
 EVENTS = {
@@ -30,6 +32,13 @@ EVENTS = {
 WITH_STATES = tuple(event for event, arguments in EVENTS.items() if arguments == 2)
 DEFAULT = "default"
 _SIGNATURES = {1: "(task)", 2: "(task, run_states)"}
+# What a task logs by itself, where it does nothing else.
+_LINES = {
+    "finetune_end": "fine-tuning is finished",
+    "predict_start": "prediction starts",
+    "predict_end": "prediction is finished",
+    "eval_start": "evaluation on the {0.phase} data starts",
+}
 
 
 class RunState:
@@ -83,27 +92,18 @@ class RunState:
 class TaskHooks:
     """The functions that hear a task's events, by event and name; `default` is the task's own.
 
+    Args:
+        defaults: event → the task's own function.
+
     Source: PaddleHub 1.8 `TaskHooks`.
     """
 
     def __init__(self, defaults: dict[str, Callable[..., Any]]) -> None:
         self._defaults = defaults
-        self._hooks: dict[str, dict[str, Callable[..., Any]]] = {
-            event: {DEFAULT: defaults[event]} if event in defaults else {} for event in EVENTS
-        }
+        self._hooks = {event: {DEFAULT: func} for event, func in defaults.items()}
 
     def add(self, hook_type: str, name: str | None = None, func: Callable[..., Any] | None = None) -> None:
-        """Have `func` hear an event, after those that do already.
-
-        Args:
-            hook_type: the event, one of `EVENTS`.
-            name: by which to modify or delete it; None: one is made.
-            func: function (task) or (task, run_states) as the event has it; a bound method does without the task.
-
-        Raises:
-            ValueError: an unknown event, a name that is taken, or another number of arguments.
-            TypeError: no function, or a name that is no string.
-        """
+        """Have a function hear an event, after those that do already (see `BaseTask.add_hook`)."""
         self._check(hook_type, func)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"the name of a hook must be a string, not {name!r}")
@@ -113,23 +113,15 @@ class TaskHooks:
         self._hooks[hook_type][name] = func
 
     def modify(self, hook_type: str, name: str, func: Callable[..., Any]) -> None:
-        """Put another function in the place of one that is there, `default` included.
-
-        Raises:
-            ValueError, TypeError: as for `add`, and where there is no hook of that name.
-        """
+        """Put another function in the place of one that is there (see `BaseTask.modify_hook`)."""
         self._check(hook_type, func)
-        self._known(hook_type, name)
+        self._check_name(hook_type, name)
         self._hooks[hook_type][name] = func
 
     def delete(self, hook_type: str, name: str) -> None:
-        """Take a function away; without `default`, what the task does at this event is off.
-
-        Raises:
-            ValueError: an unknown event or name.
-        """
+        """Take a function away (see `BaseTask.delete_hook`)."""
         _errors.check_keys("hook_type", [hook_type], EVENTS)
-        self._known(hook_type, name)
+        self._check_name(hook_type, name)
         del self._hooks[hook_type][name]
 
     def exist(self, hook_type: str, name: str) -> bool:
@@ -137,30 +129,18 @@ class TaskHooks:
         return name in self._hooks.get(hook_type, ())
 
     def info(self, show_default: bool = False) -> str:
-        """The hooks, a line each: event, name, function and where it is written.
-
-        Args:
-            show_default: list the task's own, too.
-        """
+        """The hooks, a line each: event, name, function and where it is written (see `BaseTask.hooks_info`)."""
         lines = [
             f"{event}: {name} = {_where(func)}"
             for event, hooks in self._hooks.items()
             for name, func in hooks.items()
-            if show_default or not self._is_own(event, func)
+            if show_default or func != self._defaults[event]
         ]
         return "\n".join(lines) or "no hooks beside the default ones"
 
     def customised(self, events: Sequence[str]) -> bool:
         """Whether anything but the task's own functions hears one of these events."""
-        return any(not self._is_own(event, func) for event in events for func in self._hooks[event].values())
-
-    def call(self, task: Any, hook_type: str, *args: Any) -> None:
-        """Have all hooks of an event hear it, in the order in which they came."""
-        for func in list(self._hooks[hook_type].values()):
-            if inspect.ismethod(func):
-                func(*args)
-            else:
-                func(task, *args)
+        return any(func != self._defaults[event] for event in events for func in self._hooks[event].values())
 
     def __getitem__(self, hook_type: str) -> dict[str, Callable[..., Any]]:
         """The hooks of an event by name."""
@@ -169,10 +149,7 @@ class TaskHooks:
     def __repr__(self) -> str:
         return self.info(show_default=True)
 
-    def _is_own(self, event: str, func: Callable[..., Any]) -> bool:
-        return self._defaults.get(event) == func
-
-    def _known(self, hook_type: str, name: str) -> None:
+    def _check_name(self, hook_type: str, name: str) -> None:
         if name not in self._hooks[hook_type]:
             raise ValueError(f"{hook_type}: " + _errors.unknown("hook", name, self._hooks[hook_type]))
 
@@ -198,3 +175,158 @@ def _where(func: Any) -> str:
     code = getattr(inner, "__code__", None)
     name = f"{getattr(inner, '__module__', None)}.{getattr(inner, '__qualname__', repr(inner))}"
     return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+
+
+def with_events(cls: type) -> type:
+    """Give a task PaddleHub's methods: `_<event>_event` raises one, `_default_<event>_event` is what it does then.
+
+    Both are there for each of `EVENTS`, and may be overridden, as in PaddleHub; what the class has already is kept.
+    """
+    for event in EVENTS:
+        for name, make in ((f"_{event}_event", _raising), (f"_default_{event}_event", _logging)):
+            if name not in vars(cls):
+                method = make(event)
+                method.__name__, method.__qualname__ = name, f"{cls.__name__}.{name}"
+                setattr(cls, name, method)
+    return cls
+
+
+def _raising(event: str) -> Callable[..., None]:
+    def method(self: Any, *run_states: Any) -> None:
+        for func in self.hooks[event].values():
+            func(*run_states) if inspect.ismethod(func) else func(self, *run_states)
+
+    method.__doc__ = f"Raise `{event}`: its hooks hear it, `{DEFAULT}` among them. Override it to take the event over."
+    return method
+
+
+def _logging(event: str) -> Callable[..., None]:
+    line = _LINES.get(event)
+
+    def method(self: Any, *run_states: Any) -> None:
+        if line:
+            self._log.info(line.format(self))
+
+    method.__doc__ = f"What the task itself does at `{event}`: {'log a line' if line else 'nothing'}."
+    return method
+
+
+class TaskEvents(Callback):
+    """Raises a task's events in the Learner's loop, and carries its best score through a resumed fit.
+
+    Args:
+        task: the task.
+
+    Attributes:
+        period: the batches since the last log line.
+        epoch: the batches of this epoch before them.
+        evaluated: the batches of the last evaluation.
+        log_since: when the time of the coming log line began, on the clock of `time.perf_counter`.
+    """
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+        self._keep = self._keep_epoch = self._keep_evaluated = self._by_learner = False
+        self._since = self.log_since = time.perf_counter()
+        self._results: tuple[Any, ...] = ()
+        self._examples = 0
+        self._evaluated_at = -1
+        self.period: list[RunState] = []
+        self.epoch: list[RunState] = []
+        self.evaluated: list[RunState] = []
+
+    def on_fit_begin(self, learner: Any) -> None:
+        self._keep = self._task.hears(WITH_STATES)
+        self._keep_epoch = self._task.hears(["finetune_end"])
+        self._task.raise_event("build_env_end")
+        self._task.raise_event("finetune_start")
+        self._since = self.log_since = time.perf_counter()
+
+    def on_epoch_begin(self, learner: Any) -> None:
+        self.epoch = []
+
+    def on_after_loss(self, learner: Any, batch: Any, output: Any, loss: float) -> None:
+        task, label = self._task, data.split_batch(batch)[1]
+        keep = self._keep_evaluated if task.is_evaluating else self._keep
+        # A model that returns its loss gets no label, and nothing is seen of it.
+        results = (label.detach(), main_output(output).detach()) if keep and label is not None else ()
+        if task.is_evaluating:
+            self.evaluated.append(self._state(results, loss, data.batch_size_of(batch)))
+            task.raise_event("run_step", self.evaluated[-1])
+        else:
+            # Of an update of several accumulated batches, the hooks see the last one.
+            self._results = results
+            self._examples += data.batch_size_of(batch)
+
+    def on_after_update(self, learner: Any) -> None:
+        step = learner.state.step
+        task, config = self._task, self._task.config
+        state = self._state(self._results, learner.state.loss, self._examples)
+        self._results, self._examples = (), 0
+        self.period.append(state)
+        if step % config.log_interval == 0:
+            task.raise_event("log_interval", self.period)
+            self._close_period()
+        if config.save_ckpt_interval is not None and step % config.save_ckpt_interval == 0:
+            task.raise_event("save_ckpt_interval")
+        # Where the Learner evaluates at the end of the epoch anyway, that is the evaluation.
+        validates = learner.valid is not None and learner.state.batch_number == learner.state.batches
+        if step % config.eval_interval == 0 and not validates:
+            self._evaluate(learner)
+        task.raise_event("run_step", state)
+        self._since = time.perf_counter()
+
+    def on_validate_begin(self, learner: Any) -> None:
+        task = self._task
+        # Unless it is task.eval(), this is the Learner's own validation, at the end of an epoch.
+        self._by_learner = not task.is_evaluating
+        if self._by_learner:
+            task.phase, task.is_evaluating = "dev", True
+        self._keep_evaluated = task.hears(["eval_end", "run_step"])
+        self.evaluated, self._since = [], time.perf_counter()
+        task.enter_environment()
+        task.raise_event("eval_start")
+
+    def on_validate_end(self, learner: Any) -> None:
+        task, task.current_scores = self._task, learner.state.values
+        if self._by_learner:
+            self._evaluated_at = learner.state.step
+        task.raise_event("eval_end", self.evaluated)
+        if self._by_learner:
+            task.phase, task.is_evaluating = "train", False
+            self._rest()
+
+    def on_epoch_end(self, learner: Any) -> None:
+        if learner.state.epoch == learner.state.num_epoch:
+            self._evaluate(learner)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far, and at which update the last evaluation was."""
+        return {"best_score": self._task.best_score, "evaluated_at": self._evaluated_at}
+
+    def set_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict()` was taken."""
+        self._task.restore_best(state["best_score"])
+        self._evaluated_at = int(state["evaluated_at"])
+
+    def _state(self, results: tuple[Any, ...], loss: float, examples: int) -> RunState:
+        since, self._since = self._since, time.perf_counter()
+        return RunState(results, loss, examples, self._since - since)
+
+    def _close_period(self) -> None:
+        if not self._keep_epoch:
+            for state in self.period:
+                state.forget()
+        self.epoch += self.period
+        self.period = []
+        self.log_since = time.perf_counter()
+
+    def _evaluate(self, learner: Any) -> None:
+        if "dev" in self._task.phases and learner.state.step != self._evaluated_at:
+            self._evaluated_at = learner.state.step
+            self._task.raise_event("eval_interval")
+            self._rest()
+
+    def _rest(self) -> None:
+        """What was not training does not count in the speed."""
+        self.log_since = time.perf_counter() - sum(state.run_time_used for state in self.period)

@@ -20,6 +20,7 @@ EVENTS = (
     "fit_begin",
     "epoch_begin",
     "batch_begin",
+    "after_loss",
     "before_update",
     "after_update",
     "batch_end",
@@ -43,10 +44,11 @@ class StopTraining(Exception):
 class Callback:
     """Base of callbacks: override the events you need. Each gets the Learner, whose `state` tells where it is.
 
-    Order in a fit: `on_fit_begin`, per epoch `on_epoch_begin`, per batch `on_batch_begin`, `on_before_update` (the
-    gradients are there), `on_after_update`, `on_batch_end`; `on_validate_begin`, `on_validate_end`, `on_epoch_end`,
-    `on_fit_end` (also after an error or a stop). Where gradients are accumulated, the two events of the update come
-    with the last of its batches; a skipped update (mixed precision) has no `on_after_update`.
+    Order in a fit: `on_fit_begin`, per epoch `on_epoch_begin`, per batch `on_batch_begin`, `on_after_loss` (in
+    evaluations, too), `on_before_update` (the gradients are there), `on_after_update`, `on_batch_end`;
+    `on_validate_begin`, `on_validate_end`, `on_epoch_end`, `on_fit_end` (also after an error or a stop). Where
+    gradients are accumulated, the two events of the update come with the last of its batches; a skipped update (mixed
+    precision) has no `on_after_update`.
 
     A callback with `state_dict()` and `set_state_dict(state)` (nested dicts of tensors and of what JSON can hold) is
     saved in checkpoints; on resuming, `set_state_dict` comes after `on_fit_begin`. Of the last fit that an earlier
@@ -67,6 +69,9 @@ class Callback:
 
     def on_batch_begin(self, learner: Training) -> None:
         """`learner.state.batch` is the batch to come."""
+
+    def on_after_loss(self, learner: Training, batch: Any, output: Any, loss: float) -> None:
+        """What the model returned for a batch, and the loss of it, are known; in training and in evaluations."""
 
     def on_before_update(self, learner: Training) -> None:
         """`learner.state.loss` is known and the gradients are there."""

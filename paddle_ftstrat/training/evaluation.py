@@ -134,6 +134,7 @@ def evaluate(learner: Training, loader: Any) -> dict[str, float]:
             with learner.precision.forward():
                 output = call(learner.model, inputs)
                 loss = float(loss_of(learner.loss, output, label).item())
+            learner.call_event("after_loss", batch, output, loss)
             count = data.batch_size_of(batch) if sampler is None else sampler.count(number)
             if dist.is_distributed:
                 loss, count, output, label = _together(loss, count, output, label, dist)

@@ -119,12 +119,12 @@ class Loop:
         """Names in the results of an epoch."""
         return ["epoch", "train_loss", *(["valid_loss", *self.metrics] if self.valid is not None else [])]
 
-    def call_event(self, event: str) -> None:
+    def call_event(self, event: str, *given: Any) -> None:
         """Call an event, e.g. `epoch_end`, of every callback; one without a method for it is passed over."""
         for callback in self.callbacks:
             method = getattr(callback, "on_" + event, None)
             if method is not None:
-                method(self)
+                method(self, *given)
 
     @contextmanager
     def calling(self, cbs: Iterable[Any]) -> Iterator[None]:
@@ -210,9 +210,15 @@ class Loop:
         return self.journal.results(self)
 
     def _planned(self, strategy: DefaultStrategy, span: Span) -> Plan:
-        """A strategy's plan over the fit's length, with what ParamSchedulers among the callbacks schedule."""
+        """A strategy's plan over the fit's length, with what ParamSchedulers among the callbacks schedule.
+
+        Raises:
+            ValueError: a phase waits for a value that the epochs do not have.
+        """
         steps = max(span.length, 1)
         plan = strategy.plan(steps, self.updates)
+        monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
+        _errors.check_keys("monitored value", monitored, self.value_names())
         by_hand = [callback.over(steps) for callback in self.callbacks if isinstance(callback, ParamScheduler)]
         return replace(plan, schedules={k: v for scheds in [plan.schedules, *by_hand] for k, v in scheds.items()})
 
@@ -328,6 +334,7 @@ class Loop:
                 output = self.features.call(inputs, indices)
             loss = losses.loss_of(self.loss, output, label)
         state.loss = float(loss.item())
+        self.call_event("after_loss", state.batch, output, state.loss)
         self.precision.backward(loss if weight == 1 else loss * weight)
         return state.loss * samples, samples, weight
 

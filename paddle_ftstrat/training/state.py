@@ -108,6 +108,9 @@ class Training(Protocol):
     def quiet(self) -> bool | None:
         """Whether progress is shown: True shows nothing, None lines, and bars on a terminal."""
 
+    def call_event(self, event: str, *given: Any) -> None:
+        """Call an event of every callback."""
+
     def value_names(self) -> list[str]:
         """Names in the results of an epoch."""
 

@@ -1,5 +1,0 @@
-"""PaddleHub's module path of the run configuration."""
-
-from paddle_ftstrat.tasks.config import RunConfig
-
-__all__ = ["RunConfig"]
