@@ -15,10 +15,10 @@ from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.plan import spread
 from paddle_ftstrat.strategies import DefaultStrategy, FineTuneStrategy, FlatCosStrategy, OneCycleStrategy, SGDRStrategy
 from paddle_ftstrat.strategies.policies import MOMS, Policy
-from paddle_ftstrat.training import data, distributed, evaluate, evaluation, fit, lr_find, precision, saving, trial
+from paddle_ftstrat.training import data, distributed, evaluate, evaluation, fit, lr_find, precision, trial
 from paddle_ftstrat.training.callbacks import evaluated_weights
-from paddle_ftstrat.training.checkpoint import fingerprint
-from paddle_ftstrat.training.checkpoint.manager import Checkpoints, Journal, as_checkpoints
+from paddle_ftstrat.training.checkpoint import contents, fingerprint
+from paddle_ftstrat.training.checkpoint.manager import CheckpointManager, Checkpoints
 from paddle_ftstrat.training.frozen_features import FrozenFeatures
 from paddle_ftstrat.training.own_fits import OwnFits
 from paddle_ftstrat.training.recorder import Recorder
@@ -145,7 +145,7 @@ class Learner:
             transfer.tune(self.model, tune, head, head_factor, batch_norm)
         self.telling: list[Any] = []
         self.notes: dict[str, Any] = {}
-        self.journal = Journal(as_checkpoints(checkpoints), self.ranks)
+        self.journal = CheckpointManager(checkpoints, self.ranks)
 
     def fit(
         self,
@@ -386,7 +386,7 @@ class Learner:
             OSError: the folder cannot be written; an older file stays.
         """
         path = self._file(fname)
-        return saving.save(path, self.model, self.run if with_opt else None) if self.ranks.first else path
+        return contents.save(path, self.model, self.run if with_opt else None) if self.ranks.first else path
 
     def load(self, fname: str, with_opt: bool = True) -> None:
         """Load what `save` wrote; the optimizer's state only where there is one on both sides.
@@ -396,7 +396,7 @@ class Learner:
             ValueError: a damaged file, or parameters of other names or shapes; nothing is changed then.
         """
         distributed.wait_for_all(self.ranks)
-        saving.load(self._file(fname), self.model, self.run if with_opt else None)
+        contents.load(self._file(fname), self.model, self.run if with_opt else None)
 
     def save_checkpoint(self) -> None:
         """Have a checkpoint saved at the end of the update that runs; for callbacks.
@@ -420,7 +420,7 @@ class Learner:
             ValueError: this Learner saves no checkpoints, or they are damaged or of another model.
         """
         found = self.journal.checkpoint(best)
-        saving.set_weights(self.model, found.parts["model"])
+        contents.set_weights(self.model, found.parts["model"])
         return found.step
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.training import fit, loop, snapshot
 from paddle_ftstrat.training.callbacks import say
-from paddle_ftstrat.training.checkpoint.manager import Journal, Start
+from paddle_ftstrat.training.checkpoint.manager import CheckpointManager, Start
 from paddle_ftstrat.training.lr_find import LRFinder, suggestions
 from paddle_ftstrat.training.recorder import Recorder, Sweep
 from paddle_ftstrat.training.state import Position, Span, TrainState
@@ -32,7 +32,7 @@ def sweep(learner: Learner, finder: LRFinder, functions: Sequence[Callable[..., 
     with snapshot.preserved(learner.model, binding if binding is not None and binding.in_force else None):
         learner.run = run = learner.own.run()
         learner.recorder = Recorder()
-        learner.journal = Journal(None, learner.ranks)
+        learner.journal = CheckpointManager(None, learner.ranks)
         epochs = -(-finder.num_it // learner.updates)
         start = Start(Position(1, 0, 0), Span(0, finder.num_it), seed=0)
         learner.state = state = TrainState(epochs, len(learner.train), learner.updates, start.span)
