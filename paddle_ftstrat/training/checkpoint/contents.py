@@ -70,7 +70,17 @@ def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], 
 
 
 def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
-    """Put a fit that goes on, or was finished, where it was when `saved` was written, whose tensors are let go then."""
+    """Put a fit that goes on, or was finished, where it was when `saved` was written, whose tensors are let go then.
+
+    Warns of what will keep the rest of the training from being bit-identical.
+    """
+    lines = fingerprint.differences(saved.facts["environment"], environment(learner, run))
+    if lines:
+        warnings.warn(
+            f"resuming {saved.path} in another environment ({'; '.join(lines)}): the results will differ in the last "
+            "digits from those of an unbroken run",
+            stacklevel=2,
+        )
     tensors = {part: saved.parts.get(part, {}) for part in TENSORS}
     tensors["optimizer"] = joined({"": {}}, tensors["optimizer"])[""]
     state = {**saved.facts["run"], **tensors}
@@ -119,17 +129,6 @@ def environment(learner: Learner, run: Binding) -> dict[str, Any]:
         "MKL code": threads.code_in_force(),
         "updates by": step.maker(run.optimizer),
     }
-
-
-def warn_of_environment(saved: Checkpoint, learner: Learner, run: Binding) -> None:
-    """Say what will keep the resumed training from being bit-identical."""
-    lines = fingerprint.differences(saved.facts["environment"], environment(learner, run))
-    if lines:
-        warnings.warn(
-            f"resuming {saved.path} in another environment ({'; '.join(lines)}): the results will differ in the last "
-            "digits from those of an unbroken run",
-            stacklevel=2,
-        )
 
 
 def restore_learner(learner: Learner, saved: Checkpoint) -> None:

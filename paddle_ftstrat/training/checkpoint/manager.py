@@ -180,7 +180,6 @@ class CheckpointManager:
 
     def restore(self, learner: Learner, run: Binding, saved: Checkpoint) -> None:
         """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
-        contents.warn_of_environment(saved, learner, run)
         contents.restore(learner, run, saved)
         rng.set_host_state(self._mine(saved.facts["hosts"])["now"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,11 +21,11 @@ from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import call
 from paddle_ftstrat.training import rng
 from paddle_ftstrat.training.frozen_features.rows import (
+    FLOATS,
     Layout,
     close,
     find_layout,
     is_by_sample,
-    not_a_number,
     same_output,
 )
 
@@ -112,7 +113,7 @@ class Route:
         def filled(shape: list[int], dtype: Any) -> Any:
             key = (*shape, dtype)
             if key not in self._poison:
-                self._poison[key] = not_a_number(shape, dtype)
+                self._poison[key] = paddle.full(shape, math.nan if dtype in FLOATS else 0, dtype)
             # The model may reshape what it gets in place.
             return self._poison[key].detach()
 

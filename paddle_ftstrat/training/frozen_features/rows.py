@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ import paddle
 from paddle.utils import flatten, pack_sequence_as
 
 _PLAIN = (type(None), bool, int, float, str)
-_FLOATS = (paddle.float16, paddle.bfloat16, paddle.float32, paddle.float64)
+FLOATS = (paddle.float16, paddle.bfloat16, paddle.float32, paddle.float64)
 _HALVES = (paddle.float16, paddle.bfloat16)
 _GIB = 2**30
 
@@ -122,18 +121,13 @@ def close(layout: Layout, rows: Sequence[np.ndarray], others: Sequence[np.ndarra
     """Whether rows agree as far as batches of different sizes let them: other kernels sum in another order."""
     half = any(leaf.dtype in _HALVES for leaf in layout.leaves) or _casts()
     for leaf, *both in zip(layout.leaves, rows, others):
-        if leaf.dtype not in _FLOATS:
+        if leaf.dtype not in FLOATS:
             equal = np.array_equal(*both)
         else:
             equal = _near(*(_numbers(paddle.to_tensor(each, dtype=leaf.dtype)) for each in both), leaf.dtype, half)
         if not equal:
             return False
     return True
-
-
-def not_a_number(shape: Sequence[int], dtype: Any) -> Any:
-    """A tensor of NaN, or of zeros where the dtype has no NaN."""
-    return paddle.full(list(shape), math.nan if dtype in _FLOATS else 0, dtype)
 
 
 def same_output(output: Any, other: Any) -> bool:
