@@ -22,7 +22,7 @@ from test_store import assert_saved, fill, forked, hidden, state, visible
 
 import paddle_ftstrat as hub
 from paddle_ftstrat.training.callbacks import Callback
-from paddle_ftstrat.training.checkpoint import lock, tensor_file
+from paddle_ftstrat.training.checkpoint import contents, lock
 from paddle_ftstrat.training.checkpoint.store import Store
 
 PAIRS = [(np.full(4, i, "float32"), np.int64(i % 2)) for i in range(8)]
@@ -310,7 +310,7 @@ class TestOddThings:
         with pytest.raises(ValueError, match=r"a\.safetensors is not a regular file"):
             learner(None, path=tmp_path).load("a")
         with pytest.raises(FileNotFoundError, match=r"b\.safetensors"):
-            tensor_file.read(tmp_path / "b.safetensors")
+            contents.read(tmp_path / "b.safetensors")
 
 
 def test_two_hundred_mutated_folders(tmp_path):

@@ -170,13 +170,14 @@ class TestWords:
         assert labels[:3] == ["block 2 (top) (×1)", "block 1 (×0.385)", "block 0 (bottom) (×0.148)"]
 
 
-class TestPhases:
-    PLATEAU = {"monitor": "acc", "patience": 2, "max_epochs": 2}
+PLATEAU = {"monitor": "acc", "patience": 2, "max_epochs": 2}
 
+
+class TestPhases:
     def strategy(self):
         return phased(
             {"train": "head", "epochs": 1, "name": "probing"},
-            {"train": ["0.*"], "until": self.PLATEAU, "restore": "best"},
+            {"train": ["0.*"], "until": PLATEAU, "restore": "best"},
             {"scheduler": {"linear_decay": {"start_point": 0.0}}, "learning_rate": 1e-4},
         )
 

@@ -15,9 +15,8 @@ import paddle_ftstrat as hub
 from paddle_ftstrat.param_attr import freeze
 from paddle_ftstrat.param_attr.depth import call, find_units
 from paddle_ftstrat.param_attr.select import named_weights
-from paddle_ftstrat.training.frozen_features import FrozenFeatures, checks
-from paddle_ftstrat.training.frozen_features import layout as layouts
-from paddle_ftstrat.training.frozen_features import store as stores
+from paddle_ftstrat.training.frozen_features import FrozenFeatures
+from paddle_ftstrat.training.frozen_features.rows import FeatureStore, find_layout, sample_keys
 
 SAMPLES, LENGTH, WIDTH = 11, 5, 8
 
@@ -529,7 +528,7 @@ class TestPhases:
 
 class TestStore:
     def filled(self, memory, folder, samples=4):
-        store = stores.FeatureStore([(3, np.dtype("float32")), (1, np.dtype("int64"))], memory, folder, samples)
+        store = FeatureStore([(3, np.dtype("float32")), (1, np.dtype("int64"))], memory, folder, samples)
         store.put(
             np.array([2, 0]), np.array([9, 8], "uint64"), [np.array([[1, 2, 3], [4, 5, 6]]), np.array([[7], [8]])]
         )
@@ -578,7 +577,7 @@ class TestLayout:
     def test_rows_and_back_keep_every_bit_and_the_dtype(self, dtype, shape, axis):
         whole = (paddle.randn(shape) * 3).astype(dtype)
         part = paddle.zeros([size // 2 if i == axis else size for i, size in enumerate(shape)]).astype(dtype)
-        layout = layouts.find_layout([whole, None], [part, None], 4, 2)
+        layout = find_layout([whole, None], [part, None], 4, 2)
         rows = layout.rows([whole, None], 4)
         assert rows[0].shape == (4, whole.size // 4)
         back, nothing = layout.output(rows)
@@ -599,21 +598,21 @@ class TestLayout:
     )
     def test_what_has_no_rows_is_refused(self, whole, part, message):
         with pytest.raises(ValueError, match=message):
-            layouts.find_layout(whole, part, 4, 2)
+            find_layout(whole, part, 4, 2)
 
     def test_a_constant_that_changes_is_refused(self):
         bias = paddle.ones([3, 3])
-        layout = layouts.find_layout((paddle.ones([4]), bias), (paddle.ones([2]), bias), 4, 2)
+        layout = find_layout((paddle.ones([4]), bias), (paddle.ones([2]), bias), 4, 2)
         assert len(layout.rows((paddle.ones([4]), paddle.ones([3, 3])), 4)) == 1
         with pytest.raises(ValueError, match="without a batch axis"):
             layout.rows((paddle.ones([4]), bias + 1), 4)
 
     def test_keys_tell_samples_apart_by_every_input(self):
         x, flags = paddle.to_tensor([[1, 2], [1, 2], [1, 3]]), paddle.to_tensor([True, False, True])
-        keys = checks.sample_keys((x, flags, None, 2), 3)
+        keys = sample_keys((x, flags, None, 2), 3)
         assert len(set(keys.tolist())) == 3
-        assert checks.sample_keys((x, flags, None, 2), 3).tolist() == keys.tolist()
-        assert not set(checks.sample_keys((x, flags, None, 3), 3).tolist()) & set(keys.tolist())
+        assert sample_keys((x, flags, None, 2), 3).tolist() == keys.tolist()
+        assert not set(sample_keys((x, flags, None, 3), 3).tolist()) & set(keys.tolist())
 
 
 class TestLearner:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import warnings
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,6 @@ from hypothesis import strategies as st
 
 from paddle_ftstrat import load_pretrained
 from paddle_ftstrat.training.checkpoint import folder as store_folder
-from paddle_ftstrat.training.checkpoint.copies import Copies
 from paddle_ftstrat.training.checkpoint.store import Store
 
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64")
@@ -138,7 +138,7 @@ class TestRoundTrip:
     )
     def test_copies_hold_what_was_there(self, sizes, rounds):
         """Memory of earlier copies is used again; copies of one round never overlap."""
-        copies = Copies()
+        copies = store_folder.Copies()
         for turn in range(rounds):
             parts = {"a": {}, "b": {}}
             for index, (dtype, size) in enumerate(sizes):
@@ -259,7 +259,7 @@ class TestBackground:
         with monkeypatch.context() as broken:
             broken.setattr(os, "fsync", full_disk)
             store.save(1, state(1))
-            store._background.settle()
+            futures.wait(store._running)
         with pytest.raises(OSError, match="saving the checkpoint of step 1 failed: No space"):
             store.save(2, state(2))
         assert store.latest() is None

@@ -11,7 +11,8 @@ from paddle import nn
 
 import paddle_ftstrat as hub
 from paddle_ftstrat.param_attr import export_parameters
-from paddle_ftstrat.training.checkpoint import tensor_file
+from paddle_ftstrat.training.checkpoint import contents
+from paddle_ftstrat.training.checkpoint.folder import as_entries
 from paddle_ftstrat.transfer import export_inference, load_pretrained, safe_tensors, save_pretrained
 
 
@@ -173,10 +174,10 @@ class TestOwnFiles:
         state = it.run.state_dict()
         state.pop("anchors")
         tensors = {f"model::{name}": value for name, value in it.model.state_dict().items()}
-        tensors.update(tensor_file.flatten("optimizer", state.pop("optimizer")))
+        tensors.update(contents.separated({"optimizer": state.pop("optimizer")})[1])
         (folder / "models").mkdir()
         with (folder / "models" / "old.safetensors").open("wb") as file:
-            safe_tensors.write(file, tensor_file.as_entries(tensors), {"facts": json.dumps({"run": state})})
+            safe_tensors.write(file, as_entries(tensors), {"facts": json.dumps({"run": state})})
         return it.model, folder / "models" / "old.safetensors"
 
     @pytest.mark.parametrize(

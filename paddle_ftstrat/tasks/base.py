@@ -12,7 +12,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _errors
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr.depth import call
 from paddle_ftstrat.tasks.config import ALIASES, RunConfig, label_names, split
 from paddle_ftstrat.tasks.hooks import EVENTS, RunState, TaskEvents, TaskHooks, with_events

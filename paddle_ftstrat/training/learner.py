@@ -13,8 +13,9 @@ from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.strategies.policies import MOMS, Policy
-from paddle_ftstrat.training import data, distributed, evaluation, precision, saving
+from paddle_ftstrat.training import data, distributed, evaluation, precision
 from paddle_ftstrat.training.callbacks import as_list
+from paddle_ftstrat.training.checkpoint import contents
 from paddle_ftstrat.training.checkpoint.manager import Checkpoints
 from paddle_ftstrat.training.fitting import PolicyLoop
 from paddle_ftstrat.transfer.tune import FACTOR
@@ -181,7 +182,7 @@ class Learner(PolicyLoop):
             OSError: the folder cannot be written; an older file stays.
         """
         path = self._file(fname)
-        return saving.save(path, self.model, self.run if with_opt else None) if self.ranks.is_main_process else path
+        return contents.save(path, self.model, self.run if with_opt else None) if self.ranks.is_main_process else path
 
     def load(self, fname: str, with_opt: bool = True) -> None:
         """Load what `save` wrote; the optimizer's state only where there is one on both sides.
@@ -191,7 +192,7 @@ class Learner(PolicyLoop):
             ValueError: a damaged file, or parameters of other names or shapes; nothing is changed then.
         """
         distributed.wait_for_all(self.ranks)
-        saving.load(self._file(fname), self.model, self.run if with_opt else None)
+        contents.load(self._file(fname), self.model, self.run if with_opt else None)
 
     def save_checkpoint(self) -> None:
         """Have a checkpoint saved at the end of the update that runs; for callbacks.
@@ -215,7 +216,7 @@ class Learner(PolicyLoop):
             ValueError: this Learner saves no checkpoints, or they are damaged or of another model.
         """
         found = self.journal.checkpoint(best)
-        saving.set_weights(self.model, found.parts["model"])
+        contents.set_weights(self.model, found.parts["model"])
         return found.step
 
     def __repr__(self) -> str:

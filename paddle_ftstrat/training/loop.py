@@ -25,7 +25,7 @@ from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.training import data, distributed, evaluation, losses, precision, rng
 from paddle_ftstrat.training.callbacks import ProgressCallback, StopTraining, as_list, evaluated_weights
 from paddle_ftstrat.training.checkpoint import fingerprint
-from paddle_ftstrat.training.checkpoint.manager import Checkpoints, Journal, Start, as_checkpoints
+from paddle_ftstrat.training.checkpoint.manager import CheckpointManager, Checkpoints, Start
 from paddle_ftstrat.training.checkpoint.store import Checkpoint
 from paddle_ftstrat.training.frozen_features import DEFAULT_MEMORY, FrozenFeatures
 from paddle_ftstrat.training.recorder import Recorder
@@ -84,7 +84,7 @@ class Loop:
         self.run: Binding | None = None
         self.callbacks: list[Any] = []
         self.notes: dict[str, Any] = {}
-        self.journal = Journal(as_checkpoints(checkpoints), self.ranks)
+        self.journal = CheckpointManager(checkpoints, self.ranks)
         self._prepared = False
 
     def validate(self, dataset: Any = None) -> dict[str, float]:

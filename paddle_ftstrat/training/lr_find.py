@@ -21,7 +21,7 @@ from paddle_ftstrat.schedules.annealing import SchedExp
 from paddle_ftstrat.schedules.suggest import minimum, slide, steep, suggest, valley
 from paddle_ftstrat.training import rng
 from paddle_ftstrat.training.callbacks import Callback, StopTraining, say
-from paddle_ftstrat.training.checkpoint.manager import Journal, Start
+from paddle_ftstrat.training.checkpoint.manager import CheckpointManager, Start
 from paddle_ftstrat.training.loop import Loop
 from paddle_ftstrat.training.recorder import Recorder, Sweep
 from paddle_ftstrat.training.state import Position, Span, Training, TrainState
@@ -110,7 +110,7 @@ def sweep(
     with preserved(learner.model, run):
         start = Start(Position(1, 0, 0), Span(0, finder.num_it), seed=0)
         epochs = -(-finder.num_it // learner.updates)
-        learner.run, learner.recorder, learner.journal = bind(), Recorder(), Journal(None, learner.ranks)
+        learner.run, learner.recorder, learner.journal = bind(), Recorder(), CheckpointManager(None, learner.ranks)
         learner.state = TrainState(epochs, len(learner.train), learner.updates, start.span)
         try:
             try:

@@ -1,26 +1,33 @@
-"""What is in a training's checkpoint, and how it gets back to where it came from."""
+"""What is in a training's checkpoint and in the file of a model, and how it gets back to where it came from."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
+from paddle import nn
 
+from paddle_ftstrat import _errors
+from paddle_ftstrat._files import replacing
 from paddle_ftstrat._paddle import threads
+from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.optim.fused import step
 from paddle_ftstrat.optim.state import TENSORS
 from paddle_ftstrat.training import data
-from paddle_ftstrat.training.checkpoint import fingerprint, tensor_file
+from paddle_ftstrat.training.checkpoint import fingerprint
+from paddle_ftstrat.training.checkpoint.folder import as_entries, as_tensors
 from paddle_ftstrat.training.checkpoint.store import Checkpoint
-from paddle_ftstrat.training.distributed import Ranks
 from paddle_ftstrat.training.state import Position
+from paddle_ftstrat.transfer import safe_tensors
+from paddle_ftstrat.transfer.contents import Mapped, weight_name
 
 if TYPE_CHECKING:
-    from paddle_ftstrat.binding import Binding
     from paddle_ftstrat.training.state import Training as Learner
 
 _TRACE = ("lrs", "losses", "smooth_losses")
@@ -29,25 +36,26 @@ _TRACE = ("lrs", "losses", "smooth_losses")
 def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The state of a training as parts of tensors and facts that JSON can hold.
 
-    Parts: `model`, `optimizer` and `anchors` by structured name, `trace` (losses and LRs of each update), `callbacks`.
+    Parts: the tensors of the model and of the binding by structured name, `trace` (the losses and LRs of all updates),
+    and `callbacks`.
     """
-    bound = run.state_dict()
-    recorder, sampler = learner.recorder, data.own_sampler(learner.train)
-    kept, tensors = _separate(_callback_states(learner))
-    trace = {name: np.asarray(getattr(recorder, name), dtype="float64") for name in _TRACE}
-    trace.update({f"hps::{name}": np.asarray(values, dtype="float64") for name, values in recorder.hps.items()})
+    bound, recorder, sampler = run.state_dict(), learner.recorder, data.own_sampler(learner.train)
+    tensors = {part: bound.pop(part) for part in TENSORS}
+    # All names of this part begin with '::', as in the first version of the format.
+    tensors["optimizer"] = separated({"": tensors["optimizer"]})[1]
+    callbacks, of_callbacks = separated({name: each.state_dict() for name, each in _stateful(learner).items()})
+    trace = {name: getattr(recorder, name) for name in _TRACE}
+    trace.update({f"hps::{name}": values for name, values in recorder.hps.items()})
     parts = {
         "model": dict(learner.model.state_dict()),
-        "optimizer": tensor_file.flatten("", bound.pop("optimizer")),
-        "anchors": bound.pop("anchors"),
-        "best_weights": bound.pop("best_weights"),
-        "trace": trace,
-        "callbacks": tensors,
+        **tensors,
+        "trace": {name: np.asarray(values, dtype="float64") for name, values in trace.items()},
+        "callbacks": of_callbacks,
     }
     facts = {
         "run": bound,
         "recorder": {"values": recorder.values, "ends": recorder.ends, "average": recorder.average},
-        "callbacks": kept,
+        "callbacks": callbacks,
         "precision": learner.precision.state_dict(),
         "data": {
             "seed": None if sampler is None else sampler.seed,
@@ -61,9 +69,19 @@ def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], 
 
 
 def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
-    """Put a fit that goes on, or was finished, where it was when `saved` was written, whose tensors are let go then."""
+    """Put a fit that goes on, or was finished, where it was when `saved` was written, whose tensors are let go then.
+
+    Warns of what will keep the rest of the training from being bit-identical.
+    """
+    lines = fingerprint.differences(saved.facts["environment"], environment(learner, run))
+    if lines:
+        warnings.warn(
+            f"resuming {saved.path} in another environment ({'; '.join(lines)}): the results will differ in the last "
+            "digits from those of an unbroken run",
+            stacklevel=2,
+        )
     tensors = {part: saved.parts.get(part, {}) for part in TENSORS}
-    tensors["optimizer"] = tensor_file.unflatten("", tensors["optimizer"])
+    tensors["optimizer"] = joined({"": {}}, tensors["optimizer"])[""]
     state = {**saved.facts["run"], **tensors}
     # Another length was confirmed by the user, or the fit would have been refused.
     run.set_state_dict({**state, "max_train_steps": run.plan.max_train_steps})
@@ -72,7 +90,7 @@ def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
     names = {name: key for key in saved.parts["trace"] if (name := key.removeprefix("hps::")) != key}
     learner.recorder.hps = {name: saved.parts["trace"][key].numpy().tolist() for name, key in names.items()}
     learner.precision.set_state_dict(saved.facts["precision"])
-    states = _joined(saved.facts["callbacks"], saved.parts["callbacks"])
+    states = joined(saved.facts["callbacks"], saved.parts["callbacks"])
     for name, callback in _stateful(learner).items():
         if name in states:
             callback.set_state_dict(states[name])
@@ -101,11 +119,6 @@ def position_of(saved: Checkpoint, learner: Learner) -> Position:
     return replace(position, batch=-(-samples // (sampler.batch_size * sampler.ranks.world)))
 
 
-def of_rank(hosts: list[dict[str, Any]], who: Ranks) -> dict[str, Any]:
-    """The random numbers of this process; where there were fewer, those of one of them."""
-    return hosts[who.rank % len(hosts)]
-
-
 def environment(learner: Learner, run: Binding) -> dict[str, Any]:
     """What bit-identical results depend on besides the training itself."""
     return {
@@ -115,17 +128,6 @@ def environment(learner: Learner, run: Binding) -> dict[str, Any]:
         "MKL code": threads.code_in_force(),
         "updates by": step.maker(run.optimizer),
     }
-
-
-def warn_of_environment(saved: Checkpoint, learner: Learner, run: Binding) -> None:
-    """Say what will keep the resumed training from being bit-identical."""
-    lines = fingerprint.differences(saved.facts["environment"], environment(learner, run))
-    if lines:
-        warnings.warn(
-            f"resuming {saved.path} in another environment ({'; '.join(lines)}): the results will differ in the last "
-            "digits from those of an unbroken run",
-            stacklevel=2,
-        )
 
 
 def restore_learner(learner: Learner, saved: Checkpoint) -> None:
@@ -149,17 +151,18 @@ def _stateful(learner: Learner) -> dict[str, Any]:
     }
 
 
-def _callback_states(learner: Learner) -> dict[str, Any]:
-    return {name: callback.state_dict() for name, callback in _stateful(learner).items()}
+def separated(tree: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Nested dicts as what JSON can hold, with the tensors taken out, and the tensors by their `::` path.
 
-
-def _separate(tree: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
-    """Nested dicts as what JSON can hold, with the tensors taken out, and the tensors by their `::` path."""
+    Example:
+        >>> separated({"ema": {"decay": 0.9, "weights": {"fc.bias": np.zeros(1)}}})
+        ({'ema': {'decay': 0.9, 'weights': {}}}, {'ema::weights::fc.bias': array([0.])})
+    """
     plain: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            plain[key], inner = _separate(value, f"{prefix}{key}::")
+            plain[key], inner = separated(value, f"{prefix}{key}::")
             tensors.update(inner)
         elif isinstance(value, (paddle.Tensor, np.ndarray)):
             tensors[f"{prefix}{key}"] = value
@@ -168,9 +171,9 @@ def _separate(tree: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any]
     return plain, tensors
 
 
-def _joined(plain: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `_separate`."""
-    whole = {key: _joined(value, {}) if isinstance(value, Mapping) else value for key, value in plain.items()}
+def joined(plain: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `separated`."""
+    whole = {key: joined(value, {}) if isinstance(value, Mapping) else value for key, value in plain.items()}
     for path, tensor in tensors.items():
         inner = whole
         *above, last = path.split("::")
@@ -178,3 +181,75 @@ def _joined(plain: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, A
             inner = inner.setdefault(key, {})
         inner[last] = tensor
     return whole
+
+
+def save(path: Path, model: nn.Layer, run: Binding | None) -> Path:
+    """Write weights and buffers by their names, and with a binding its state as `part::name`, into one file.
+
+    Raises:
+        ValueError: a name with `::` in it, which stands before other state.
+        OSError: the folder cannot be written; an older file stays.
+    """
+    weights = model.state_dict()
+    reserved = [name for name in weights if "::" in name]
+    if reserved:
+        raise ValueError(f"names of weights cannot have '::' in them: {_errors.listing(reserved)}")
+    state = {} if run is None else run.state_dict()
+    _, tensors = separated({part: state.pop(part) for part in TENSORS if part in state})
+    facts = {"run": state} if state else {}
+    with replacing(path) as file:
+        entries = as_entries({**weights, **tensors})
+        safe_tensors.write(file, entries, {"format": "pd", safe_tensors.FACTS: json.dumps(facts)})
+    return Path(path)
+
+
+def load(path: Path, model: nn.Layer, run: Binding | None) -> None:
+    """Load what `save` wrote; the binding's part only where both sides have one. All or nothing.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged file, or one of another model, optimizer or training length.
+    """
+    tensors, facts = read(path)
+    weights = {name: tensor for key, tensor in tensors.items() if (name := weight_name(key)) is not None}
+    _check(model, weights)
+    if run is not None and "run" in facts:
+        state = joined({part: {} for part in TENSORS}, {key: value for key, value in tensors.items() if "::" in key})
+        run.set_state_dict({**facts["run"], **{part: state[part] for part in TENSORS}})
+    model.set_state_dict(weights)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tensors and facts in a file that `save` wrote. Nothing is unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, no safetensors file, or no file at all but a folder, a pipe, a device.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        contents = safe_tensors.read(Mapped(path))
+        return as_tensors(contents), json.loads(contents.metadata.get(safe_tensors.FACTS, "{}"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error!s:.500}") from error
+
+
+def set_weights(model: nn.Layer, weights: Mapping[str, Any]) -> None:
+    """Load weights and buffers into a model that has just these.
+
+    Raises:
+        ValueError: other names or shapes; nothing is changed then.
+    """
+    _check(model, weights)
+    model.set_state_dict(weights)
+
+
+def _check(model: nn.Layer, weights: Mapping[str, Any]) -> None:
+    mine = model.state_dict()
+    differ = sorted(set(mine) ^ set(weights))
+    if differ:
+        raise ValueError(f"the file and the model differ in {_errors.listing(differ)}")
+    for name, value in mine.items():
+        if list(value.shape) != list(weights[name].shape):
+            raise ValueError(f"{name}: the file has shape {list(weights[name].shape)}, the model {list(value.shape)}")

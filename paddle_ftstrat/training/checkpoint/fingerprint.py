@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat import _errors
 from paddle_ftstrat.param_attr import select, settings
 from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.training import data
@@ -43,7 +42,7 @@ def of_fit(learner: Learner, method: str, n_epoch: int, given: Mapping[str, Any]
 
 def shapes(tensors: Mapping[str, Any]) -> dict[str, str]:
     """Name → `float32[3, 4]`."""
-    return {name: f"{_dtype(value)}{list(value.shape)}" for name, value in tensors.items()}
+    return {name: f"{value.dtype}{list(value.shape)}".removeprefix("paddle.") for name, value in tensors.items()}
 
 
 def of_strategy(strategy: Any) -> dict[str, Any]:
@@ -100,10 +99,6 @@ def _text(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
-def _dtype(value: Any) -> str:
-    return str(value.dtype).replace("paddle.", "")
-
-
 def _data(learner: Learner) -> dict[str, Any]:
     """The data's size; a batch is all that goes into one update, whatever processes and accumulation it comes from."""
     sampler, loader = data.own_sampler(learner.train), learner.train
@@ -122,12 +117,3 @@ def _own_settings(model: nn.Layer) -> dict[str, Any]:
             regularizer = None if own.regularizer is None else _text(own.regularizer)
             found[name] = [own.learning_rate, regularizer, own.trainable, own.need_clip]
     return found
-
-
-def check_choice(on_length_change: str | None) -> None:
-    """Refuse an unknown way to go on with another length."""
-    if on_length_change is not None and on_length_change not in CHOICES:
-        raise ValueError("on_length_change: " + _errors.unknown("choice", on_length_change, CHOICES))
-
-
-CHOICES = ("extend", "restart", "keep")

@@ -14,34 +14,39 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import paddle
+
 from paddle_ftstrat import _errors
 from paddle_ftstrat._files import open_regular
-from paddle_ftstrat.training.checkpoint import tensor_file
 from paddle_ftstrat.transfer import safe_tensors
-from paddle_ftstrat.transfer.contents import Entry, Mapped
+from paddle_ftstrat.transfer.contents import BFLOAT16, Contents, Entry, Mapped, entry_of, storage_dtype
+from paddle_ftstrat.transfer.targets import memory
 
 FORMAT = 1
 MANIFEST, FACTS, SUFFIX = "manifest.json", "facts.json", ".safetensors"
 PART = re.compile(r"[A-Za-z0-9_-]+")
+# What Paddle and safetensors both have. Paddle takes uint16 for the bits of bfloat16, and has no wider unsigned types.
+DTYPES = (
+    *("bool", "uint8", "int8", "int16", "int32", "int64"),
+    *("float16", BFLOAT16, "float32", "float64", "complex64"),
+)
 _BLOCK = 2**24  # bytes that are read at a time
 _LONGEST_MANIFEST = 2**18  # bytes; 1,000 parts take half of it
-_WORTH_A_THREAD = 2**18  # bytes
+_ALIGNMENT = 64  # bytes
+_COPYING = 4  # threads: one alone does not use all of the memory's bandwidth
 
 
 class Damaged(Exception):
-    """A file of a checkpoint is not what was written.
-
-    Args:
-        file: the file.
-        why: what is wrong with it.
-    """
+    """A file of a checkpoint is not what was written."""
 
     def __init__(self, file: Path, why: str) -> None:
         super().__init__(f"{file}: {why}")
@@ -67,29 +72,50 @@ class Manifest:
 def write(
     folder: Path, step: int, number: int, best: bool, parts: Mapping[str, Mapping[str, Entry]], facts: bytes
 ) -> None:
-    """Write a checkpoint into a folder that does not exist yet, and have the system put all of it on the disk.
-
-    Args:
-        folder: the folder.
-        step: updates that have been done.
-        number: greater than that of every other checkpoint.
-        best: whether it is the best so far.
-        parts: name of the part → name → array.
-        facts: JSON.
+    """Write a checkpoint (see `Manifest`) into a folder that is made, and have the system put all of it on the disk.
 
     Raises:
         OSError: the disk is full, or the folder cannot be made.
     """
+    files: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def new_file(name: str) -> Iterator[_Summed]:
+        with ThreadPoolExecutor(1) as thread, (folder / name).open("xb") as file:
+            summed = _Summed(file, thread)
+            yield summed
+            file.flush()
+            os.fsync(file.fileno())
+        files[name] = {"size": summed.size, "sha256": summed.digest.hexdigest()}
+
     folder.mkdir()
-    files = {}
     for part, arrays in parts.items():
-        files[part + SUFFIX] = _write_file(
-            folder / (part + SUFFIX), lambda file, arrays=arrays: safe_tensors.write(file, arrays, {"format": "pd"})
-        )
-    files[FACTS] = _write_file(folder / FACTS, lambda file: file.write(facts))
+        with new_file(part + SUFFIX) as file:
+            safe_tensors.write(file, arrays, {"format": "pd"})
+    with new_file(FACTS) as file:
+        file.write(facts)
     manifest = encode({"format": FORMAT, "step": step, "number": number, "best": best, "files": files})
-    _write_file(folder / MANIFEST, lambda file: file.write(manifest))
+    with new_file(MANIFEST) as file:
+        file.write(manifest)
     sync(folder)
+
+
+class _Summed:
+    """A file that adds up what is written to it, in a thread beside: that takes as long as writing does."""
+
+    def __init__(self, file: BinaryIO, thread: ThreadPoolExecutor) -> None:
+        self._file, self._thread = file, thread
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Any) -> None:
+        self.size += len(data)
+        try:
+            summing = self._thread.submit(self.digest.update, data).result
+        except RuntimeError:  # the interpreter exits and starts no threads any more
+            summing = partial(self.digest.update, data)
+        self._file.write(data)
+        summing()
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
@@ -110,11 +136,7 @@ def sync(folder: Path) -> None:
 
 
 def read_manifest(folder: Path, step: int) -> Manifest:
-    """The manifest of a checkpoint; the files that it lists are not looked at.
-
-    Args:
-        folder: the folder.
-        step: the step that the folder is named after.
+    """The manifest of the checkpoint of a step; the files that it lists are not looked at.
 
     Raises:
         Damaged: it is missing, changed, or of another step.
@@ -140,7 +162,8 @@ def read_manifest(folder: Path, step: int) -> Manifest:
         found = Manifest(content["step"], content["number"], content["best"], files)
     except (KeyError, TypeError, AttributeError):
         found = None
-    if found is None or not _is_whole(found.step, found.number, *(size for size, _ in files.values())):
+    numbers = [] if found is None else [found.step, found.number, *(size for size, _ in files.values())]
+    if found is None or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise Damaged(file, "damaged: it has its own checksum, but is no manifest")
     if found.step != step:
         raise Damaged(file, f"from another checkpoint: it says step {found.step}")
@@ -163,7 +186,7 @@ def read(folder: Path, manifest: Manifest) -> tuple[dict[str, dict[str, Any]], d
             if name == FACTS:
                 facts = json.loads((folder / FACTS).read_bytes())
             else:
-                parts[name.removesuffix(SUFFIX)] = tensor_file.as_tensors(safe_tensors.read(Mapped(folder / name)))
+                parts[name.removesuffix(SUFFIX)] = as_tensors(safe_tensors.read(Mapped(folder / name)))
         except (ValueError, TypeError, RecursionError) as error:
             raise Damaged(folder / name, f"{error!s:.300}") from error
     if not isinstance(facts, dict):
@@ -171,8 +194,83 @@ def read(folder: Path, manifest: Manifest) -> tuple[dict[str, dict[str, Any]], d
     return parts, facts
 
 
-def _is_whole(*numbers: Any) -> bool:
-    return all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+def as_entries(tensors: Mapping[str, Any]) -> dict[str, Entry]:
+    """What the writer of safetensors wants for each Paddle tensor or numpy array; nothing is copied yet.
+
+    Raises:
+        TypeError: something that is no tensor.
+        ValueError: a dtype that Paddle or safetensors does not have.
+
+    Example:
+        >>> as_entries({"w": np.zeros([2, 3])})["w"].shape
+        (2, 3)
+    """
+    entries = {name: entry_of(tensor) for name, tensor in tensors.items()}
+    for name, entry in entries.items():
+        if entry is None:
+            raise TypeError(f"{name!r} must be a tensor or a numpy array, not {tensors[name]!r:.80}")
+        if entry.dtype not in DTYPES:
+            raise ValueError(f"{name!r} is of dtype {entry.dtype}; allowed: {_errors.listing(DTYPES)}")
+    return entries
+
+
+def as_tensors(contents: Contents) -> dict[str, Any]:
+    """The arrays of a file as Paddle tensors of their own memory, by name."""
+    tensors = {}
+    for name, entry in contents.entries.items():
+        array = entry.read()
+        # numpy has no bfloat16: Paddle takes and hands out the bits as uint16.
+        bits = entry.dtype == BFLOAT16
+        tensors[name] = paddle.to_tensor(array.view(np.uint16), BFLOAT16) if bits else paddle.to_tensor(array)
+        entry.release()
+    return tensors
+
+
+class Copies:
+    """Takes copies of dicts of tensors; each `take` overwrites those of the one before.
+
+    They lie in one block of memory that stays allocated: most of the time of a first copy goes into getting memory from
+    the system, and one block costs less of it than many arrays.
+
+    Example:
+        >>> copies, array = Copies(), np.ones(2)
+        >>> taken = copies.take({"model": {"w": array}})
+        >>> array[0] = 5
+        >>> taken["model"]["w"].read().tolist()
+        [1.0, 1.0]
+    """
+
+    def __init__(self) -> None:
+        self._block = np.empty(0, np.uint8)
+
+    def take(self, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Entry]]:
+        """The tensors, by part and name, as they are now.
+
+        Raises:
+            TypeError, ValueError: as `as_entries`.
+        """
+        entries = {part: as_entries(tensors) for part, tensors in parts.items()}
+        places, size = [], 0
+        for part, described in entries.items():
+            for name, entry in described.items():
+                end = size + entry.size * storage_dtype(entry.dtype).itemsize
+                places.append((part, name, slice(size, end)))
+                size = -(-end // _ALIGNMENT) * _ALIGNMENT
+        if size > self._block.size:
+            self._block = np.empty(0, np.uint8)  # given back before more is asked for
+            self._block = np.empty(size, np.uint8)
+
+        def copy(place: tuple[str, str, slice]) -> None:
+            part, name, piece = place
+            tensor, entry = parts[part][name], entries[part][name]
+            array = self._block[piece].view(storage_dtype(entry.dtype)).reshape(entry.shape)
+            source = tensor if isinstance(tensor, np.ndarray) else memory(tensor, entry.dtype)
+            np.copyto(array, entry.read() if source is None else source)
+            entries[part][name] = Entry(entry.shape, entry.dtype, lambda: array)
+
+        with ThreadPoolExecutor(_COPYING) as threads:
+            list(threads.map(copy, places))
+        return entries
 
 
 @contextmanager
@@ -199,36 +297,3 @@ def _verify(file: Path, size: int, digest: str) -> None:
             summed.update(block)
     if summed.hexdigest() != digest:
         raise Damaged(file, "damaged, or from another checkpoint: it has another checksum than what was written")
-
-
-class _Summed:
-    """A file that adds up what is written to it, in a thread beside: that takes as long as writing does."""
-
-    def __init__(self, file: BinaryIO, thread: ThreadPoolExecutor) -> None:
-        self._file = file
-        self._thread = thread
-        self.size = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, data: Any) -> int:
-        self.size += len(data)
-        try:
-            summing = self._thread.submit(self.digest.update, data) if len(data) >= _WORTH_A_THREAD else None
-        except RuntimeError:  # the interpreter exits and starts no threads any more
-            summing = None
-        if summing is None:
-            self.digest.update(data)
-            return self._file.write(data)
-        try:
-            return self._file.write(data)
-        finally:
-            summing.result()
-
-
-def _write_file(path: Path, fill: Callable[[Any], Any]) -> dict[str, Any]:
-    with ThreadPoolExecutor(1) as thread, path.open("xb") as file:
-        summed = _Summed(file, thread)
-        fill(summed)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"size": summed.size, "sha256": summed.digest.hexdigest()}

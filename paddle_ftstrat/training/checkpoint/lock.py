@@ -69,7 +69,10 @@ def _take(path: Path) -> int:
         end = time.monotonic() + _PATIENCE
         while not _lock(handle, path.parent):
             if time.monotonic() > end:
-                raise RuntimeError(_in_use(handle, path.parent))
+                raise RuntimeError(
+                    f"another fit writes to the checkpoint folder {path.parent}: {_holder(handle)}. Wait for its end, "
+                    "or give this training a folder of its own"
+                )
             time.sleep(0.05)
         os.ftruncate(handle, 0)
         since = datetime.now().astimezone().isoformat(" ", "seconds")
@@ -101,16 +104,12 @@ def _lock(handle: int, folder: Path) -> bool:
     return True
 
 
-def _in_use(handle: int, folder: Path) -> str:
+def _holder(handle: int) -> str:
     try:
         holder = json.loads(os.pread(handle, 1000, 0))
-        who = f"process {holder['pid']!s:.100} on host {holder['host']!s:.100}, since {holder['since']!s:.100}"
+        return f"process {holder['pid']!s:.100} on host {holder['host']!s:.100}, since {holder['since']!s:.100}"
     except (ValueError, KeyError, TypeError):
-        who = "a process that has not said which"
-    return (
-        f"another fit writes to the checkpoint folder {folder}: {who}. Wait for its end, or give this training a "
-        "folder of its own"
-    )
+        return "a process that has not said which"
 
 
 def _give_back(handle: int) -> None:

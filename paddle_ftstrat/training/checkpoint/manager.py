@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from paddle_ftstrat.binding import Binding
     from paddle_ftstrat.training.state import Training as Learner
 
+_CHOICES = ("extend", "restart", "keep")
+
 
 @dataclass(frozen=True)
 class Checkpoints:
@@ -65,16 +67,8 @@ class Checkpoints:
         _errors.check_whole("keep", self.keep, minimum=1)
         if not isinstance(self.background, bool):
             raise TypeError(f"background must be True or False, not {self.background!r}")
-        fingerprint.check_choice(self.on_length_change)
-
-
-def as_checkpoints(given: Any) -> Checkpoints | None:
-    """Checkpoints as the user may give them: a folder, the whole thing, or None."""
-    if given is None or isinstance(given, Checkpoints):
-        return given
-    if not isinstance(given, (str, Path)):
-        raise TypeError(f"checkpoints must be a folder or Checkpoints, not {given!r}")
-    return Checkpoints(given)
+        if self.on_length_change is not None and self.on_length_change not in _CHOICES:
+            raise ValueError("on_length_change: " + _errors.unknown("choice", self.on_length_change, _CHOICES))
 
 
 @dataclass(frozen=True)
@@ -93,18 +87,24 @@ class Start:
     finished: dict[str, Any] | None = None
 
 
-class Journal:
+class CheckpointManager:
     """A Learner's checkpoints: numbers its fits, saves them, and finds out what a fit that begins has behind it.
 
     Args:
-        settings: what the user wants; None saves nothing.
+        given: `Checkpoints`, or only their folder; None saves nothing.
         who: the processes; the first one writes.
+
+    Raises:
+        TypeError: `given` is something else.
     """
 
-    def __init__(self, settings: Checkpoints | None, who: Ranks) -> None:
-        self.settings = settings
+    def __init__(self, given: Any, who: Ranks) -> None:
+        if not isinstance(given, (str, Path, Checkpoints, type(None))):
+            raise TypeError(f"checkpoints must be a folder or Checkpoints, not {given!r}")
+        self.settings: Checkpoints | None = Checkpoints(given) if isinstance(given, (str, Path)) else given
+        wanted = self.settings
+        self._store = None if wanted is None else Store(wanted.folder, wanted.keep, wanted.background)
         self._who = who
-        self._store = None if settings is None else Store(settings.folder, settings.keep, settings.background)
         self._fits: list[dict[str, Any]] = []
         self._found: Checkpoint | None = None
         self._looked = False
@@ -156,32 +156,32 @@ class Journal:
             self._fits.append({"about": dict(about), "seed": seed, "results": results, "ended": None})
             return fresh
         self._check(about, before[number])
-        entry = {**before[number], "about": dict(about)}
-        same_length = before[number]["about"][fingerprint.LENGTH] == about[fingerprint.LENGTH]
-        if entry["ended"] and same_length:
+        entry, was = {**before[number], "about": dict(about)}, before[number]["about"][fingerprint.LENGTH]
+        if entry["ended"] and was == about[fingerprint.LENGTH]:
             return self._pass_over(learner, fresh, entry, last=number + 1 == len(before))
         if number + 1 < len(before):
             raise ValueError(
-                f"{self._found.path}: fit {number + 1} of {len(before)} was finished with "
-                f"{before[number]['about'][fingerprint.LENGTH]} epochs, and later ones have built on it: it cannot "
-                f"become one of {about[fingerprint.LENGTH]}"
+                f"{self._found.path}: fit {number + 1} of {len(before)} was finished with {was} epochs, and later ones "
+                f"have built on it: it cannot become one of {about[fingerprint.LENGTH]}"
             )
         contents.check_callbacks(learner, self._found)
-        start = self._go_on(learner, about, updates)
+        found, position = self._found, contents.position_of(self._found, learner)
+        span = self._span(position, about[fingerprint.LENGTH], was, updates)
+        # Only now: after an error the checkpoint is still the one to go on from.
+        self._found = None
         self._fits.append({**entry, "ended": None})
-        return start
+        return Start(position, span, found.facts["seed"], resumed=found)
 
     def begin_epoch(self, learner: Learner, begin: Position, resumed: Checkpoint | None) -> None:
         """Have the random numbers of Python and numpy be those with which the epoch of `begin` began, and keep them."""
         if resumed is not None and begin.batch:
-            rng.set_host_state(contents.of_rank(resumed.facts["hosts"], self._who)["epoch"])
+            rng.set_host_state(self._mine(resumed.facts["hosts"])["epoch"])
         learner.state.epoch_host = rng.host_state()
 
     def restore(self, learner: Learner, run: Binding, saved: Checkpoint) -> None:
         """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
-        contents.warn_of_environment(saved, learner, run)
         contents.restore(learner, run, saved)
-        rng.set_host_state(contents.of_rank(saved.facts["hosts"], self._who)["now"])
+        rng.set_host_state(self._mine(saved.facts["hosts"])["now"])
 
     def batches(self, learner: Learner, begin: Position, resumed: Checkpoint | None) -> Iterator[Any]:
         """The batches of an epoch, from `begin` on, with the random numbers of data sets as if it had never stopped.
@@ -196,7 +196,7 @@ class Journal:
         """
         state, loader = learner.state, learner.train
         before = state.reading_host = rng.host_state()
-        mine = None if resumed is None else contents.of_rank(resumed.facts["hosts"], self._who)
+        mine = None if resumed is None else self._mine(resumed.facts["hosts"])
         if begin.batch == state.batches:
             rng.set_host_state(mine["now"])
             return
@@ -205,7 +205,9 @@ class Journal:
         try:
             with closing(data.read(loader)) as batches:
                 if begin.batch and not fixed:
-                    _read_up_to(begin, batches, learner.quiet)
+                    label = f"epoch {begin.epoch}: reading up to batch {begin.batch}"
+                    for _ in tqdm(range(begin.batch), desc=label, unit="batch", leave=False, disable=learner.quiet):
+                        next(batches, None)
                     if rng.host_state() == before:
                         # Reading draws no random numbers, so whatever the training itself drew has to be put back.
                         rng.set_host_state(mine["now"])
@@ -234,10 +236,15 @@ class Journal:
         self._asked_for = True
 
     def after_epoch(self, learner: Learner, run: Binding) -> None:
-        """Save what a later run needs to begin the next epoch."""
-        if self.settings is not None:
-            self._judge(learner)
-            self._save(learner, run, Position(learner.state.epoch + 1, 0, learner.state.step))
+        """Note whether the epoch was the best so far, and save what a later run needs to begin the next one."""
+        if self.settings is None:
+            return
+        values = learner.recorder.values[-1]
+        name = self.settings.monitor or ("valid_loss" if "valid_loss" in values else "train_loss")
+        score = values[name] if mode_of(name) == "min" else -values[name]
+        if self._best is None or score < self._best:
+            self._best, self._best_at = score, len(learner.recorder.losses)
+        self._save(learner, run, Position(learner.state.epoch + 1, 0, learner.state.step))
 
     def finish(self, learner: Learner, run: Binding) -> None:
         """Save that the fit is over."""
@@ -302,7 +309,7 @@ class Journal:
 
     def _pass_over(self, learner: Learner, fresh: Start, entry: dict[str, Any], last: bool) -> Start:
         self._fits.append(entry)
-        fresh = replace(fresh, seed=entry["seed"], finished=contents.of_rank(entry["ended"], self._who))
+        fresh = replace(fresh, seed=entry["seed"], finished=self._mine(entry["ended"]))
         if not last:
             if len(self._fits) == 1:
                 # Weights and records are those of the last fit already: the ones in between are not kept.
@@ -312,18 +319,11 @@ class Journal:
         position, span = Position(**found.facts["position"]), Span(**found.facts["span"])
         return replace(fresh, position=position, span=span, resumed=found)
 
-    def _go_on(self, learner: Learner, about: Mapping[str, Any], updates: int) -> Start:
-        found, facts = self._found, self._found.facts
-        position = contents.position_of(found, learner)
-        span = Span(**facts["span"])
-        n_epoch, was = about[fingerprint.LENGTH], facts["fits"][-1]["about"][fingerprint.LENGTH]
-        if n_epoch != was:
-            span = self._changed_span(span, position, n_epoch, was, updates, found.path)
-        # Only now: after an error the checkpoint is still the one to go on from.
-        self._found = None
-        return Start(position, span, facts["seed"], resumed=found)
-
-    def _changed_span(self, span: Span, position: Position, n_epoch: int, was: int, updates: int, path: Path) -> Span:
+    def _span(self, position: Position, n_epoch: int, was: int, updates: int) -> Span:
+        """The curve of a fit that goes on with `n_epoch` epochs, of `was`."""
+        span, path = Span(**self._found.facts["span"]), self._found.path
+        if n_epoch == was:
+            return span
         choice = self.settings.on_length_change
         if choice is None:
             raise ValueError(
@@ -339,14 +339,6 @@ class Journal:
         if choice == "restart":
             return Span(position.step, n_epoch * updates - position.step)
         return Span(span.begin, span.length + (n_epoch - was) * updates)
-
-    def _judge(self, learner: Learner) -> None:
-        """Note whether the epoch that has just ended is the best so far."""
-        values = learner.recorder.values[-1]
-        name = self.settings.monitor or ("valid_loss" if "valid_loss" in values else "train_loss")
-        score = values[name] if mode_of(name) == "min" else -values[name]
-        if self._best is None or score < self._best:
-            self._best, self._best_at = score, len(learner.recorder.losses)
 
     def _save(self, learner: Learner, run: Binding, position: Position) -> None:
         state, updates = learner.state, len(learner.recorder.losses)
@@ -365,8 +357,6 @@ class Journal:
         )
         self._store.save(updates, parts, facts, best=updates == self._best_at)
 
-
-def _read_up_to(begin: Position, batches: Iterator[Any], quiet: bool | None) -> None:
-    label = f"epoch {begin.epoch}: reading up to batch {begin.batch}"
-    for _ in tqdm(range(begin.batch), desc=label, unit="batch", leave=False, disable=quiet):
-        next(batches, None)
+    def _mine(self, hosts: list[dict[str, Any]]) -> dict[str, Any]:
+        """The random numbers of this process; where there were fewer, those of one of them."""
+        return hosts[self._who.rank % len(hosts)]

@@ -9,7 +9,9 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +19,12 @@ from typing import Any
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.training.checkpoint import folder as store_folder
-from paddle_ftstrat.training.checkpoint import tensor_file
-from paddle_ftstrat.training.checkpoint.background import Background
-from paddle_ftstrat.training.checkpoint.copies import Copies
 from paddle_ftstrat.training.checkpoint.folder import Damaged, Manifest
 from paddle_ftstrat.training.checkpoint.lock import locked
 from paddle_ftstrat.transfer.contents import Entry
 
 _NAME = re.compile(r"step_(\d{9,})")
 # Hidden beside the checkpoints: one that is being written or removed, and one whose place another is taking.
-_DRAFT, _RETIRED = ".{name}.{unique}.tmp", ".{name}.old"
 _HIDDEN = re.compile(r"\.(step_\d{9,})(\.old|(\.old)?\.[0-9a-f]+\.tmp)")
 _SHOWN = 3  # damaged checkpoints in a message
 
@@ -78,9 +76,11 @@ class Store:
         self.keep = _errors.check_whole("keep", keep, minimum=1)
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"folder: {self.folder} is a file; a folder for checkpoints is needed")
-        self._background = Background(f"saving a checkpoint to {self.folder}") if background else None
-        self._copies = Copies()
+        self._background = background
+        self._running: list[futures.Future] = []
+        self._copies = store_folder.Copies()
         self._damaged: set[Path] = set()
+        weakref.finalize(self, _complain, self.folder, self._running)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -96,8 +96,7 @@ class Store:
             try:
                 yield
             finally:
-                if self._background is not None:
-                    self._background.settle()
+                futures.wait(self._running)
 
     def save(
         self,
@@ -125,13 +124,22 @@ class Store:
         for part in parts:
             if not isinstance(part, str) or not store_folder.PART.fullmatch(part):
                 raise ValueError(f"part {part!r}: the name of a part is a file's, of letters, digits, '_' and '-'")
-        text = _as_json(dict(facts or {}))
-        if self._background is None:
-            self._write(step, {part: tensor_file.as_entries(tensors) for part, tensors in parts.items()}, text, best)
+        facts = dict(facts or {})
+        for name, value in facts.items():
+            try:
+                json.dumps({name: value})
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"facts[{name!r}] = {value!r:.80} is nothing that JSON can hold: {error}") from error
+        text = json.dumps(facts).encode()
+        if not self._background:
+            self._write(step, {part: store_folder.as_entries(held) for part, held in parts.items()}, text, best)
             return
-        self._background.wait()
+        self.wait()
         copies = self._copies.take(parts)
-        self._background.start(lambda: self._write(step, copies, text, best))
+        # A thread for each save: a child that is forked in between has none of its parent's.
+        thread = futures.ThreadPoolExecutor(1)
+        self._running.append(thread.submit(self._write, step, copies, text, best))
+        thread.shutdown(wait=False)
 
     def wait(self) -> None:
         """Return when every save is on the disk.
@@ -139,8 +147,9 @@ class Store:
         Raises:
             OSError: the last save failed; said once.
         """
-        if self._background is not None:
-            self._background.wait()
+        futures.wait(self._running)
+        if self._running:
+            self._running.pop().result()
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that is not damaged; None where none was ever saved. Warns of each damaged one.
@@ -159,8 +168,7 @@ class Store:
         return self._load(best=True)
 
     def _load(self, best: bool) -> Checkpoint | None:
-        if self._background is not None:
-            self._background.settle()
+        futures.wait(self._running)
         sound, damaged = _survey(self.folder)
         for path, manifest in sound:
             if best and not manifest.best:
@@ -171,7 +179,8 @@ class Store:
                 damaged[path] = str(error)
                 self._damaged.add(path)
             else:
-                _warn(damaged)
+                for why in damaged.values():
+                    warnings.warn(f"a damaged checkpoint is passed over: {why}", RuntimeWarning, stacklevel=3)
                 return Checkpoint(path, manifest.step, parts, facts)
         if not damaged:
             return None
@@ -247,7 +256,7 @@ def _folders(folder: Path) -> list[tuple[Path, int]]:
 
 def _replace(draft: Path, path: Path) -> None:
     """Put a complete checkpoint in its place; between the two renames `_folders` sees the retired one."""
-    retired = path.with_name(_RETIRED.format(name=path.name))
+    retired = path.with_name(f".{path.name}.old")
     again = path.exists()
     if again:
         os.rename(path, retired)
@@ -270,7 +279,7 @@ def _remove(path: Path) -> None:
 
 
 def _draft(path: Path) -> Path:
-    return path.with_name(_DRAFT.format(name=path.name.strip("."), unique=secrets.token_hex(4)))
+    return path.with_name(f".{path.name.strip('.')}.{secrets.token_hex(4)}.tmp")
 
 
 def _clean(folder: Path) -> None:
@@ -296,15 +305,8 @@ def _clean(folder: Path) -> None:
             os.rename(path, path.with_name(hidden[1]))
 
 
-def _as_json(facts: dict[str, Any]) -> bytes:
-    for name, value in facts.items():
-        try:
-            json.dumps({name: value})
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"facts[{name!r}] = {value!r:.80} is nothing that JSON can hold: {error}") from error
-    return json.dumps(facts).encode()
-
-
-def _warn(damaged: Mapping[Path, str]) -> None:
-    for why in damaged.values():
-        warnings.warn(f"a damaged checkpoint is passed over: {why}", RuntimeWarning, stacklevel=4)
+def _complain(folder: Path, ran: Sequence[futures.Future]) -> None:
+    """Warn of a save that failed when nobody is left to ask."""
+    for error in filter(None, (save.exception() for save in ran)):
+        what = f"saving a checkpoint to {folder} failed: {type(error).__name__}: {error}"
+        warnings.warn(what, RuntimeWarning, stacklevel=2)

@@ -1,10 +1,13 @@
-"""Whether what frozen layers give a sample is the same each time, and all that the rest of the model uses of them."""
+"""A model's forward with its frozen layers replaced by what they gave before, and whether that gives the same."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,25 +18,167 @@ from paddle.utils import flatten, pack_sequence_as
 from paddle_ftstrat import _errors
 from paddle_ftstrat._paddle.layers import has_values
 from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.param_attr.depth import call
 from paddle_ftstrat.training import rng
-from paddle_ftstrat.training.frozen_features.calls import (
-    Call,
-    Frozen,
-    Refusal,
-    Replay,
-    Route,
-    find_route,
-    record,
-    stored_rows,
-    trace,
+from paddle_ftstrat.training.frozen_features.rows import (
+    FLOATS,
+    Layout,
+    close,
+    find_layout,
+    is_by_sample,
+    same_output,
 )
-from paddle_ftstrat.training.frozen_features.layout import close, same_output
 
 _FETCHED_TWICE = 8
+# The frozen layers of a model, bottom first, each with what to call it in an error.
+Frozen = Sequence[tuple[str, nn.Layer]]
+# A call of the frozen layer of this number, and what its forward returned.
+Call = tuple[int, Any]
 
 
-def first_call(model: nn.Layer, frozen: Frozen, inputs: Any, batch: int) -> tuple[Replay, Any, list[np.ndarray]]:
-    """Run a model on a batch after every check: what replays it, its output, the rows to be stored.
+class Refusal(ValueError):
+    """The frozen features of a model cannot be reused, for this reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"cache_frozen=True cannot be used: {reason}. Without it the frozen layers are computed in every epoch"
+        )
+
+
+class _Reached(BaseException):
+    """Ends a forward at the boundary. No Exception, so that no model catches it."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """The calls of frozen layers in a forward: those below the boundary, whose outputs only have a form, and it.
+
+    Attributes:
+        model: the model.
+        frozen: its frozen layers.
+        layers: the numbers of those that are called, in order; the boundary, the topmost of them, is the last.
+        layouts: the form of each call's output.
+    """
+
+    model: nn.Layer
+    frozen: Frozen
+    layers: tuple[int, ...]
+    layouts: tuple[Layout, ...]
+    _poison: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    @property
+    def boundary(self) -> str:
+        """The path of the topmost frozen layer."""
+        return self.frozen[self.layers[-1]][0]
+
+    def record(self, inputs: Any, batch: int) -> tuple[Any, list[np.ndarray]]:
+        """The model's output, and the rows of its boundary's output.
+
+        Raises:
+            ValueError: the forward takes another route, or the boundary's output has another form or needs a gradient.
+        """
+        rows: list[np.ndarray] = []
+
+        def served(place: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            if place == len(self.layers) - 1:
+                # Not later: what comes next may write into it.
+                rows.extend(self.rows(output, batch))
+            return output
+
+        return self._served(inputs, served), rows
+
+    def rows(self, output: Any, batch: int) -> list[np.ndarray]:
+        """What is to be stored of the boundary's output.
+
+        Raises:
+            ValueError: it has another form than before, or needs a gradient.
+        """
+        if any(isinstance(value, paddle.Tensor) and not value.stop_gradient for value in flatten(output)):
+            raise Refusal(f"something that trains, or an input that needs a gradient, reaches {self.boundary}")
+        try:
+            return self.layouts[-1].rows(output, batch)
+        except ValueError as error:
+            raise Refusal(f"{self.boundary} {error}") from None
+
+    def replay(self, inputs: Any, rows: Sequence[np.ndarray]) -> Any:
+        """The model's output, its boundary returning what these rows were taken from.
+
+        Layers below the boundary return NaN, so that whatever else uses their output shows.
+
+        Raises:
+            ValueError: the forward takes another route than before.
+        """
+
+        def filled(shape: list[int], dtype: Any) -> Any:
+            key = (*shape, dtype)
+            if key not in self._poison:
+                self._poison[key] = paddle.full(shape, math.nan if dtype in FLOATS else 0, dtype)
+            # The model may reshape what it gets in place.
+            return self._poison[key].detach()
+
+        def served(place: int, *_: Any, **__: Any) -> Any:
+            layout = self.layouts[place]
+            return layout.poison(len(rows[0]), filled) if place < len(self.layers) - 1 else layout.output(rows)
+
+        return self._served(inputs, served)
+
+    def _served(self, inputs: Any, served: Callable[..., Any]) -> Any:
+        """The model's output where `served(place on the route, forward, …)` answers for each call of a frozen layer."""
+        done = 0
+
+        def act(layer: int, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            nonlocal done
+            name = self.frozen[layer][0]
+            if done == len(self.layers):
+                raise Refusal(f"{name} is called above the topmost frozen layer, {self.boundary}, too")
+            if layer != self.layers[done]:
+                raise Refusal(f"the order in which frozen layers are called changes at {name}")
+            done += 1
+            return served(done - 1, forward, *args, **kwargs)
+
+        with _in_place_of_forwards(self.frozen, act):
+            output = call(self.model, inputs)
+        if done < len(self.layers):
+            missing, _ = self.frozen[self.layers[done]]
+            raise Refusal(f"{missing} was called in the first batch, but not in this one")
+        return output
+
+
+def trace(model: nn.Layer, frozen: Frozen, inputs: Any, last: int) -> list[Call]:
+    """The calls of frozen layers up to the first call of layer `last`, where the forward ends."""
+    calls: list[Call] = []
+
+    def act(layer: int, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        calls.append((layer, output))
+        if layer == last:
+            raise _Reached
+        return output
+
+    with _in_place_of_forwards(frozen, act), suppress(_Reached):
+        call(model, inputs)
+    return calls
+
+
+@contextmanager
+def _in_place_of_forwards(frozen: Frozen, act: Callable[..., Any]) -> Iterator[None]:
+    """Have `act(number, forward, …)` called where a frozen layer's forward would be; hooks go on working."""
+    replaced = []
+    try:
+        for number, (_, layer) in enumerate(frozen):
+            replaced.append((layer, layer.__dict__.get("forward")))
+            layer.__dict__["forward"] = partial(act, number, layer.forward)
+        yield
+    finally:
+        for layer, own in reversed(replaced):
+            del layer.__dict__["forward"]
+            if own is not None:
+                layer.__dict__["forward"] = own
+
+
+def first_call(model: nn.Layer, frozen: Frozen, inputs: Any, batch: int) -> tuple[Route, Any, list[np.ndarray]]:
+    """Run a model on a batch after every check: the route to replay, the output, the rows to be stored.
 
     The frozen layers run on the batch and on a part of it in another order and number, the rest of the model on what
     the frozen layers gave; all this leaves no trace in the model's buffers, its statistics or the generators. Then
@@ -42,80 +187,52 @@ def first_call(model: nn.Layer, frozen: Frozen, inputs: Any, batch: int) -> tupl
     Raises:
         ValueError: the frozen layers' output cannot be reused; the message says why.
     """
-    last = _last_called(model, frozen, inputs)
+    with unnoticed(model):
+        calls = trace(model, frozen, inputs, len(frozen) - 1)
+    if not calls:
+        raise Refusal(f"the model does not call its frozen layers: {_errors.listing(name for name, _ in frozen)}")
+    # The topmost that the model calls: others' weights it uses without calling them.
+    last = calls[-1][0]
     whole = _without_randomness(model, frozen, inputs, last)
     part = np.arange(batch)[::-2] if batch > 2 else np.zeros(batch + 1, int)
-    other = _on_part(model, frozen, inputs, batch, part, last)
-    route = find_route(frozen, whole, other, batch, len(part))
-    rows = stored_rows(route, whole[-1].output, batch)
-    rows_of_part = stored_rows(route, other[-1].output, len(part))
-    if not close(route.layout, [values[part] for values in rows], rows_of_part):
+    with unnoticed(model), _refused(f"the frozen layers fail on {len(part)} samples of a batch of {batch}"):
+        paddle.rand([8])
+        other = trace(model, frozen, _taken(inputs, batch, part), last)
+    route = _find_route(model, frozen, whole, other, batch, len(part))
+    rows, rows_of_part = route.rows(whole[-1][1], batch), route.rows(other[-1][1], len(part))
+    if not close(route.layouts[-1], [values[part] for values in rows], rows_of_part):
+        norms = [name for name, layer in _parts(frozen) if "BatchNorm" in type(layer).__name__ and layer.training]
         raise Refusal(
             f"what {route.boundary} returns for a sample depends on the other samples of the batch, or changes "
-            f"from call to call{_named(_training_norms(frozen))}"
+            f"from call to call{_named(norms)}"
         )
-    replay = Replay(model, route)
-    expected = _replayed(model, replay, inputs, rows)
-    output, recorded = record(model, route, inputs, batch)
-    if not (close(route.layout, rows, recorded) and same_output(output, expected)):
+    with (
+        unnoticed(model),
+        _refused(f"the model fails where only {route.boundary} gives it something of what is frozen"),
+    ):
+        expected = route.replay(inputs, rows)
+    output, recorded = route.record(inputs, batch)
+    if not (close(route.layouts[-1], rows, recorded) and same_output(output, expected)):
         raise Refusal(
             f"the model's output depends on more than what {route.boundary}, the topmost frozen layer, returns: "
             "on a skip connection over it, on hidden states of layers below, or on chance"
         )
-    return replay, output, recorded
+    return route, output, recorded
 
 
-def check_rows(model: nn.Layer, route: Route, inputs: Any, batch: int, rows: Sequence[np.ndarray]) -> None:
+def check_rows(route: Route, inputs: Any, batch: int, rows: Sequence[np.ndarray]) -> None:
     """Compute the first two samples' frozen features anew and compare them with the stored ones.
 
     Raises:
         ValueError: they differ.
     """
     part = np.arange(min(batch, 2))
-    with unnoticed(model):
-        calls = trace(model, route.frozen, _taken(inputs, batch, part), route.layers[-1])
-    if tuple(each.layer for each in calls) != route.layers:
+    with unnoticed(route.model):
+        calls = trace(route.model, route.frozen, _taken(inputs, batch, part), route.layers[-1])
+    if tuple(layer for layer, _ in calls) != route.layers:
         raise Refusal("which frozen layers are called, and in which order, changes from epoch to epoch")
-    now = stored_rows(route, calls[-1].output, len(part))
-    if not close(route.layout, [values[part] for values in rows], now):
+    if not close(route.layouts[-1], [values[part] for values in rows], route.rows(calls[-1][1], len(part))):
         raise Refusal(f"{route.boundary} returns something else for a sample than in an earlier epoch")
-
-
-def sample_keys(inputs: Any, batch: int) -> np.ndarray:
-    """A number for each sample that follows from all its inputs.
-
-    Args:
-        inputs: what the model is called with.
-        batch: how many samples that are; tensors with that many rows hold one row per sample.
-
-    Returns:
-        uint64 of shape [batch].
-
-    Raises:
-        ValueError: no input has `batch` rows.
-
-    Example:
-        >>> keys = sample_keys({"ids": paddle.to_tensor([[1, 2], [3, 4], [1, 2]])}, 3)
-        >>> bool(keys[0] == keys[2]), bool(keys[0] == keys[1])
-        (True, False)
-    """
-    digests = [hashlib.blake2b(digest_size=8) for _ in range(batch)]
-    by_sample = False
-    for value in flatten(inputs):
-        array = np.ascontiguousarray(value.numpy()) if isinstance(value, paddle.Tensor) else np.asarray(value)
-        common = f"{array.dtype}{array.shape[1:]}".encode()
-        if _is_by_sample(value, batch):
-            by_sample = True
-            rows = array.reshape(batch, -1).view(np.uint8)
-        else:
-            common += array.tobytes() if array.dtype != object else repr(value).encode()
-            rows = [b""] * batch
-        for digest, row in zip(digests, rows):
-            digest.update(common)
-            digest.update(row)
-    if not by_sample:
-        raise ValueError(f"indices names {batch} samples, but no input of the model has {batch} rows")
-    return np.array([int.from_bytes(digest.digest(), "little") for digest in digests], np.uint64)
 
 
 def refuse_random_samples(dataset: Any) -> None:
@@ -146,13 +263,15 @@ def unnoticed(model: nn.Layer) -> Iterator[Callable[[], list[str]]]:
                 tensors[name].set_value(before[name])
 
 
-def _last_called(model: nn.Layer, frozen: Frozen, inputs: Any) -> int:
-    """The topmost of the frozen layers that the model calls: others' weights it uses without calling them."""
-    with unnoticed(model):
-        calls = trace(model, frozen, inputs, len(frozen.layers) - 1)
-    if not calls:
-        raise Refusal(f"the model does not call its frozen layers: {_errors.listing(frozen.names)}")
-    return calls[-1].layer
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """What goes wrong inside, whatever it is, is why the features cannot be reused."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal(f"{what}: {error}") from error
 
 
 def _without_randomness(model: nn.Layer, frozen: Frozen, inputs: Any, last: int) -> list[Call]:
@@ -174,37 +293,29 @@ def _without_randomness(model: nn.Layer, frozen: Frozen, inputs: Any, last: int)
     return calls
 
 
-def _on_part(model: nn.Layer, frozen: Frozen, inputs: Any, batch: int, part: np.ndarray, last: int) -> list[Call]:
-    with unnoticed(model):
-        paddle.rand([8])
+def _find_route(
+    model: nn.Layer, frozen: Frozen, whole: Sequence[Call], part: Sequence[Call], batch: int, part_batch: int
+) -> Route:
+    """The route that a batch and a part of it both take."""
+    layers = tuple(layer for layer, _ in whole)
+    if layers != tuple(layer for layer, _ in part):
+        raise Refusal("which frozen layers are called, and in which order, depends on the batch")
+    layouts = []
+    for (layer, one), (_, other) in zip(whole, part):
         try:
-            return trace(model, frozen, _taken(inputs, batch, part), last)
-        except Exception as error:
-            reason = f"the frozen layers fail on {len(part)} samples of a batch of {batch}: {error}"
-            raise Refusal(reason) from error
-
-
-def _replayed(model: nn.Layer, replay: Replay, inputs: Any, rows: Sequence[np.ndarray]) -> Any:
-    with unnoticed(model):
-        try:
-            return replay(inputs, rows)
-        except Refusal:
-            raise
-        except Exception as error:
-            reason = f"the model fails where only {replay.route.boundary} gives it something of what is frozen: {error}"
-            raise Refusal(reason) from error
-
-
-def _is_by_sample(value: Any, batch: int) -> bool:
-    shape = getattr(value, "shape", ())
-    return isinstance(value, (paddle.Tensor, np.ndarray)) and len(shape) > 0 and int(shape[0]) == batch
+            layouts.append(find_layout(one, other, batch, part_batch))
+        except ValueError as error:
+            raise Refusal(f"{frozen[layer][0]} {error}") from None
+    if not layouts[-1].leaves:
+        raise Refusal(f"{frozen[layers[-1]][0]} returns nothing that has a row per sample")
+    return Route(model, frozen, layers, tuple(layouts))
 
 
 def _taken(inputs: Any, batch: int, part: np.ndarray) -> Any:
     """The inputs of some of the samples."""
 
     def of(value: Any) -> Any:
-        if not _is_by_sample(value, batch):
+        if not is_by_sample(value, batch):
             return value
         if isinstance(value, np.ndarray):
             return value[part]
@@ -233,12 +344,8 @@ def _dropouts(frozen: Frozen) -> list[str]:
     return found
 
 
-def _training_norms(frozen: Frozen) -> list[str]:
-    return [name for name, layer in _parts(frozen) if "BatchNorm" in type(layer).__name__ and layer.training]
-
-
 def _parts(frozen: Frozen) -> Iterator[tuple[str, nn.Layer]]:
-    for path, layer in zip(frozen.names, frozen.layers):
+    for path, layer in frozen:
         for inner, part in layer.named_sublayers(include_self=True):
             yield select.join(path, inner) if inner else path, part
 

@@ -16,9 +16,15 @@ from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle.layers import has_values
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import Unit, call
-from paddle_ftstrat.training.frozen_features.calls import Frozen, Refusal, Replay, record
-from paddle_ftstrat.training.frozen_features.checks import check_rows, first_call, refuse_random_samples, sample_keys
-from paddle_ftstrat.training.frozen_features.store import FeatureStore
+from paddle_ftstrat.training.frozen_features.checks import (
+    Frozen,
+    Refusal,
+    Route,
+    check_rows,
+    first_call,
+    refuse_random_samples,
+)
+from paddle_ftstrat.training.frozen_features.rows import FeatureStore, sample_keys
 
 DEFAULT_MEMORY = 2 * 2**30
 
@@ -85,7 +91,7 @@ class FrozenFeatures:
         self._samples = None if dataset is None else len(dataset)
         self._frozen: Frozen | None = None
         self._state = b""
-        self._replay: Replay | None = None
+        self._route: Route | None = None
         self._store: FeatureStore | None = None
         self._is_checked = False
         self.was_used = False
@@ -93,9 +99,9 @@ class FrozenFeatures:
     @property
     def boundary(self) -> str | None:
         """The topmost layer that need not be run again, None where nothing is frozen at the bottom."""
-        if self._replay is not None:
-            return self._replay.route.boundary
-        return self._frozen.names[-1] if self._frozen is not None and self._frozen.names else None
+        if self._route is not None:
+            return self._route.boundary
+        return self._frozen[-1][0] if self._frozen else None
 
     @property
     def cached(self) -> int:
@@ -120,11 +126,11 @@ class FrozenFeatures:
         _errors.check_keys("parameter", frozen, {**weights, **select.statistics(self._model)})
         run = _frozen_run(self._units, weights, frozen)
         layers = {id(layer): (unit.name, layer) for unit in run for layer in unit.layers}
-        names, parts = zip(*layers.values()) if layers else ((), ())
-        state = _state_of([*parts], [weights[name] for unit in run for name in unit.parameters])
-        if self._frozen is None or names != self._frozen.names or state != self._state:
+        names = [name for name, _ in layers.values()]
+        state = _state_of(run, weights)
+        if self._frozen is None or names != [name for name, _ in self._frozen] or state != self._state:
             self._forget()
-        self._frozen, self._state, self._is_checked = Frozen(tuple(parts), tuple(names)), state, False
+        self._frozen, self._state, self._is_checked = list(layers.values()), state, False
 
     def call(self, inputs: Any, indices: Any) -> Any:
         """The model's output for a batch. Where nothing is frozen, or without gradients, that is the model's call.
@@ -139,43 +145,38 @@ class FrozenFeatures:
         """
         if self._frozen is None:
             raise RuntimeError("no phase has begun: call begin_phase(frozen) before the first batch of each epoch")
-        if not self._frozen.layers or not paddle.is_grad_enabled():
+        if not self._frozen or not paddle.is_grad_enabled():
             return call(self._model, inputs)
         indices = self._checked(indices)
         keys = sample_keys(inputs, len(indices))
-        if self._store is None or self._replay is None:
-            return self._first(inputs, indices, keys)
+        if self._route is None:
+            route, output, rows = first_call(self._model, self._frozen, inputs, len(indices))
+            columns = [(values.shape[1], values.dtype) for values in rows]
+            store = FeatureStore(columns, self._memory, self._folder, self._samples)
+            store.put(indices, keys, rows)
+            self._route, self._store = route, store
+            return output
         known = self._store.has(indices)
         changed = indices[known][self._store.keys(indices[known]) != keys[known]]
         if len(changed):
             raise Refusal(
                 f"sample {changed[0]} is not what it was in an earlier epoch (augmentation, or padding that varies)"
             )
-        if known.all():
-            return self._reused(self._replay, inputs, self._store.get(indices))
-        output, rows = record(self._model, self._replay.route, inputs, len(indices))
-        self._store.put(indices, keys, rows)
-        return output
+        if not known.all():
+            output, rows = self._route.record(inputs, len(indices))
+            self._store.put(indices, keys, rows)
+            return output
+        rows = self._store.get(indices)
+        if not self._is_checked:
+            check_rows(self._route, inputs, len(indices), rows)
+            self._is_checked = True
+        self.was_used = True
+        return self._route.replay(inputs, rows)
 
     def close(self) -> None:
         """Forget the features and remove their files; `begin_phase` starts anew."""
         self._forget()
         self._frozen = None
-
-    def _first(self, inputs: Any, indices: np.ndarray, keys: np.ndarray) -> Any:
-        replay, output, rows = first_call(self._model, self._frozen, inputs, len(indices))
-        columns = [(values.shape[1], values.dtype) for values in rows]
-        store = FeatureStore(columns, self._memory, self._folder, self._samples)
-        store.put(indices, keys, rows)
-        self._replay, self._store = replay, store
-        return output
-
-    def _reused(self, replay: Replay, inputs: Any, rows: Sequence[np.ndarray]) -> Any:
-        if not self._is_checked:
-            check_rows(self._model, replay.route, inputs, len(rows[0]), rows)
-            self._is_checked = True
-        self.was_used = True
-        return replay(inputs, rows)
 
     def _checked(self, indices: Any) -> np.ndarray:
         found = np.asarray(indices)
@@ -189,7 +190,7 @@ class FrozenFeatures:
     def _forget(self) -> None:
         if self._store is not None:
             self._store.close()
-        self._store, self._replay, self._state = None, None, b""
+        self._store, self._route, self._state = None, None, b""
 
 
 def _frozen_run(units: Sequence[Unit], weights: Mapping[str, Any], frozen: Collection[str]) -> list[Unit]:
@@ -203,10 +204,11 @@ def _frozen_run(units: Sequence[Unit], weights: Mapping[str, Any], frozen: Colle
     return list(takewhile(is_frozen, units))
 
 
-def _state_of(layers: Sequence[nn.Layer], params: Sequence[Any]) -> bytes:
-    """A digest of everything that these layers compute with."""
+def _state_of(units: Sequence[Unit], weights: Mapping[str, Any]) -> bytes:
+    """A digest of everything that these units compute with."""
     digest = hashlib.blake2b()
+    layers = {id(layer): layer for unit in units for layer in unit.layers}.values()
     held = [tensor for layer in layers for tensor in (*layer.buffers(), *select.statistics(layer).values())]
-    for tensor in filter(has_values, [*params, *held]):
+    for tensor in filter(has_values, [*(weights[name] for unit in units for name in unit.parameters), *held]):
         digest.update(np.ascontiguousarray(tensor.numpy()))
     return digest.digest()
