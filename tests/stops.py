@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,39 @@ FITS = {
     "fine_tune": lambda learner: learner.fine_tune(EPOCHS - 1, 0.01),
     "sgdr": lambda learner: learner.fit_sgdr(2, 1, 0.01, cycle_mult=2),
 }  # fmt: skip
+# The second evaluation is no improvement on the first by so much: the phase ends there.
+SOON = hub.Plateau("valid_loss", patience=1, min_delta=1e9)
+PHASED = {
+    "OneCycleStrategy": (EPOCHS, hub.OneCycleStrategy(0.02)),
+    "FineTuneStrategy": (EPOCHS, hub.FineTuneStrategy(0.01)),
+    "SGDRStrategy": (EPOCHS, hub.SGDRStrategy(0.01, 2, 1)),
+    "LPFTStrategy": (EPOCHS, hub.LPFTStrategy(0.05, 0.01, scheduler={"slanted_triangle": {"cut_fraction": 0.3}})),
+    # 3 epochs at most, of which 2 are trained.
+    "first phase ends early": (
+        EPOCHS + 1,
+        hub.PhasedStrategy(
+            [
+                hub.Phase("head", until=replace(SOON, max_epochs=3), restore="best", learning_rate=0.05),
+                hub.Phase("all", reset_optimizer=True),
+            ],
+            learning_rate=0.01,
+            scheduler={"cosine_decay": {}},
+        ),
+    ),
+    # 1 epoch, then 4 at most, of which 2 are trained.
+    "last phase ends early": (
+        EPOCHS + 2,
+        hub.PhasedStrategy(
+            [hub.Phase(2, epochs=1), hub.Phase("all", until=replace(SOON, max_epochs=4), restore="best")], "momentum"
+        ),
+    ),
+    "phase ends inside an epoch": (
+        EPOCHS,
+        hub.PhasedStrategy([hub.Phase("head", updates=3, learning_rate=0.05), hub.Phase(reset_optimizer=True)]),
+    ),
+}
+OWN = tuple(FITS)
+FITS.update({name: lambda learner, fit=fit: learner.fit(fit[0], strategy=fit[1]) for name, fit in PHASED.items()})
 
 
 class Stopped(BaseException):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import paddle
 
+from paddle_ftstrat import _errors
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.param_attr.depth import find_units
-from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.plan import Plan, Top
 from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.training import data, distributed, loop, rng
@@ -87,9 +88,21 @@ def train(
 
 
 def planned(learner: Learner, strategy: DefaultStrategy, span: Span, cbs: Iterable[Any]) -> Plan:
-    """The plan of a fit: a strategy's over the fit's length, with what ParamSchedulers among the callbacks schedule."""
+    """The plan of a fit: a strategy's over the fit's length, with what ParamSchedulers among the callbacks schedule.
+
+    Raises:
+        ValueError: a phase monitors what the results do not have, or would begin anew in the middle of the fit.
+    """
     steps = max(span.length, 1)
     plan = strategy.plan(steps, learner.updates)
+    monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
+    _errors.check_keys("value to monitor", monitored, learner.value_names())
+    if span.begin and any(not isinstance(phase.train, Top) for phase in plan.phases[:-1]):
+        # Unfreezing goes by the epochs that are done; phases with schedules go by the curve.
+        raise ValueError(
+            f'on_length_change="restart" begins a new curve, but {type(strategy).__name__} has phases that are over: '
+            'go on with "extend" or "keep"'
+        )
     by_hand = {k: v for c in [*learner.cbs, *cbs] if isinstance(c, ParamScheduler) for k, v in c.over(steps).items()}
     return replace(plan, schedules={**plan.schedules, **by_hand})
 

@@ -41,6 +41,8 @@ def fit(learner: Learner, run: Binding, state: TrainState, start: Start) -> None
         while not (state.finished or run.progress.finished) and begin.epoch <= state.num_epoch - run.dropped_epochs:
             _one_epoch(learner, run, begin, resumed)
             begin, resumed = Position(begin.epoch + 1, 0, state.step), None
+        # After a resumption, too, whose last phase had ended early.
+        state.epoch, state.batch_number = begin.epoch - 1, state.batches
     except StopTraining:
         pass
     finally:
@@ -62,8 +64,7 @@ def _one_epoch(learner: Learner, run: Binding, begin: Position, resumed: Checkpo
     learner.journal.begin_epoch(learner, begin, resumed)
     learner.tell("epoch_begin")
     learner.model.train()
-    if learner.features is not None:
-        learner.features.begin_phase([name for name, param in learner.weights.items() if param.stop_gradient])
+    phase = _hold_frozen(learner, run)
     gathered = _Gathered()
     with closing(learner.journal.batches(learner, begin, resumed)) as batches:
         for state.batch in batches:
@@ -73,6 +74,8 @@ def _one_epoch(learner: Learner, run: Binding, begin: Position, resumed: Checkpo
             if state.batch_number % learner.accumulate == 0 or state.batch_number == state.batches:
                 _one_update(learner, run, gathered)
                 gathered = _Gathered()
+                if run.progress.phase != phase:
+                    phase = _hold_frozen(learner, run)
             learner.tell("batch_end")
             learner.journal.after_batch(learner, run)
     _check_length(state, state.batch_number < state.batches, f"only {state.batch_number}")
@@ -86,6 +89,13 @@ def _one_epoch(learner: Learner, run: Binding, begin: Position, resumed: Checkpo
     run.evaluated(values)
     learner.tell("epoch_end")
     learner.journal.after_epoch(learner, run)
+
+
+def _hold_frozen(learner: Learner, run: Binding) -> int:
+    """Let the stored features be those of what is frozen now; the phase that says so."""
+    if learner.features is not None:
+        learner.features.begin_phase([name for name, param in learner.weights.items() if param.stop_gradient])
+    return run.progress.phase
 
 
 def _check_length(state: TrainState, differs: bool, came: str) -> None:

@@ -31,6 +31,8 @@ def sweep(learner: Learner, finder: LRFinder, functions: Sequence[Callable[..., 
     kept = learner.run, learner.recorder, learner.state, learner.journal
     with snapshot.preserved(learner.model, binding if binding is not None and binding.in_force else None):
         learner.run = run = learner.own.run()
+        # What the phases of an earlier fit froze at its beginning is no matter of the sweep.
+        learner.own.freeze_to(learner.own.frozen)
         learner.recorder = Recorder()
         learner.journal = Journal(None, learner.ranks)
         epochs = -(-finder.num_it // learner.updates)
