@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from paddle_ftstrat.optim import build, hyper, masters, state
 from paddle_ftstrat.optim.hyper import ScheduleLR
 from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
 from paddle_ftstrat.param_attr import depth, description, settings
-from paddle_ftstrat.plan import Phase, Plan, Progress
+from paddle_ftstrat.plan import Plan, Progress
 
 _FOLLOWED = ("schedules", "max_train_steps", "depth", "phases", "starts")
 
@@ -37,7 +38,6 @@ class Binding:
     Attributes:
         optimizer: the `paddle.optimizer.Optimizer`; `optimizer.get_lr()` is the LR of the coming update.
         lr_scheduler: the `paddle.optimizer.lr.LRScheduler` that it follows.
-        blocks: structured parameter names of each block, bottom block first.
         epoch: the epoch that was begun last, counted from 1; 0 before the first `begin_epoch`.
 
     Example:
@@ -82,8 +82,7 @@ class Binding:
 
     def _begin(self) -> None:
         """Stand at the plan's first update."""
-        self.epoch = 0
-        self.progress = Progress()
+        self.epoch, self.progress = 0, Progress()
         if self.plan.thaws:
             resolve.refuse_wrapped(self.model)
         self._reminded = not self.plan.thaws or self.plan.first_epochs is None
@@ -108,16 +107,15 @@ class Binding:
         """
         self._check_in_force()
         epoch = self.epoch + 1 if epoch is None else _errors.check_whole("epoch", epoch, minimum=1)
-        if epoch < self.epoch:
-            self.progress = Progress()
-        self.epoch = epoch
-        phases = self.plan.phases
-        if self.plan.first_epochs is not None:
-            while self.progress.phase + 1 < len(phases):
-                ends = self.progress.began + phases[self.progress.phase].length_in_epochs
+        if not self._by_updates:
+            if epoch < min(self.epoch, self.progress.began):
+                self.progress = Progress()
+            while self.plan.first_epochs is not None and self.progress.phase + 1 < len(self.plan.phases):
+                ends = self.progress.began + self.plan.phases[self.progress.phase].length_in_epochs
                 if epoch < ends:
                     break
                 self._next_phase(ends)
+        self.epoch = epoch
         masters.catch_up(row.param for row in self._rows)
         self._apply()
 
@@ -136,34 +134,32 @@ class Binding:
         """
         self._check_in_force()
         phase, progress = self.plan.phases[self.progress.phase], self.progress
-        if phase.until is None or progress.finished:
+        weights = self.model.state_dict() if phase.restore else None
+        if phase.until is None or progress.finished or not progress.judge(phase.until, values, weights):
             return False
-        state = self.model.state_dict() if phase.restore else None
-        if not progress.judge(phase.until, values, state):
-            return False
-        if progress.phase + 1 == len(self.plan.phases):
-            self._restore_best(phase)
-            self.progress.finished = True
-            return True
+        t = self.lr_scheduler.last_epoch
+        progress.by_updates |= bool(self.steps_per_epoch and (t - progress.skipped) % self.steps_per_epoch)
         self._next_phase(self.epoch + 1)
-        if self.plan.starts is not None:
-            start, t = self.plan.starts[self.progress.phase], self.lr_scheduler.last_epoch
+        if self.plan.starts is not None and not self.progress.finished:
+            start = self.plan.starts[self.progress.phase]
             self.progress.skipped += max(start - t, 0)
             self.lr_scheduler.step(max(start, t))
         self._apply()
         return True
 
     def _next_phase(self, epoch: int) -> None:
-        """Leave the phase for the one that begins with an epoch."""
-        self._restore_best(self.plan.phases[self.progress.phase])
-        self.progress = self.progress.following(epoch)
-        if self.plan.phases[self.progress.phase].reset_optimizer:
-            for row in self._rows:
-                _paddle.drop_accumulators(self.optimizer, row.param)
-
-    def _restore_best(self, phase: Phase) -> None:
+        """Leave the phase for the one that begins with an epoch, or for the end of the training."""
+        phase, following = self.plan.phases[self.progress.phase], self.plan.phases[self.progress.phase + 1 :]
         if phase.restore and self.progress.best_weights:
             self.model.set_state_dict(self.progress.best_weights)
+            masters.catch_up(row.param for row in self._rows)
+        if not following:
+            self.progress.finished = True
+            return
+        self.progress = self.progress.at(self.progress.phase + 1, epoch)
+        if following[0].reset_optimizer:
+            for row in self._rows:
+                _paddle.drop_accumulators(self.optimizer, row.param)
 
     def step(self, scaler: Any = None) -> bool:
         """One update: `optimizer.step()`, `optimizer.clear_grad()`, `lr_scheduler.step()`.
@@ -190,10 +186,9 @@ class Binding:
         finally:
             # Gradients that were refused must not be part of the next ones.
             self.optimizer.clear_grad(set_to_zero=False)
-        if not done:
-            return False
-        self.lr_scheduler.step()
-        return True
+        if done:
+            self.lr_scheduler.step()
+        return done
 
     def follow(self, plan: Plan, steps_per_epoch: int | None = None) -> None:
         """Follow another plan's schedules, depth factors and phases from its first update on.
@@ -267,15 +262,13 @@ class Binding:
 
     def state_dict(self) -> dict[str, Any]:
         """What the model does not hold: optimizer state by structured name, curve position, epoch, L2SP anchors."""
-        weights = {row.name: row.param for row in self._rows}
         anchors = {name: row.settings.regularizer.anchor for name, row in anchored(self._rows).items()}
-        anchors = {name: anchor for name, anchor in anchors.items() if anchor is not None}
         return {
-            "optimizer": state.get_state(self.optimizer, weights),
+            "optimizer": state.get_state(self.optimizer, {row.name: row.param for row in self._rows}),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "epoch": self.epoch,
             "max_train_steps": self.plan.max_train_steps,
-            "anchors": anchors,
+            "anchors": {name: anchor for name, anchor in anchors.items() if anchor is not None},
             "block_factors": self.block_factors,
             "phase": self.progress.state_dict(),
             "best_weights": self.progress.best_weights,
@@ -289,7 +282,7 @@ class Binding:
             ValueError: the state is of another model, optimizer, strategy or training length; nothing is changed.
         """
         self._check_in_force()
-        state.check_binding(state_dict, self.plan.max_train_steps)
+        state.check_binding(state_dict, self.plan)
         anchors = checked_anchors(self._rows, state_dict["anchors"])
         state.set_state(self.optimizer, {row.name: row.param for row in self._rows}, state_dict["optimizer"])
         for regularizer, value in anchors:
@@ -302,10 +295,9 @@ class Binding:
             self.progress = Progress(**state_dict["phase"], best_weights=dict(state_dict.get("best_weights", {})))
         elif self.epoch:
             # A state of version 0.1 knows the epoch only.
-            epoch, self.epoch = self.epoch, 0
-            self.begin_epoch(epoch)
+            self.progress = Progress()
+            self.begin_epoch(self.epoch)
         self._set_factors(state_dict.get("block_factors", self.block_factors))
-        self._apply()
 
     def describe(self) -> description.Description:
         """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
@@ -346,10 +338,12 @@ class Binding:
         t, schedules = self.lr_scheduler.last_epoch, self.plan.schedules
         if not self.in_force:
             return
-        if stepped and self.plan.first_epochs is None and self.plan.starts is not None:
-            while self.progress.phase + 1 < len(self.plan.phases) and t >= self.plan.starts[self.progress.phase + 1]:
+        if self._by_updates and (phase := bisect_right(self.plan.starts, t) - 1) != self.progress.phase:
+            while stepped and self.progress.phase < phase:
                 self._next_phase(self.epoch)
-                self._apply()
+            if not stepped:
+                self.progress = self.progress.at(phase, self.epoch)
+            self._apply()
         for name in schedules:
             if name != "lr":
                 self.set_hyper(name, schedules[name](t))
@@ -357,6 +351,12 @@ class Binding:
             self._spread(schedules["lr"](t))
         if stepped and not self._reminded:
             self._reminded = resolve.remind_of_epochs(self)
+
+    @property
+    def _by_updates(self) -> bool:
+        """Whether phases change by the count of updates, not of epochs."""
+        plan = self.plan
+        return plan.thaws and plan.starts is not None and (plan.first_epochs is None or self.progress.by_updates)
 
     def _spread(self, lrs: Any) -> None:
         """Blocks whose LR is another share of the top one's than before get a new factor."""

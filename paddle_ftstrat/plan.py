@@ -213,7 +213,8 @@ class Progress:
 
     `phase` counts from 0 and began with the epoch `began`; `skipped` updates of phases that ended early were left out.
     `best` is the best value that the phase's `until` has seen, `waited` the evaluations since; `best_weights` are those
-    of the best evaluation where the phase restores them. `finished` says that the last phase has ended early.
+    of the best evaluation where the phase restores them. `finished` says that the last phase has ended early,
+    `by_updates` that one has ended inside an epoch, since when phases change by the count of updates.
     """
 
     phase: int = 0
@@ -222,17 +223,18 @@ class Progress:
     best: float | None = None
     waited: int = 0
     finished: bool = False
+    by_updates: bool = False
     best_weights: dict[str, Any] = field(default_factory=dict)
 
-    def following(self, epoch: int) -> Progress:
-        """The beginning of the next phase, in an epoch."""
-        return Progress(self.phase + 1, epoch, self.skipped)
+    def at(self, phase: int, epoch: int) -> Progress:
+        """The beginning of a phase, in an epoch."""
+        return Progress(phase, epoch, self.skipped, by_updates=self.by_updates)
 
     def judge(self, until: Plateau, values: Mapping[str, float], state: Mapping[str, Any] | None) -> bool:
         """Note an evaluation, with the model's state where it is to be kept; whether it ends the phase."""
         _errors.check_keys("monitored value", [until.monitor], values)
         score = float(values[until.monitor]) * (1 if (until.mode or mode_of(until.monitor)) == "min" else -1)
-        if self.best is None or score < self.best - until.min_delta:
+        if score == score and (self.best is None or score < self.best - until.min_delta):
             self.best, self.waited = score, 0
             if state is not None:
                 self.best_weights = {name: value.clone() for name, value in state.items()}
@@ -300,7 +302,7 @@ def starts_of(phases: tuple[Phase, ...], max_train_steps: int | None, steps_per_
     """The first update of each phase, None where it cannot be known yet.
 
     Raises:
-        ValueError: several phases without a length, or phases longer than the training.
+        ValueError: several phases without a length, or none left for the one that has no length.
 
     Example:
         >>> starts_of((Phase(epochs=1), Phase(share=0.5), Phase()), 100, 10)
@@ -323,7 +325,10 @@ def starts_of(phases: tuple[Phase, ...], max_train_steps: int | None, steps_per_
     if open_ended and open_ended[0] < len(phases) - 1:
         if max_train_steps is None or any(n is None for i, n in enumerate(lengths) if i != open_ended[0]):
             return None
-        lengths[open_ended[0]] = max_train_steps - sum(n for n in lengths if n is not None)
+        others = sum(n for n in lengths if n is not None)
+        if others >= max_train_steps:
+            raise ValueError(f"the other phases take {others} updates, but the training has {max_train_steps}")
+        lengths[open_ended[0]] = max_train_steps - others
     if any(length is None for length in lengths[:-1]):
         return None
     return tuple(sum(lengths[:i]) for i in range(len(phases)))

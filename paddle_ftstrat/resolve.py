@@ -124,6 +124,13 @@ def resolve_depths(
     A block is a layer, unless discriminative LRs or phases join several: then parameters of one factor that train in
     the same phases are one.
     """
+    if plan.starts is None and plan.first_epochs is None:
+        endless = [i + 1 for i, one in enumerate(plan.phases[:-1]) if not (one.is_open and one.until)]
+        if endless:
+            raise ValueError(
+                f"the ends of phases {endless} are unknown without the length of the training: give bind() "
+                "steps_per_epoch and num_epoch or max_train_steps"
+            )
     levels, factors = _factors(plan.depth, model, units)
     phases = [_trained(phase.train, index, model, units) for index, phase in enumerate(plan.phases)]
     trains = {name: tuple(name in names for names in phases) for name in levels}

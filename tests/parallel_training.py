@@ -46,7 +46,30 @@ def net(norm):
     return nn.Sequential(*layers)
 
 
-def train(batch, accumulate=1, folder=None, norm="LayerNorm", epochs=3, stop=None, die=None, lr=0.05, differ=False):
+# The second evaluation is no improvement on the first by so much: the phase ends there.
+SOON = hub.Plateau("valid_loss", patience=1, min_delta=1e9, max_epochs=3)
+PHASES = {
+    "LPFT": hub.LPFTStrategy(0.05, 0.01, clip={"GlobalNorm": 0.5}),
+    "Plateau": hub.PhasedStrategy(
+        [hub.Phase("head", until=SOON, restore="best", learning_rate=0.05), hub.Phase(reset_optimizer=True)],
+        learning_rate=0.01,
+    ),
+    "inside an epoch": hub.PhasedStrategy([hub.Phase("head", updates=6), hub.Phase()], learning_rate=0.02),
+}
+
+
+def train(
+    batch,
+    accumulate=1,
+    folder=None,
+    norm="LayerNorm",
+    epochs=3,
+    stop=None,
+    die=None,
+    lr=0.05,
+    differ=False,
+    phases=None,
+):
     paddle.set_device("cpu")
     rank = paddle.distributed.get_rank()
     # Other weights in each process, which the first one's replace; but the same data order in all.
@@ -68,7 +91,10 @@ def train(batch, accumulate=1, folder=None, norm="LayerNorm", epochs=3, stop=Non
         clip={"GlobalNorm": 0.5},
     )
     with contextlib.suppress(Interrupted):
-        learner.fit(epochs, strategy=strategy, pretrained="*")
+        if phases:
+            learner.fit(epochs, strategy=PHASES[phases])
+        else:
+            learner.fit(epochs, strategy=strategy, pretrained="*")
     return learner, watch
 
 

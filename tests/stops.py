@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import paddle_ftstrat as hub  # isort: skip - before Paddle
 import paddle
 from paddle import nn
 
+from paddle_ftstrat.optim.state import TENSORS
 from paddle_ftstrat.training.callbacks import EVENTS, Callback
 
 CALLS = ("mkdir", "open", "fsync", "rename", "replace", "unlink", "rmdir")
@@ -39,6 +41,41 @@ FITS = {
     "fine_tune": lambda learner: learner.fine_tune(EPOCHS - 1, 0.01),
     "sgdr": lambda learner: learner.fit_sgdr(2, 1, 0.01, cycle_mult=2),
 }  # fmt: skip
+# The second evaluation is no improvement on the first by so much: the phase ends there.
+SOON = hub.Plateau("valid_loss", patience=1, min_delta=1e9)
+PHASED = {
+    "OneCycleStrategy": (EPOCHS, hub.OneCycleStrategy(0.02)),
+    "FineTuneStrategy": (EPOCHS, hub.FineTuneStrategy(0.01)),
+    "SGDRStrategy": (EPOCHS, hub.SGDRStrategy(0.01, 2, 1)),
+    "LPFTStrategy": (EPOCHS, hub.LPFTStrategy(0.05, 0.01, scheduler={"slanted_triangle": {"cut_fraction": 0.3}})),
+    # 3 epochs at most, of which 2 are trained.
+    "first phase ends early": (
+        EPOCHS + 1,
+        hub.PhasedStrategy(
+            [
+                hub.Phase("head", until=replace(SOON, max_epochs=3), restore="best", learning_rate=0.05),
+                hub.Phase("all", reset_optimizer=True),
+            ],
+            learning_rate=0.01,
+            scheduler={"cosine_decay": {}},
+        ),
+    ),
+    # 1 epoch, then 4 at most, of which 2 are trained.
+    "last phase ends early": (
+        EPOCHS + 2,
+        hub.PhasedStrategy(
+            [hub.Phase(2, epochs=1), hub.Phase("all", until=replace(SOON, max_epochs=4), restore="best")], "momentum"
+        ),
+    ),
+    "phase ends inside an epoch": (
+        EPOCHS,
+        hub.PhasedStrategy([hub.Phase("head", updates=3, learning_rate=0.05), hub.Phase(reset_optimizer=True)]),
+    ),
+}
+PAIRS = list(itertools.product(FITS, FITS))
+# Each strategy of these in front of a fit on the Learner's optimizer or another strategy, and behind it.
+PAIRS += [pair for a, b in zip(PHASED, ["L2SP", "fine_tune", "one_cycle", *PHASED]) for pair in ((a, b), (b, a))]
+FITS.update({name: lambda learner, fit=fit: learner.fit(fit[0], strategy=fit[1]) for name, fit in PHASED.items()})
 
 
 class Stopped(BaseException):
@@ -166,7 +203,8 @@ def _outcome(learner, results, drawing, ema):
     found = {f"model/{name}": value.numpy().copy() for name, value in learner.model.state_dict().items()}
     for name, kinds in bound["optimizer"].items():
         found.update({f"optimizer/{name}/{kind}": value.numpy().copy() for kind, value in kinds.items()})
-    plain = {name: repr(value) for name, value in bound.items() if name not in ("optimizer", "anchors")}
+    found.update({f"best/{name}": value.numpy().copy() for name, value in bound["best_weights"].items()})
+    plain = {name: repr(value) for name, value in bound.items() if name not in TENSORS}
     plain.update(
         lr=learner.run.optimizer.get_lr(),
         results=repr(results),
@@ -186,9 +224,12 @@ def _outcome(learner, results, drawing, ema):
 
 
 def scenarios():
-    """Name → script: every pair of fits and a task, on data that draws random numbers and on data that does not."""
+    """Name → script: every pair of fits, those by a strategy in phases with one other each, and a task.
+
+    Each on data that draws random numbers and on data that does not.
+    """
     found = {}
-    for noisy, (a, b) in itertools.product((True, False), itertools.product(FITS, FITS)):
+    for noisy, (a, b) in itertools.product((True, False), PAIRS):
         found[f"{a}, {b}, {a}{', noisy' if noisy else ''}"] = script([a, b, a], noisy)
     return {**found, "task, noisy": task(True), "task": task(False)}
 

@@ -178,13 +178,118 @@ class TestOwnLoop:
             np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)
 
 
+class TestJumps:
+    """Where a loop does not simply go on: back, ahead, out of step with the epochs."""
+
+    PHASES = (hub.Phase("head", epochs=1), hub.Phase(2, epochs=2), hub.Phase(epochs=2, reset_optimizer=True))
+    THAWED = (HEAD, [False, True, True], [False, True, True], ALL, ALL)
+
+    @pytest.mark.parametrize("jump", [[5, 1], [2, 3, 2, 1], [4, 5, 4, 5], [1, 5, 3, 2]], ids=str)
+    def test_any_order_of_epochs(self, jump):
+        run = hub.PhasedStrategy(self.PHASES).bind(net(), num_epoch=5, steps_per_epoch=STEPS)
+        for epoch in jump:
+            run.begin_epoch(epoch)
+            assert trained(run.model) == self.THAWED[epoch - 1]
+
+    def test_an_epoch_back_in_the_same_phase_keeps_the_optimizers_state(self):
+        run = hub.PhasedStrategy(self.PHASES).bind(net(), num_epoch=5, steps_per_epoch=STEPS)
+        epochs(run, 5)
+        run.begin_epoch(4)
+        assert run.state_dict()["optimizer"]["2.weight"]
+
+    def test_an_epoch_back_stays_in_the_phase_that_began_early(self):
+        phases = [hub.Phase("head", until=hub.Plateau(max_epochs=4)), hub.Phase(epochs=3)]
+        run = hub.PhasedStrategy(phases).bind(net(), num_epoch=7, steps_per_epoch=STEPS)
+        epochs(run, 4, [1, 2, 3, 4])
+        assert run.epoch == 4
+        run.begin_epoch(3)
+        assert trained(run.model) == ALL
+
+    def test_phases_in_updates_follow_the_scheduler_to_any_update(self):
+        phases = [hub.Phase("head", updates=3), hub.Phase(2, share=0.25), hub.Phase()]
+        run = hub.PhasedStrategy(phases).bind(net(), max_train_steps=12)
+        for t in (11, 0, 5, 6, 2, 3):
+            run.lr_scheduler.step(t)
+            run.begin_epoch(1)
+            assert trained(run.model) == (HEAD if t < 3 else [False, True, True] if t < 6 else ALL)
+
+    def test_a_phase_that_ends_inside_an_epoch(self):
+        until = hub.Plateau(patience=1, max_epochs=3)
+        phases = [
+            hub.Phase("head", until=until, learning_rate=0.1),
+            hub.Phase(2, epochs=1, learning_rate=0.2),
+            hub.Phase(epochs=1, learning_rate=0.3),
+        ]
+        run = hub.PhasedStrategy(phases).bind(net(), num_epoch=5, steps_per_epoch=STEPS)
+        seen = []
+        for t in range(2 + 2 * STEPS):
+            if t % STEPS == 0:
+                run.begin_epoch()
+            if t in (1, 2):
+                run.evaluated({"valid_loss": t})
+            seen.append((trained(run.model), run.optimizer.get_lr()))
+            update(run)
+        # Each of the others lasts for its updates, counted from its beginning.
+        assert seen == [(HEAD, 0.1)] * 2 + [([False, True, True], 0.2)] * STEPS + [(ALL, 0.3)] * STEPS
+
+    def test_a_value_that_is_no_number_is_no_improvement(self):
+        run = hub.PhasedStrategy([hub.Phase(until=hub.Plateau(patience=2))]).bind(net())
+        assert [run.evaluated({"valid_loss": v}) for v in (np.nan, 3.0, 2.0, np.nan, 2.0)] == [False] * 4 + [True]
+
+    def test_state_of_a_finished_training_and_of_another(self):
+        phases = [hub.Phase("head", epochs=1), hub.Phase(until=hub.Plateau(max_epochs=3))]
+        run = hub.PhasedStrategy(phases).bind(net(), num_epoch=4, steps_per_epoch=STEPS)
+        epochs(run, 4, [1, 1, 2, 3])
+        assert run.progress.finished
+        assert run.epoch == 3
+        state = run.state_dict()
+        again = hub.PhasedStrategy(phases).bind(net(), num_epoch=4, steps_per_epoch=STEPS)
+        again.set_state_dict(state)
+        assert again.progress.finished
+        assert not again.evaluated({"valid_loss": 9.0})
+        other = hub.DefaultStrategy().bind(net(), num_epoch=4, steps_per_epoch=STEPS)
+        with pytest.raises(ValueError, match="saved in phase 2, but this binding has 1"):
+            other.set_state_dict({**state, "max_train_steps": other.plan.max_train_steps})
+        assert other.epoch == 0
+
+    @pytest.mark.parametrize("how", ["released", "bound anew"])
+    def test_a_binding_that_is_over_changes_nothing_any_more(self, how):
+        model = net()
+        run = hub.PhasedStrategy([hub.Phase("head", updates=1), hub.Phase()]).bind(model, max_train_steps=4)
+        run.release() if how == "released" else hub.PhasedStrategy([hub.Phase(2)]).bind(model)
+        before = trained(model)
+        assert before == (ALL if how == "released" else [False, True, True])
+        run.lr_scheduler.step()
+        run.lr_scheduler.step(3)
+        assert trained(model) == before
+        with pytest.raises(RuntimeError, match="not in force"):
+            run.evaluated({"valid_loss": 1.0})
+
+    def test_best_weights_of_half_precision_stay(self):
+        phases = [hub.Phase(until=hub.Plateau(max_epochs=3), restore="best"), hub.Phase(epochs=1)]
+        model = net().to(dtype="bfloat16")
+        run = hub.PhasedStrategy(phases, "sgd", 0.1).bind(model, max_train_steps=16, steps_per_epoch=STEPS)
+        kept = []
+        for value in (1.0, 2.0):
+            sum(p.astype("float32").square().sum() for p in model.parameters()).backward()
+            run.step()
+            kept.append([p.astype("float32").numpy() for p in model.parameters()])
+            run.evaluated({"valid_loss": value})
+        # An update without a gradient: neither the restoring nor the float32 values leave the weights elsewhere.
+        sum((p.astype("float32") * 0).sum() for p in model.parameters()).backward()
+        run.step()
+        for param, best, later in zip(model.parameters(), *kept):
+            assert (best != later).any() or not best.any()
+            np.testing.assert_array_equal(param.astype("float32").numpy(), best)
+
+
 class TestEveryLoop:
     def data(self, n=16):
         x = paddle.randn([n, 3])
         return paddle.io.TensorDataset([x, (x.sum(-1) > 0).astype("int64")])
 
-    def learner(self, cbs=()):
-        return hub.Learner(net(), self.data(), self.data(8), batch_size=4, progress=False, cbs=cbs)
+    def learner(self, cbs=(), **options):
+        return hub.Learner(net(), self.data(), self.data(8), batch_size=4, progress=False, cbs=cbs, **options)
 
     def test_learner(self):
         seen = []
@@ -201,9 +306,8 @@ class TestEveryLoop:
     def test_learner_ends_phases_early(self):
         values = iter([1.0, 2.0, 3.0, 1.0, 1.0])
 
-        class Judge(hub.Callback):
-            def on_validate_end(self, learner):
-                learner.state.values["score_error"] = next(values)
+        def score_error(outputs, labels):
+            return next(values)
 
         seen = []
 
@@ -214,11 +318,72 @@ class TestEveryLoop:
         strategy = hub.PhasedStrategy(
             [hub.Phase("head", until=hub.Plateau("score_error", patience=2, max_epochs=6)), hub.Phase(epochs=2)]
         )
-        it = self.learner([Judge(), Spy()])
+        it = self.learner([Spy()], metrics=score_error)
         results = it.fit(8, strategy=strategy)
         # Three epochs of the six, then the second phase.
         assert seen == [HEAD] * 3 + [ALL] * 2
         assert len(results) == 5
+
+    @pytest.mark.parametrize(("valid", "monitor"), [(True, "valid_los"), (False, "valid_loss")])
+    def test_learner_checks_what_is_monitored_before_the_first_update(self, valid, monitor):
+        it = hub.Learner(net(), self.data(), self.data(8) if valid else None, batch_size=4, progress=False)
+        strategy = hub.PhasedStrategy([hub.Phase("head", until=hub.Plateau(monitor, max_epochs=2)), hub.Phase()])
+        with pytest.raises(ValueError, match=f"unknown value to monitor '{monitor}'"):
+            it.fit(3, strategy=strategy)
+        assert it.recorder.losses == []
+
+    @pytest.mark.parametrize(
+        "phases", [[hub.Phase("head", epochs=2), hub.Phase()], [hub.Phase("head", updates=8), hub.Phase()]]
+    )
+    def test_learner_that_had_epochs_before_begins_in_their_phase(self, phases):
+        seen = []
+
+        class Spy(hub.Callback):
+            def on_before_update(self, learner):
+                seen.append(trained(learner.model))
+
+        self.learner([Spy()]).fit(3, strategy=hub.PhasedStrategy(phases), start_epoch=2)
+        assert seen == [ALL] * STEPS
+
+    def test_lr_find_after_a_fit_in_phases_trains_what_is_not_frozen_now(self):
+        seen = []
+        it = self.learner()
+        it.fine_tune(1, 0.01)
+        plan, weight = it.run.plan, it.model[0].weight
+
+        class Watched(nn.CrossEntropyLoss):
+            def forward(self, *given):
+                seen.append(weight.stop_gradient)
+                return super().forward(*given)
+
+        it.loss = Watched()
+        it.lr_find(num_it=12, stop_div=False)
+        assert not any(seen)
+        assert it.run.plan == plan
+
+    def test_cached_features_follow_a_thaw_inside_an_epoch(self):
+        ends = []
+        for cached in (False, True):
+            paddle.seed(3)
+            np.random.seed(3)
+            it = self.learner(cache_frozen=cached)
+            strategy = hub.PhasedStrategy([hub.Phase("head", updates=10), hub.Phase()], "sgd", 0.1)
+            it.fit(4, strategy=strategy)
+            ends.append(it.model[0].weight.numpy())
+        np.testing.assert_allclose(*ends, rtol=1e-5)
+
+    @pytest.mark.parametrize("strategy", [hub.LPFTStrategy(0.1, 0.01), hub.FineTuneStrategy(0.01)], ids=repr)
+    def test_a_new_curve_over_what_is_left_does_not_begin_with_the_phases_that_are_over(self, strategy, tmp_path):
+        def learner(choice=None):
+            return self.learner(checkpoints=hub.Checkpoints(tmp_path, on_length_change=choice))
+
+        learner().fit(2, strategy=strategy)
+        with pytest.raises(ValueError, match="phases that are over"):
+            learner("restart").fit(4, strategy=strategy)
+        it = learner("extend")
+        it.fit(4, strategy=strategy)
+        assert trained(it.model) == ALL
+        assert len(it.recorder.losses) == 4 * STEPS
 
     def test_paddle_model(self):
         seen = []
@@ -327,6 +492,28 @@ class TestSaid:
             "take 12 updates",
         ),
         (lambda: hub.LPFTStrategy(0.1, 0.01).bind(net(), num_epoch=3), "need the length of the training"),
+        (
+            lambda: hub.PhasedStrategy([hub.Phase("head", updates=9), hub.Phase()]).bind(net(), max_train_steps=9),
+            "before the last take 9 updates, but the training has 9",
+        ),
+        (
+            lambda: hub.PhasedStrategy([hub.Phase("head"), hub.Phase(updates=9)]).bind(net(), max_train_steps=9),
+            "other phases take 9 updates, but the training has 9",
+        ),
+        (
+            lambda: hub.PhasedStrategy([hub.Phase(2, epochs=1), hub.Phase(epochs=1)]).bind(
+                net(), num_epoch=3, steps_per_epoch=4
+            ),
+            "the phases take 8 updates, but the training has 12",
+        ),
+        (
+            lambda: hub.PhasedStrategy([hub.Phase("head"), hub.Phase(epochs=2)]).bind(net()),
+            r"ends of phases \[1\] are unknown",
+        ),
+        (
+            lambda: hub.PhasedStrategy([hub.Phase(2, epochs=1), hub.Phase(3, share=0.5), hub.Phase()]).bind(net()),
+            r"ends of phases \[1, 2\] are unknown",
+        ),
     )
 
     @pytest.mark.parametrize(("make", "message"), BAD, ids=[message for _, message in BAD])

@@ -1,6 +1,7 @@
 """Stopped at any point and started again, a script comes out equal in every bit.
 
-A covering sample of the points in `stops.py`: each pair of fits, and each kind of point in each epoch of each fit.
+A covering sample of the points in `stops.py`: each of its pairs of fits, and each kind of point in each epoch of each
+fit of a script.
 `benchmarks/soak_resume.py --every-point` goes through all of them.
 """
 
@@ -10,7 +11,6 @@ import pytest
 import stops
 from killing import different
 
-PAIRS = list(itertools.product(stops.FITS, stops.FITS))
 KINDS = [*stops.EVENTS, *stops.CALLS]
 PLACES = list(itertools.product(KINDS, range(3), range(1, 1 + stops.EPOCHS)))
 
@@ -33,13 +33,13 @@ def check(run, folder, wanted, number):
     assert different(expected, stops.raised(run, folder, event)) == [], f"an exception at event {event}"
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@pytest.mark.parametrize("pair", stops.PAIRS, ids="-".join)
 def test_a_script_of_fits(pair, tmp_path):
-    number = PAIRS.index(pair)
+    number = stops.PAIRS.index(pair)
     first, second = pair
     noisy = bool((list(stops.FITS).index(first) + list(stops.FITS).index(second)) % 2)
     run = stops.script([first, second, first], noisy)
-    check(run, tmp_path / "f", PLACES[number :: len(PAIRS)], number)
+    check(run, tmp_path / "f", PLACES[number :: len(stops.PAIRS)], number)
 
 
 @pytest.mark.parametrize("noisy", [True, False])

@@ -8,6 +8,7 @@ from typing import Any
 import paddle
 
 from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat.plan import Plan
 
 MASTER = "master_weight"
 # What a binding's state holds as tensors; the rest of it is plain data.
@@ -15,8 +16,8 @@ TENSORS = ("optimizer", "anchors", "best_weights")
 NEEDED = ("optimizer", "lr_scheduler", "epoch", "max_train_steps", "anchors")
 
 
-def check_binding(state_dict: Mapping[str, Any], max_train_steps: int | None) -> None:
-    """Refuse what is not the state of a binding, or is that of a training of another length.
+def check_binding(state_dict: Mapping[str, Any], plan: Plan) -> None:
+    """Refuse what is not the state of a binding, or is that of a training of another length or with other phases.
 
     Raises:
         ValueError: it is not.
@@ -24,11 +25,14 @@ def check_binding(state_dict: Mapping[str, Any], max_train_steps: int | None) ->
     missing = [key for key in NEEDED if key not in state_dict]
     if missing:
         raise ValueError(f"not the state of a binding: {missing} missing")
-    if state_dict["max_train_steps"] != max_train_steps:
+    if state_dict["max_train_steps"] != plan.max_train_steps:
         raise ValueError(
             f"the state was saved with max_train_steps={state_dict['max_train_steps']}, this binding has "
-            f"{max_train_steps}: the LR curve would mix two lengths; bind with the same length"
+            f"{plan.max_train_steps}: the LR curve would mix two lengths; bind with the same length"
         )
+    phase = state_dict.get("phase", {}).get("phase", 0)
+    if phase >= len(plan.phases):
+        raise ValueError(f"the state was saved in phase {phase + 1}, but this binding has {len(plan.phases)}")
 
 
 def get_state(optimizer: Any, weights: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

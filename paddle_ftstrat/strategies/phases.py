@@ -10,7 +10,7 @@ from paddle import nn
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.param_attr.depth import find_units
-from paddle_ftstrat.plan import Phase, Plateau
+from paddle_ftstrat.plan import Phase, Plan, Plateau
 from paddle_ftstrat.strategies.combined import CombinedStrategy
 
 _PHASE_KEYS = tuple(field.name for field in dataclasses.fields(Phase))
@@ -62,6 +62,28 @@ class PhasedStrategy(CombinedStrategy):
         # Judged now, before there is a training: the schedules of single phases.
         for phase in self.phases:
             self._own_schedule(phase, 1000)
+
+    def plan(self, max_train_steps: int | None = None, steps_per_epoch: int | None = None) -> Plan:
+        """The plan for a training of `max_train_steps` updates.
+
+        Raises:
+            ValueError: as for CombinedStrategy, or the phases have another length than the training.
+        """
+        plan = super().plan(max_train_steps, steps_per_epoch)
+        if max_train_steps is None or plan.starts is None:
+            return plan
+        last, per_epoch = self.phases[-1], steps_per_epoch or 0
+        length = last.updates or (last.length_in_epochs or 0) * per_epoch
+        if plan.starts[-1] >= max_train_steps:
+            raise ValueError(
+                f"the phases before the last take {plan.starts[-1]} updates, but the training has {max_train_steps}"
+            )
+        if length and plan.starts[-1] + length != max_train_steps:
+            raise ValueError(
+                f"the phases take {plan.starts[-1] + length} updates, but the training has {max_train_steps}: give one "
+                "of them no length, and it takes what the others leave"
+            )
+        return plan
 
     def add_scheduler(self, name: str = "warmup", value: Any = None, **values: Any) -> CombinedStrategy:
         """Set one key of the scheduler dict, as for CombinedStrategy; `gradual_unfreeze` is said by phases instead.

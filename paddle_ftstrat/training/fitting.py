@@ -161,8 +161,14 @@ class PolicyLoop(Loop):
         finder = lr_find.LRFinder(start_lr, end_lr, num_it, stop_div)
         kept = self._own_run
         usable = kept if kept is not None and kept.in_force else None
+
+        def bound() -> Binding:
+            # What the phases of an earlier fit froze at its beginning is no matter of the sweep.
+            self.freeze_to(self._frozen)
+            return self.bind_own()
+
         try:
-            found, self.recorder.sweep = lr_find.sweep(self, self.bind_own, usable, finder, as_list(suggest_funcs))
+            found, self.recorder.sweep = lr_find.sweep(self, bound, usable, finder, as_list(suggest_funcs))
         finally:
             self._own_run = kept
         if show_plot:

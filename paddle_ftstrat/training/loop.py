@@ -19,7 +19,7 @@ from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import call, find_units
-from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.plan import Plan, Top
 from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.training import data, distributed, evaluation, losses, precision, rng
@@ -213,12 +213,19 @@ class Loop:
         """A strategy's plan over the fit's length, with what ParamSchedulers among the callbacks schedule.
 
         Raises:
-            ValueError: a phase waits for a value that the epochs do not have.
+            ValueError: a phase waits for a value that the epochs do not have, or would begin anew in the middle of the
+                fit.
         """
         steps = max(span.length, 1)
         plan = strategy.plan(steps, self.updates)
         monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
-        _errors.check_keys("monitored value", monitored, self.value_names())
+        _errors.check_keys("value to monitor", monitored, self.value_names())
+        if span.begin and any(not isinstance(phase.train, Top) for phase in plan.phases[:-1]):
+            # Unfreezing goes by the epochs that are done; phases with schedules go by the curve.
+            raise ValueError(
+                f'on_length_change="restart" begins a new curve, but {type(strategy).__name__} has phases that are '
+                'over: go on with "extend" or "keep"'
+            )
         by_hand = [callback.over(steps) for callback in self.callbacks if isinstance(callback, ParamScheduler)]
         return replace(plan, schedules={k: v for scheds in [plan.schedules, *by_hand] for k, v in scheds.items()})
 
@@ -267,6 +274,8 @@ class Loop:
             while not (state.finished or run.progress.finished) and begin.epoch <= state.num_epoch - run.dropped_epochs:
                 self._one_epoch(begin, resumed)
                 begin, resumed = Position(begin.epoch + 1, 0, state.step), None
+            # After a resumption, too, whose last phase had ended early.
+            state.epoch, state.batch_number = begin.epoch - 1, state.batches
         except StopTraining:
             pass
         finally:
@@ -287,8 +296,7 @@ class Loop:
         self.journal.begin_epoch(self, begin, resumed)
         self.call_event("epoch_begin")
         self.model.train()
-        if self.features is not None:
-            self.features.begin_phase([name for name, param in self.weights.items() if param.stop_gradient])
+        phase = self._hold_frozen()
         gathered = []
         with closing(self.journal.batches(self, begin, resumed)) as batches:
             for state.batch in batches:
@@ -298,6 +306,8 @@ class Loop:
                 if state.batch_number % self.accumulate == 0 or state.batch_number == state.batches:
                     self._one_update(*map(sum, zip(*gathered)))
                     gathered = []
+                    if run.progress.phase != phase:
+                        phase = self._hold_frozen()
                 self.call_event("batch_end")
                 self.journal.after_batch(self, run)
         self._check_length(state.batch_number < state.batches, f"only {state.batch_number}")
@@ -310,6 +320,12 @@ class Loop:
         run.evaluated(values)
         self.call_event("epoch_end")
         self.journal.after_epoch(self, run)
+
+    def _hold_frozen(self) -> int:
+        """Let the stored features be those of what is frozen now; the phase that says so."""
+        if self.features is not None:
+            self.features.begin_phase([name for name, param in self.weights.items() if param.stop_gradient])
+        return self.run.progress.phase
 
     def _check_length(self, differs: bool, came: str) -> None:
         """Refuse an epoch of another length than the one that the schedules were planned for."""
