@@ -11,7 +11,6 @@ from paddle_ftstrat.training import data
 from paddle_ftstrat.training.callbacks import Callback
 
 if TYPE_CHECKING:
-    from paddle_ftstrat.tasks.base import BaseTask
     from paddle_ftstrat.training.state import Training as Learner
 
 
@@ -26,7 +25,7 @@ class TaskEvents(Callback):
         epoch: the batches of this epoch before them.
     """
 
-    def __init__(self, task: BaseTask) -> None:
+    def __init__(self, task: Any) -> None:
         self._task = task
         self._config = task.config
         self._keep, self._keep_epoch = False, False
