@@ -10,9 +10,8 @@ from paddle import nn
 
 import paddle_ftstrat as hub
 from paddle_ftstrat.tools import cli, lint
-from paddle_ftstrat.tools.explain import explain
+from paddle_ftstrat.tools.explain import draw, explain
 from paddle_ftstrat.tools.outline import outline
-from paddle_ftstrat.tools.plan_commands import draw
 
 
 def stack(layers=6, **attributes):
@@ -170,14 +169,11 @@ class TestWords:
         assert labels[:3] == ["block 2 (top) (×1)", "block 1 (×0.385)", "block 0 (bottom) (×0.148)"]
 
 
-PLATEAU = {"monitor": "acc", "patience": 2, "max_epochs": 2}
-
-
 class TestPhases:
     def strategy(self):
         return phased(
             {"train": "head", "epochs": 1, "name": "probing"},
-            {"train": ["0.*"], "until": PLATEAU, "restore": "best"},
+            {"train": ["0.*"], "until": hub.Plateau("acc", 2, max_epochs=2), "restore": "best"},
             {"scheduler": {"linear_decay": {"start_point": 0.0}}, "learning_rate": 1e-4},
         )
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from paddle_ftstrat import strategies
+from paddle_ftstrat import _errors, strategies
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.table import OptimizerRow
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.schedules import SCHEDULES
-from paddle_ftstrat.tools import plan_commands
+from paddle_ftstrat.tools import explain, lint, targets
 from paddle_ftstrat.tools.migrate import command
+from paddle_ftstrat.tools.outline import Outline, outline
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,8 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ftstrat", description="Fine-tuning strategies for PaddlePaddle.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="the strategies, schedules and optimizers there are").set_defaults(run=list_all)
-    plan_commands.add_explain_arguments(commands.add_parser("explain", help=plan_commands.EXPLAIN_HELP))
-    plan_commands.add_plot_arguments(commands.add_parser("plot", help=plan_commands.PLOT_HELP))
+    of_plan = [_plan_arguments()]
+    what = "what a strategy will do, in words and as a table, and what is probably not meant"
+    explaining = commands.add_parser("explain", help=what, description=what.capitalize() + ".", parents=of_plan)
+    explaining.add_argument("--strict", action="store_true", help="exit code 1 where something is probably not meant")
+    explaining.set_defaults(run=run_explain)
+    what, image = "draw the learning rate of every block over the training", "image to write (.png, .svg, .pdf)"
+    plotting = commands.add_parser("plot", help=what, description=what.capitalize() + ".", parents=of_plan)
+    plotting.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=image)
+    plotting.set_defaults(run=run_plot)
     command.add_arguments(commands.add_parser("migrate", help=command.HELP))
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)
@@ -43,6 +53,69 @@ def list_all(arguments: argparse.Namespace) -> int:
     for title, (headings, rows) in sections.items():
         print(title, description.table(headings, rows, width), "", sep="\n")
     return 0
+
+
+def _refusing(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command whose refusals are one line on stderr and exit code 2."""
+
+    @functools.wraps(run)
+    def refusing(arguments: argparse.Namespace) -> int:
+        try:
+            return run(arguments)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            print(f"ftstrat {arguments.command}: {error}", file=sys.stderr)
+            return 2
+
+    return refusing
+
+
+@_refusing
+def run_explain(arguments: argparse.Namespace) -> int:
+    """Print the explanation; returns the exit code."""
+    laid_out = _laid_out(arguments)
+    findings = lint.check(laid_out)
+    print(explain.explain(laid_out, findings))
+    return 2 if laid_out.failed else 1 if arguments.strict and findings else 0
+
+
+@_refusing
+def run_plot(arguments: argparse.Namespace) -> int:
+    """Draw the picture; returns the exit code."""
+    explain.draw(_laid_out(arguments), arguments.output)
+    print(f"drawn: {arguments.output}")
+    return 0
+
+
+def _plan_arguments() -> argparse.ArgumentParser:
+    """What `explain` and `plot` take both."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add = parser.add_argument
+    where = "strategy.yaml (or .json), or script.py:NAME or package.module:NAME of a strategy or RunConfig"
+    add("strategy", metavar="STRATEGY", help=where)
+    add("--steps", type=int, required=True, metavar="N", help="updates of the whole training")
+    add("--epochs", type=int, metavar="E", help="number of epochs (a RunConfig's own, else 1)")
+    factory = (
+        "package.module:NAME or script.py:NAME of a model or of a function that returns one, or a pair "
+        "(model, sample input), which shows the order of its layers"
+    )
+    add("--model", metavar="MODULE:FACTORY", help=factory)
+    add("--pretrained", action="append", metavar="GLOB", help="parameters that L2SP anchors; repeatable")
+    add("--no-decay", action="append", metavar="GLOB", help="parameters that decay skips; repeatable")
+    add("--trust", action="store_true", help="import the modules of other classes that a strategy file names")
+    return parser
+
+
+def _laid_out(arguments: argparse.Namespace) -> Outline:
+    steps = _errors.check_whole("--steps", arguments.steps, minimum=1)
+    named = targets.find_strategy(arguments.strategy, arguments.trust)
+    given = arguments.epochs if arguments.epochs is not None else named.epochs or 1
+    epochs = _errors.check_whole("--epochs", given, minimum=1)
+    if epochs > steps:
+        raise ValueError(f"--epochs {epochs} needs at least as many updates, but --steps is {steps}")
+    model, sample = targets.find_model(arguments.model) if arguments.model else (None, None)
+    return outline(
+        named.strategy, steps, epochs, model, sample, pretrained=arguments.pretrained, no_decay=arguments.no_decay
+    )
 
 
 def _optimizer_row(row: OptimizerRow) -> tuple[str, ...]:

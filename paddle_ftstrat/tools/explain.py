@@ -1,4 +1,4 @@
-"""What a strategy will do, in words and as a table."""
+"""What a strategy will do: in words, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.integrations import pictures
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import Discriminative, Spread
@@ -41,6 +42,27 @@ def explain(outline: Outline, findings: Sequence[lint.Finding] = ()) -> str:
         members = [f"  {block.label:<14} {_errors.listing(block.names, 4)}" for block in outline.blocks]
         sections.append("\n".join(["  parameters of each block", *members]))
     return "\n\n".join([*sections, _lint(outline, findings)])
+
+
+def draw(outline: Outline, path: Any = None) -> Any:
+    """Draw the LR of every block over the updates; returns the matplotlib figure.
+
+    Args:
+        outline: the strategy over its training.
+        path: image file to write; None only returns the figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: the strategy cannot be bound to the model.
+    """
+    if outline.failed:
+        raise ValueError(f"the strategy cannot be bound to the model: {outline.failed}")
+    blocks = [
+        (f"{block_label(outline, block)} (×{block.factor:.3g})", block.factor, block.trains) for block in outline.blocks
+    ]
+    title = f"{type(outline.strategy).__name__}: learning rate over {outline.steps} updates"
+    per_epoch = outline.steps_per_epoch if outline.epochs > 1 else None
+    return pictures.draw_plan(outline.plan, outline.steps, blocks, title, per_epoch, path)
 
 
 def block_label(outline: Outline, block: Block) -> str:
