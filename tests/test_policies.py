@@ -142,6 +142,17 @@ def test_what_other_strategies_have_can_be_added():
         strategy.add_scheduler("warmup", 0.1)
 
 
+def test_a_slice_in_a_file():
+    strategy = hub.OneCycleStrategy(slice(1e-4, 1e-2))
+    again = hub.strategy_from_yaml(strategy.to_yaml())
+    assert again.plan(9).depth == strategy.plan(9).depth
+    assert (
+        hub.strategy_from_yaml("{strategy: FlatCosStrategy, learning_rate: {slice: [null, 0.1]}}").learning_rate == 0.1
+    )
+    with pytest.raises(ValueError, match="unknown key of lr_max 'slices'"):
+        hub.strategy_from_dict({"strategy": "OneCycleStrategy", "lr_max": {"slices": [1, 2]}})
+
+
 @pytest.mark.parametrize("make", [*POLICIES_OF_AN_LR.values(), hub.FineTuneStrategy], ids=[*POLICIES_OF_AN_LR, "ft"])
 def test_round_trip(make):
     strategy = make(0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,17 @@ class Policy(CombinedStrategy):
     """A schedule over the whole training at an LR in fastai's forms; what else a strategy has can be added.
 
     Args:
-        lr: a number, `slice(lo, hi)` or `slice(hi)` spread over the layers, or a list with one per layer.
+        lr: a number, `slice(lo, hi)` or `slice(hi)` spread over the layers (in a file `{slice: [lo, hi]}`), or a list
+            with one per layer.
         optimizer_name: a name of the optimizer table or an Optimizer class.
         **kwargs: options of the optimizer.
     """
 
     def __init__(self, name: str, lr: Any, optimizer_name: str | type, **kwargs: Any) -> None:
+        if isinstance(lr, Mapping):
+            # As a file says it.
+            _errors.check_keys(f"key of {name}", lr, ["slice"])
+            lr = slice(*lr["slice"])
         groups = 1 if isinstance(lr, slice) or np.ndim(lr) == 0 else len(lr)
         self._lr, top = lr, spread(lr, groups)[-1]
         # The top layers' LR; 0 trains nothing, which a Learner allows.
@@ -60,7 +65,8 @@ class Policy(CombinedStrategy):
 
     def _more(self) -> list[str]:
         given = {key: value for key, value in (self._given or {}).items() if key in self._shown}
-        return [*(f"{key} {value}" for key, value in given.items()), *super()._more()]
+        spread_over = [] if isinstance(self._lr, (int, float)) else [f"spread over the layers as {self._lr}"]
+        return [*spread_over, *(f"{key} {value}" for key, value in given.items()), *super()._more()]
 
     _shown: Sequence[str] = ("div", "div_final", "pct_start", "moms")
 

@@ -229,6 +229,8 @@ def _written(key: str, value: Any) -> Any:
         # A phase or what ends one: what is not at its default.
         fields = [field for field in dataclasses.fields(value) if getattr(value, field.name) != field.default]
         value = {field.name: getattr(value, field.name) for field in fields}
+    if isinstance(value, slice):
+        return {"slice": [value.start, value.stop]}
     if isinstance(value, Mapping):
         return {str(name): _written(f"{key}.{name}", entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -119,6 +119,9 @@ class PolicyLoop(Loop):
 
         Args: as `fit` and `strategies.FineTuneStrategy`; `start_epoch` counts the epochs of both phases.
 
+        Raises:
+            ValueError, TypeError: as for `fit` and `strategies.FineTuneStrategy`.
+
         Source: fastai `fine_tune`.
         """
         self.check_idle()
