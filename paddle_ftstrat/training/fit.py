@@ -91,12 +91,14 @@ def planned(learner: Learner, strategy: DefaultStrategy, span: Span, cbs: Iterab
     """The plan of a fit: a strategy's over the fit's length, with what ParamSchedulers among the callbacks schedule.
 
     Raises:
-        ValueError: a phase waits for a value that the epochs do not have.
+        ValueError: a phase waits for a value of a validation, and there is none.
     """
     steps = max(span.length, 1)
     plan = strategy.plan(steps, learner.updates)
-    monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
-    _errors.check_keys("monitored value", monitored, learner.value_names())
+    if learner.valid is None:
+        # Where there is validation, callbacks may add values to it.
+        monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
+        _errors.check_keys("monitored value", monitored, learner.value_names())
     by_hand = {k: v for c in [*learner.cbs, *cbs] if isinstance(c, ParamScheduler) for k, v in c.over(steps).items()}
     return replace(plan, schedules={**plan.schedules, **by_hand})
 
