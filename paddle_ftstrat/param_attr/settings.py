@@ -111,7 +111,7 @@ def refuse_bound(weights: Mapping[str, Any], action: str) -> None:
     bound = [name for name, param in weights.items() if owner_of(param) is not None]
     if bound:
         raise RuntimeError(
-            f"a strategy is bound to {_errors.listing(bound)}: release it, {action}, bind again"
+            f"a strategy is bound to {_errors.listing(bound)}: release it, {action}, bind again (run.release())"
         )
 
 
