@@ -110,7 +110,9 @@ def refuse_bound(weights: Mapping[str, Any], action: str) -> None:
     """RuntimeError where a strategy is bound to one of these parameters."""
     bound = [name for name, param in weights.items() if owner_of(param) is not None]
     if bound:
-        raise RuntimeError(f"a strategy is bound to {_errors.listing(bound)}: release it, {action}, bind again")
+        raise RuntimeError(
+            f"a strategy is bound to {_errors.listing(bound)}: release it, {action}, bind again (run.release())"
+        )
 
 
 def text_of(regularizer: Any) -> str:

@@ -213,8 +213,7 @@ class Loop:
         """A strategy's plan over the fit's length, with what ParamSchedulers among the callbacks schedule.
 
         Raises:
-            ValueError: a phase waits for a value of a validation that there is not, or would begin anew in the middle
-                of the fit.
+            ValueError: a phase waits for a validation that there is not, or would begin anew in the middle of the fit.
         """
         steps = max(span.length, 1)
         plan = strategy.plan(steps, self.updates)
@@ -239,7 +238,7 @@ class Loop:
             return
         if data.own_sampler(self.train) is None:
             raise ValueError(
-                "cache_frozen needs to know which samples a batch has: hand over a Dataset, not a DataLoader"
+                "cache_frozen has to know which samples a batch has: hand over a Dataset, not a DataLoader"
             )
         units = find_units(self.model, data.first_inputs(self.train))
         memory = DEFAULT_MEMORY if self.cache_frozen is True else self.cache_frozen
