@@ -77,6 +77,9 @@ class EMA(Callback):
             if not weight.stop_gradient and name not in self._average:
                 self._average[name] = _float32(weight)
 
+    # A phase may thaw weights inside an epoch.
+    on_before_update = on_epoch_begin
+
     def on_after_update(self, learner: Training) -> None:
         self.updates += 1
         share = 1.0 - self.decay
