@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -194,12 +195,12 @@ class Plan:
         """The LR of the top layers before multipliers."""
         return self.schedules["lr"].group(-1)
 
-    @property
+    @cached_property
     def thaws(self) -> bool:
         """Whether what trains changes in the course of the training."""
         return len(self.phases) > 1
 
-    @property
+    @cached_property
     def first_epochs(self) -> tuple[int, ...] | None:
         """The epoch, from 1, that each phase begins with; None where lengths before it are not told in epochs."""
         if any(phase.length_in_epochs is None for phase in self.phases[:-1]):
