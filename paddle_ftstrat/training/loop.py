@@ -218,7 +218,7 @@ class Loop:
         steps = max(span.length, 1)
         plan = strategy.plan(steps, self.updates)
         if self.valid is None:
-            # Where there is validation, callbacks may add values to it.
+            # A validation's values are not all known: callbacks may add some.
             monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
             _errors.check_keys("value to monitor", monitored, self.value_names())
         if span.begin and any(not isinstance(phase.train, Top) for phase in plan.phases[:-1]):
@@ -247,10 +247,8 @@ class Loop:
             yield
         finally:
             if not self.features.was_used:
-                warnings.warn(
-                    "cache_frozen: nothing was reused, because no layers at the bottom stayed frozen for two epochs",
-                    stacklevel=6,
-                )
+                text = "cache_frozen: nothing was reused, because no layers at the bottom stayed frozen for two epochs"
+                warnings.warn(text, stacklevel=6)
             self.features.close()
             self.features = None
 
