@@ -1,5 +1,8 @@
 """What a Dataset raises ends the fit with its own exception; loaders give as many batches as they say."""
 
+import subprocess
+import sys
+import textwrap
 import threading
 import traceback
 
@@ -126,7 +129,28 @@ def test_batches_are_those_of_the_loader_which_stays_as_it_is():
         for a, b in zip(ours, theirs):
             np.testing.assert_array_equal(a.numpy(), b.numpy())
     assert vars(loader) == before
-    assert len(list(read(DataLoader(Samples(), batch_size=7, num_workers=1)))) == 6
+
+
+def test_workers_read_as_ever():
+    # In a process of its own: a worker is forked, and after training Paddle's threads hold locks that it waits for.
+    script = """
+    import numpy as np, paddle
+    from paddle_ftstrat.training.data import read
+
+    class Numbers(paddle.io.Dataset):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, index):
+            return np.float32(index)
+
+    if __name__ == "__main__":
+        print(len(list(read(paddle.io.DataLoader(Numbers(), batch_size=7, num_workers=1)))))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["6"]
 
 
 def test_a_fit_after_one_that_failed_goes_on():
