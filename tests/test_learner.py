@@ -36,7 +36,7 @@ class Spy(Callback):
 
     def __getattribute__(self, name):
         if name.startswith("on_"):
-            return lambda learner: self.seen.append(name[3:])
+            return lambda learner, *given: self.seen.append(name[3:])
         return super().__getattribute__(name)
 
 
@@ -82,13 +82,14 @@ class TestLoop:
     def test_events_in_order(self):
         spy = Spy()
         learner(train=pairs(20), cbs=[spy]).fit(1)
-        batch = ["batch_begin", "before_update", "after_update", "batch_end"]
+        batch = ["batch_begin", "after_loss", "before_update", "after_update", "batch_end"]
         assert spy.seen == [
             "fit_begin",
             "epoch_begin",
             *batch,
             *batch,
             "validate_begin",
+            *["after_loss"] * 2,
             "validate_end",
             "epoch_end",
             "fit_end",

@@ -324,7 +324,7 @@ class TestStrategiesWithPhasesAndPolicies:
     def test_a_plateau_has_the_dev_data_evaluated_and_is_refused_without(self, tmp_path):
         given = config(tmp_path, strategy=STRATEGIES["plateau"], num_epoch=8)
         task = hub.ClassifierTask(net(), {"train": pairs()}, given, verbose=False)
-        with pytest.raises(ValueError, match="unknown monitored value 'valid_loss'"):
+        with pytest.raises(ValueError, match="unknown value to monitor 'valid_loss'"):
             task.finetune()
         assert task.learner.recorder.losses == []
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import freezing, select
-from paddle_ftstrat.plan import Discriminative, Phase, Spread, Top, starts_of
+from paddle_ftstrat.plan import Discriminative, Spread, Top
 from paddle_ftstrat.resolve import named_layers
 from paddle_ftstrat.tools.outline import Outline
 from paddle_ftstrat.training import metrics
@@ -118,23 +118,6 @@ def unfreezing_incomplete(outline: Outline) -> Iterator[str]:
         end = f"the training ends with epoch {outline.epochs}"
         few = "fewer blocks" if isinstance(outline.plan.phases[last].train, Top) else "shorter phases"
         yield f"the last layers are thawed in {outline.when(last)}, but {end}: give more epochs or {few}"
-
-
-@rule("phase-lengths")
-def phase_lengths(outline: Outline) -> Iterator[str]:
-    """Phases that the training is too short or too long for."""
-    plan, steps = outline.plan, outline.steps
-    names = [outline.phase_name(index) for index in range(len(plan.phases))]
-    unreached = [name for name, start in zip(names, plan.starts) if name and start >= steps]
-    if unreached:
-        yield f"{_errors.listing(unreached, 3)} would begin after the last of {steps} updates"
-    if not names[-1] or any(phase.is_open for phase in plan.phases):
-        return
-    end = starts_of((*plan.phases, Phase()), steps, outline.steps_per_epoch)[-1]
-    if end > steps > plan.starts[-1]:
-        yield f"{names[-1]} would end after {end} updates, but the training ends after {steps}"
-    elif end < steps:
-        yield f"all phases together take {end} of {steps} updates: {names[-1]} goes on to the end of the training"
 
 
 @rule("early-end")

@@ -213,14 +213,12 @@ class Loop:
         """A strategy's plan over the fit's length, with what ParamSchedulers among the callbacks schedule.
 
         Raises:
-            ValueError: a phase waits for a validation that there is not, or would begin anew in the middle of the fit.
+            ValueError: a phase waits for a value that epochs do not have, or would begin anew in the middle of the fit.
         """
         steps = max(span.length, 1)
         plan = strategy.plan(steps, self.updates)
-        if self.valid is None:
-            # A validation's values are not all known: callbacks may add some.
-            monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
-            _errors.check_keys("value to monitor", monitored, self.value_names())
+        monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
+        _errors.check_keys("value to monitor", monitored, self.value_names())
         if span.begin and any(not isinstance(phase.train, Top) for phase in plan.phases[:-1]):
             # Unfreezing goes by the epochs that are done; phases with schedules go by the curve.
             raise ValueError(
