@@ -13,7 +13,7 @@ from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.training.callbacks import Callback
 
 if TYPE_CHECKING:
-    from paddle_ftstrat.training.state import Training as Learner
+    from paddle_ftstrat.training.state import Training
 
 
 class VisualDLCallback(Callback):
@@ -50,12 +50,12 @@ class VisualDLCallback(Callback):
         self._weights: list[Any] = []
         self._due: dict[str, float] = {}
 
-    def on_fit_begin(self, learner: Learner) -> None:
+    def on_fit_begin(self, learner: Training) -> None:
         if paddle.distributed.get_rank() == 0:
             self._writer = self._make(logdir=self.logdir)
         self._weights = list(select.named_weights(learner.model).values())
 
-    def on_before_update(self, learner: Learner) -> None:
+    def on_before_update(self, learner: Training) -> None:
         # After the update the gradients are gone, and the LR is the next one's.
         if self._writer is None or (learner.state.step + 1) % self.interval:
             return
@@ -64,18 +64,18 @@ class VisualDLCallback(Callback):
         self._due["train/gradient_norm"] = gradient_norm(self._weights)
         self._due["train/frozen"] = frozen_share(self._weights)
 
-    def on_after_update(self, learner: Learner) -> None:
+    def on_after_update(self, learner: Training) -> None:
         if not self._due:
             return
         self._write({"train/loss": learner.state.loss, **self._due}, learner.state.step)
         self._due = {}
 
-    def on_validate_end(self, learner: Learner) -> None:
+    def on_validate_end(self, learner: Training) -> None:
         if self._writer is not None:
             values = {f"valid/{name}": value for name, value in learner.state.values.items()}
             self._write(values, learner.state.step)
 
-    def on_fit_end(self, learner: Learner) -> None:
+    def on_fit_end(self, learner: Training) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None

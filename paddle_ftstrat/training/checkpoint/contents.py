@@ -28,12 +28,12 @@ from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Mapped, weight_name
 
 if TYPE_CHECKING:
-    from paddle_ftstrat.training.state import Training as Learner
+    from paddle_ftstrat.training.state import Training
 
 _TRACE = ("lrs", "losses", "smooth_losses")
 
 
-def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def collect(learner: Training, run: Binding) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The state of a training as parts of tensors and facts that JSON can hold.
 
     Parts: the tensors of the model and of the binding by structured name, `trace` (the losses and LRs of all updates),
@@ -68,7 +68,7 @@ def collect(learner: Learner, run: Binding) -> tuple[dict[str, dict[str, Any]], 
     return parts, facts
 
 
-def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
+def restore(learner: Training, run: Binding, saved: Checkpoint) -> None:
     """Put a fit that goes on, or was finished, where it was when `saved` was written, whose tensors are let go then.
 
     Warns of what will keep the rest of the training from being bit-identical.
@@ -97,7 +97,7 @@ def restore(learner: Learner, run: Binding, saved: Checkpoint) -> None:
     saved.parts.clear()
 
 
-def check_callbacks(learner: Learner, saved: Checkpoint) -> None:
+def check_callbacks(learner: Training, saved: Checkpoint) -> None:
     """Check that a fit that goes on has the callbacks whose state is in the checkpoint.
 
     Raises:
@@ -109,7 +109,7 @@ def check_callbacks(learner: Learner, saved: Checkpoint) -> None:
         raise ValueError(f"the checkpoint {saved.path} is of another training:\n  {fingerprint.listing(lines)}")
 
 
-def position_of(saved: Checkpoint, learner: Learner) -> Position:
+def position_of(saved: Checkpoint, learner: Training) -> Position:
     """Where a checkpoint's training stood, in batches of this Learner's size."""
     position = Position(**saved.facts["position"])
     sampler, together = data.own_sampler(learner.train), saved.facts["data"]["together"]
@@ -119,7 +119,7 @@ def position_of(saved: Checkpoint, learner: Learner) -> Position:
     return replace(position, batch=-(-samples // (sampler.batch_size * sampler.ranks.world)))
 
 
-def environment(learner: Learner, run: Binding) -> dict[str, Any]:
+def environment(learner: Training, run: Binding) -> dict[str, Any]:
     """What bit-identical results depend on besides the training itself."""
     return {
         "paddle": paddle.__version__,
@@ -130,7 +130,7 @@ def environment(learner: Learner, run: Binding) -> dict[str, Any]:
     }
 
 
-def restore_learner(learner: Learner, saved: Checkpoint) -> None:
+def restore_learner(learner: Training, saved: Checkpoint) -> None:
     """Give a Learner the weights, the records and the order of the data."""
     learner.model.set_state_dict(saved.parts["model"])
     recorder, facts = learner.recorder, saved.facts["recorder"]
@@ -142,7 +142,7 @@ def restore_learner(learner: Learner, saved: Checkpoint) -> None:
         sampler.seed = saved.facts["data"]["seed"]
 
 
-def _stateful(learner: Learner) -> dict[str, Any]:
+def _stateful(learner: Training) -> dict[str, Any]:
     """The callbacks that have a state, as `1:EMA`: their place among all of that fit, and their class."""
     return {
         f"{place}:{type(callback).__name__}": callback

@@ -14,13 +14,13 @@ from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.training import data
 
 if TYPE_CHECKING:
-    from paddle_ftstrat.training.state import Training as Learner
+    from paddle_ftstrat.training.state import Training
 
 LENGTH = "epochs"
 _SHOWN = 12
 
 
-def of_fit(learner: Learner, method: str, n_epoch: int, given: Mapping[str, Any]) -> dict[str, Any]:
+def of_fit(learner: Training, method: str, n_epoch: int, given: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that has to be the same for a fit to be continued, as JSON can hold it.
 
     Args:
@@ -99,7 +99,7 @@ def _text(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
-def _data(learner: Learner) -> dict[str, Any]:
+def _data(learner: Training) -> dict[str, Any]:
     """The data's size; a batch is all that goes into one update, whatever processes and accumulation it comes from."""
     sampler, loader = data.own_sampler(learner.train), learner.train
     if sampler is None:

@@ -20,7 +20,7 @@ from paddle_ftstrat.training.state import Position, Span
 
 if TYPE_CHECKING:
     from paddle_ftstrat.binding import Binding
-    from paddle_ftstrat.training.state import Training as Learner
+    from paddle_ftstrat.training.state import Training
 
 _CHOICES = ("extend", "restart", "keep")
 
@@ -135,7 +135,7 @@ class CheckpointManager:
                 raise error or RuntimeError(why)
             yield
 
-    def begin(self, learner: Learner, about: Mapping[str, Any], start_epoch: int, updates: int) -> Start:
+    def begin(self, learner: Training, about: Mapping[str, Any], start_epoch: int, updates: int) -> Start:
         """What the fit that begins now has behind it.
 
         Raises:
@@ -172,18 +172,18 @@ class CheckpointManager:
         self._fits.append({**entry, "ended": None})
         return Start(position, span, found.facts["seed"], resumed=found)
 
-    def begin_epoch(self, learner: Learner, begin: Position, resumed: Checkpoint | None) -> None:
+    def begin_epoch(self, learner: Training, begin: Position, resumed: Checkpoint | None) -> None:
         """Have the random numbers of Python and numpy be those with which the epoch of `begin` began, and keep them."""
         if resumed is not None and begin.batch:
             rng.set_host_state(self._mine(resumed.facts["hosts"])["epoch"])
         learner.state.epoch_host = rng.host_state()
 
-    def restore(self, learner: Learner, run: Binding, saved: Checkpoint) -> None:
+    def restore(self, learner: Training, run: Binding, saved: Checkpoint) -> None:
         """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
         contents.restore(learner, run, saved)
         rng.set_host_state(self._mine(saved.facts["hosts"])["now"])
 
-    def batches(self, learner: Learner, begin: Position, resumed: Checkpoint | None) -> Iterator[Any]:
+    def batches(self, learner: Training, begin: Position, resumed: Checkpoint | None) -> Iterator[Any]:
         """The batches of an epoch, from `begin` on, with the random numbers of data sets as if it had never stopped.
 
         Closed before its end, it leaves the random numbers of Python and numpy as they were when the epoch began: how
@@ -216,7 +216,7 @@ class CheckpointManager:
             rng.set_host_state(before)
             raise
 
-    def after_batch(self, learner: Learner, run: Binding) -> None:
+    def after_batch(self, learner: Training, run: Binding) -> None:
         """Save, if it is time."""
         state = learner.state
         every = None if self.settings is None else self.settings.every
@@ -235,7 +235,7 @@ class CheckpointManager:
         self._need_store()
         self._asked_for = True
 
-    def after_epoch(self, learner: Learner, run: Binding) -> None:
+    def after_epoch(self, learner: Training, run: Binding) -> None:
         """Note whether the epoch was the best so far, and save what a later run needs to begin the next one."""
         if self.settings is None:
             return
@@ -246,7 +246,7 @@ class CheckpointManager:
             self._best, self._best_at = score, len(learner.recorder.losses)
         self._save(learner, run, Position(learner.state.epoch + 1, 0, learner.state.step))
 
-    def finish(self, learner: Learner, run: Binding) -> None:
+    def finish(self, learner: Training, run: Binding) -> None:
         """Save that the fit is over."""
         entry = self._fits[-1]
         entry["results"][1] = len(learner.recorder.values)
@@ -254,7 +254,7 @@ class CheckpointManager:
         if self.settings is not None:
             self._save(learner, run, Position(learner.state.epoch + 1, 0, learner.state.step))
 
-    def results(self, learner: Learner) -> list[dict[str, float]]:
+    def results(self, learner: Training) -> list[dict[str, float]]:
         """The results of the epochs of the last fit."""
         first, last = self._fits[-1]["results"]
         return learner.recorder.values[first:last]
@@ -307,7 +307,7 @@ class CheckpointManager:
                 f"Restore these settings, or use another folder than {self.settings.folder} to train anew"
             )
 
-    def _pass_over(self, learner: Learner, fresh: Start, entry: dict[str, Any], last: bool) -> Start:
+    def _pass_over(self, learner: Training, fresh: Start, entry: dict[str, Any], last: bool) -> Start:
         self._fits.append(entry)
         fresh = replace(fresh, seed=entry["seed"], finished=self._mine(entry["ended"]))
         if not last:
@@ -340,7 +340,7 @@ class CheckpointManager:
             return Span(position.step, n_epoch * updates - position.step)
         return Span(span.begin, span.length + (n_epoch - was) * updates)
 
-    def _save(self, learner: Learner, run: Binding, position: Position) -> None:
+    def _save(self, learner: Training, run: Binding, position: Position) -> None:
         state, updates = learner.state, len(learner.recorder.losses)
         hosts = distributed.gather_facts({"now": rng.host_state(), "epoch": state.epoch_host}, self._who)
         self._saved_at, self._asked_for = updates, False
