@@ -56,7 +56,7 @@ from paddle_ftstrat.training.lr_find import LRFinder, minimum, slide, steep, val
 from paddle_ftstrat.training.precision import make as mixed_precision
 from paddle_ftstrat.transfer import LoadReport, export_inference, load_pretrained, save_pretrained, tune
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "EMA",
