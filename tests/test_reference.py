@@ -20,8 +20,9 @@ ENTRY = re.compile(r"^::: (\S+)$", re.MULTILINE)
 FOLDERS = ("", "zh", "reference")
 
 
-def site_pages():
-    spec = importlib.util.spec_from_file_location("site_pages", ROOT / ".ci" / "docs" / "pages.py")
+def hook(name):
+    """A script that takes part in building the site."""
+    spec = importlib.util.spec_from_file_location(f"site_{name}", ROOT / ".ci" / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -61,7 +62,9 @@ def test_nothing_is_in_the_reference_twice():
 
 
 def test_the_navigation_has_every_page():
-    named = [page for section in site_pages().nav(DOCS) for pages in section.values() for page in pages]
+    english, chinese, reference = (part for whole in hook("pages").nav(DOCS) for part in whole.values())
+    sections = [pages for part in (*english, *chinese) for pages in part.values()]
+    named = [page for pages in (*sections, reference) for page in pages]
     assert sorted(named) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 
 
@@ -70,16 +73,31 @@ def test_known_pages_come_first_and_in_their_order(tmp_path):
         (tmp_path / folder).mkdir(exist_ok=True)
     for name in ("another", "commands", "index", "strategies", "zh/strategies", "zh/index", "reference/optim"):
         (tmp_path / f"{name}.md").touch()
-    assert site_pages().nav(tmp_path) == [
-        {"English": ["index.md", "strategies.md", "commands.md", "another.md"]},
-        {"中文": ["zh/index.md", "zh/strategies.md"]},
+    assert hook("pages").nav(tmp_path) == [
+        {
+            "en": [
+                {"Begin": ["index.md"]},
+                {"Strategies": ["strategies.md"]},
+                {"Tools": ["commands.md"]},
+                {"More": ["another.md"]},
+            ]
+        },
+        {"zh": [{"开始": ["zh/index.md"]}, {"策略": ["zh/strategies.md"]}]},
         {"API": ["reference/optim.md"]},
     ]
 
 
 def test_links_to_files_that_are_no_pages_become_words():
     text = "See [`demo`](../demo/a.py), [zh](../../demo/b.py) and [guide](../strategies.md)."
-    assert site_pages().on_page_markdown(text) == "See `demo`, zh and [guide](../strategies.md)."
+    assert hook("pages").on_page_markdown(text) == "See `demo`, zh and [guide](../strategies.md)."
+
+
+def test_the_gallery_draws_every_schedule():
+    pytest.importorskip("matplotlib")
+    gallery = hook("gallery")
+    assert set(gallery.OPTIONS) < set(gallery.schedules())
+    for name, function in gallery.schedules().items():
+        assert b"<svg" in gallery.drawn(function, gallery.OPTIONS.get(name, {}))
 
 
 def test_both_languages_have_the_same_pages():
