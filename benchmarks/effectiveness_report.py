@@ -12,7 +12,7 @@ from effectiveness_rows import BASELINE, FROM_SCRATCH
 from effectiveness_runs import CHOOSE, FINAL
 from scipy import stats
 
-from paddle_ftstrat.integrations.pictures import finished, pyplot
+from paddle_ftstrat.pictures import finished, pyplot
 
 
 @dataclass(frozen=True)

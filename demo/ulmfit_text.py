@@ -25,7 +25,7 @@ from ulmfit.stages import LanguageRecipe, LanguageStage, LanguageTrainer
 from ulmfit.tables import read_table
 from ulmfit.vocabulary import Vocabulary
 
-from paddle_ftstrat.integrations.pictures import pyplot
+from paddle_ftstrat.pictures import pyplot
 
 ULMFIT, SCRATCH = "ULMFiT", "from scratch"
 

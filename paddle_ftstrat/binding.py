@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat import _errors, _paddle, resolve
+from paddle_ftstrat import _errors, _paddle, pictures, resolve
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.optim import build, hyper, masters, state
 from paddle_ftstrat.optim.hyper import ScheduleLR
@@ -314,7 +314,7 @@ class Binding:
             ImportError: matplotlib is not installed.
             ValueError: the plan has no length and `steps` is not given.
         """
-        return _integration("pictures").plot(self, self._rows, path, steps or self.plan.max_train_steps)
+        return pictures.plot(self, self._rows, path, steps or self.plan.max_train_steps)
 
     def callback(self, initial_epoch: int | None = None) -> Any:
         """A callback for `paddle.Model.fit`: LR per update, phases (see `integrations.paddle_model`)."""

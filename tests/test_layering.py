@@ -1,6 +1,7 @@
 """The rules that keep the code in its rooms."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
@@ -26,7 +27,7 @@ LEVELS = {
     "tasks": 6,
     "finetune": 6,
     "integrations": 6,
-    "integrations.pictures": 3,
+    "pictures": 3,
     "tools": 7,
     "__main__": 7,
 }
@@ -150,3 +151,11 @@ def test_files_have_one_subject_and_a_readable_size(path):
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= 400
     assert not text or text.startswith('"""'), "a module says in its first line what its subject is"
+
+
+def test_the_map_in_contributing_is_that_of_the_imports():
+    path = PACKAGE.parent / ".ci" / "docs" / "house.py"
+    spec = importlib.util.spec_from_file_location("house", path)
+    house = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(house)
+    assert house.PLACE.search(house.PAGE.read_text("utf-8"))[0] == house.drawn(), f"python {path}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paddle_ftstrat.integrations.pictures import finished, pyplot
+from paddle_ftstrat.pictures import finished, pyplot
 from ulmfit.classify import ClassifierStage
 
 

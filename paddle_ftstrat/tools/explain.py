@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paddle_ftstrat import _errors
-from paddle_ftstrat.integrations import pictures
+from paddle_ftstrat import _errors, pictures
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import Discriminative, Spread

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from paddle_ftstrat.integrations.pictures import finished, pyplot
+from paddle_ftstrat.pictures import finished, pyplot
 
 SMOOTHING = 0.98
 
