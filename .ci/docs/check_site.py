@@ -6,6 +6,7 @@ pip install playwright && python .ci/docs/check_site.py site [--browser /usr/bin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import http.server
 import sys
@@ -24,6 +25,11 @@ class Silent(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
+
+    def copyfile(self, *args: object) -> None:
+        """A page that is left before everything of it came is no error."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            super().copyfile(*args)
 
 
 def main() -> int:
