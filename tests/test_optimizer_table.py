@@ -9,9 +9,22 @@ from paddle.regularizer import L2Decay
 import paddle_ftstrat as hub
 from paddle_ftstrat.optim import state, table
 
+# Optimizers with options that change which rule is at work: NAME:VARIANT.
+VARIANTS = {
+    "adafactor:plain": {"factored": False},
+    "adafactor:scaled": {"scale_parameter": True, "relative_step": True, "beta1": 0.9},
+    "muon:hidden": {"hidden": "weight"},
+}
 NAMES = [name for name in table.names() if not table.ROWS[name].registered]
-MULTIPLIED = [name for name in NAMES if table.ROWS[name].multiplier]
-OURS = [name for name in NAMES if table.ROWS[name].cls.__module__.startswith("paddle_ftstrat")]
+NAMES += VARIANTS
+
+
+def row_of(name):
+    return table.find(name.partition(":")[0])
+
+
+MULTIPLIED = [name for name in NAMES if row_of(name).multiplier]
+OURS = [name for name in NAMES if row_of(name).cls.__module__.startswith("paddle_ftstrat")]
 RNG = np.random.default_rng(0)
 START = {"weight": RNG.normal(size=(3, 2)), "bias": RNG.normal(size=2)}
 GRADS = [{name: RNG.normal(size=np.shape(value)) for name, value in START.items()} for _ in range(6)]
@@ -39,7 +52,8 @@ def rounded_to(dtype, value):
 
 def strategy_of(name, lr=LR, **keys):
     options = NO_DECAY.get(name, {}) if "weight_decay" not in keys.get("regularization", {}) else {}
-    return hub.CombinedStrategy(optimizer_name=name, learning_rate=lr, **{**options, **keys})
+    options = {**VARIANTS.get(name, {}), **options, **keys}
+    return hub.CombinedStrategy(optimizer_name=row_of(name).name, learning_rate=lr, **options)
 
 
 def set_grad(param, value):
@@ -105,7 +119,7 @@ def test_decoupled_decay_follows_the_update(name):
     # Paddle's Lamb has a trust ratio only where it decays, and keeps it under a strategy's decay.
     own = {"lamb_weight_decay": 1e-30} if name == "lamb" else {}
     plain = train(strategy_of(name, **own).bind(model_of()), GRADS[:1])
-    if table.ROWS[name].replaces_decay:
+    if row_of(name).replaces_decay:
         # AdamW's own decay acts before the update.
         np.testing.assert_allclose(decayed["weight"], plain["weight"] - START["weight"] * LR * 0.2, rtol=1e-5)
     else:
@@ -155,11 +169,11 @@ def test_a_saved_state_goes_on_bit_equal_on_a_rebuilt_model(name):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_parameters_follow_a_float32_copy(name, dtype):
-    keys = {"regularization": {"weight_decay": 0.1}, "optimizer_name": name, "learning_rate": LR}
-    half = hub.CombinedStrategy(**keys).bind(model_of(dtype), no_decay=[])
+    keys = {"regularization": {"weight_decay": 0.1}}
+    half = strategy_of(name, **keys).bind(model_of(dtype), no_decay=[])
     grads = [{key: rounded_to(dtype, value) for key, value in values.items()} for values in GRADS]
     rounded = train(half, grads)
-    full = hub.CombinedStrategy(**keys).bind(model_of(), no_decay=[])
+    full = strategy_of(name, **keys).bind(model_of(), no_decay=[])
     for key, param in full.model.named_parameters():
         param.set_value(rounded_to(dtype, START[key]))
     exact = train(full, grads)
@@ -184,7 +198,7 @@ def test_our_own_are_right_on_sparse_gradients(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_rows_defaults_are_what_its_constructor_takes(name):
-    row = table.find(name)
+    row = row_of(name)
     assert not {"learning_rate", "parameters", "self"} & set(row.defaults)
     table.check_options(row, row.defaults)
 

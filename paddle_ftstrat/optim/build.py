@@ -13,6 +13,7 @@ from paddle.regularizer import L2Decay
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import fused, masters, table
 from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
+from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.plan import Plan
 
 # GlobalNorm: g·v/max(‖all g‖, v); Norm: the same for each parameter by itself; Value: g limited to [−v, v].
@@ -62,6 +63,11 @@ def build_optimizer(
     _check_multipliers(row, plan, rows)
     _check_sparse(row, model, rows, plan)
     in_force, native = _choose_decay(row, plan, options, rows)
+    if row.chooses:
+        option, rule = row.chooses
+        given = options.get(option)
+        chosen = rule(model) if given is None else select.select_all(model, given, option) if given else set()
+        options[option] = {r.param.name for r in rows if r.name in chosen}.__contains__
     given_clip = options.pop("grad_clip", None)
     if given_clip is not None and plan.clip is not None:
         raise ValueError(f"two gradient clips: clip {plan.clip.kind} and the optimizer option grad_clip={given_clip}")

@@ -15,15 +15,18 @@ from paddle_ftstrat import _errors
 
 @dataclass(frozen=True)
 class Accumulator:
-    """One piece of state per parameter: `fill` is its first value; `scalar` makes it [1] instead of the shape.
+    """One piece of state per parameter: `fill` is its first value; it has the parameter's shape.
+
+    `scalar` makes it [1] instead, `shape` what that says.
 
     Example:
         >>> Accumulator(fill=0.1), Accumulator(scalar=True)
-        (Accumulator(fill=0.1, scalar=False), Accumulator(fill=0.0, scalar=True))
+        (Accumulator(fill=0.1, scalar=False, shape=None), Accumulator(fill=0.0, scalar=True, shape=None))
     """
 
     fill: float = 0.0
     scalar: bool = False
+    shape: tuple[int, ...] | None = None
 
 
 class State(dict):
@@ -126,6 +129,10 @@ class CustomOptimizer(Optimizer):
         """
         raise NotImplementedError(f"{type(self).__name__} needs update(self, param, grad, lr, state)")
 
+    def accumulators_of(self, param: Any) -> Accumulators:
+        """The state that one parameter has: by default `accumulators`. For optimizers that keep less of some."""
+        return self.accumulators
+
     def lr_of(self, param: Any) -> float:
         """The LR of the coming update of one parameter: the scheduler's, times ParamAttr's multiplier."""
         return self.get_lr() * multiplier(param)
@@ -158,7 +165,7 @@ class CustomOptimizer(Optimizer):
         for param in parameters:
             if param.name not in self._already_create_accumulator:
                 self._already_create_accumulator.add(param.name)
-                self._states[param.name] = self._add_state(param, named_accumulators(self.accumulators))
+                self._states[param.name] = self._add_state(param, named_accumulators(self.accumulators_of(param)))
 
     def _add_state(self, param: Any, kinds: Mapping[str, Accumulator]) -> State:
         half = _is_half(param)
@@ -166,7 +173,7 @@ class CustomOptimizer(Optimizer):
         dtype = "float64" if param.dtype == paddle.float64 else "float32"
         tensors = {
             name: self._add_accumulator(
-                name, target, dtype=dtype, fill_value=kind.fill, shape=[1] if kind.scalar else None
+                name, target, dtype=dtype, fill_value=kind.fill, shape=[1] if kind.scalar else kind.shape
             )
             for name, kind in kinds.items()
         }

@@ -14,7 +14,8 @@ from paddle.optimizer import Optimizer
 from paddle.regularizer import WeightDecayRegularizer
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim import rules
+from paddle_ftstrat.optim import muon, rules, schedule_free
+from paddle_ftstrat.optim.adafactor import Adafactor
 from paddle_ftstrat.optim.custom import Accumulators, CustomOptimizer, from_function
 from paddle_ftstrat.optim.grouped import Optimizer as GroupedOptimizer
 
@@ -51,8 +52,10 @@ class OptimizerRow:
     one that excludes parameters; `excludes` tells whether the latter names the excluded ("exclude", called with the
     parameter) or the included ("include", called with its name). `replaces_decay`: its native decay is what a
     strategy's weight_decay means; where it is not, `no_decay` is the coefficient that switches it off. `multiplier`:
-    honours LR multipliers and schedules. `sparse`: right on sparse gradients. `refused`: why a strategy cannot use it
-    at all. `fused`: its rule in the fused update, if it has one. `registered`: entered by `register`.
+    honours LR multipliers and schedules. `sparse`: right on sparse gradients. `chooses`: the option whose selectors say
+    which parameters its own rule is for, and the function (model) → structured names that says so where none are given.
+    `refused`: why a strategy cannot use it at all. `fused`: its rule in the fused update, if it has one. `registered`:
+    entered by `register`.
     """
 
     name: str
@@ -65,6 +68,7 @@ class OptimizerRow:
     no_decay: float = 0.0
     multiplier: bool = True
     sparse: bool = False
+    chooses: tuple[str, Callable[[Any], set[str]]] | None = None
     refused: str = ""
     fused: FusedRule | None = None
     registered: bool = False
@@ -131,6 +135,25 @@ ROWS: dict[str, OptimizerRow] = {
             sparse=True,
         ),
         OptimizerRow("lion", rules.Lion, sparse=True, **_DECOUPLED),
+        OptimizerRow("adafactor", Adafactor, sparse=True, **_DECOUPLED),
+        OptimizerRow("muon", muon.Muon, sparse=True, chooses=("hidden", muon.hidden_weights), **_DECOUPLED),
+        # Their decay stands in the step: one that came after it would move the weights away from their average.
+        OptimizerRow(
+            "schedule_free_sgd",
+            schedule_free.ScheduleFreeSGD,
+            aliases=("schedulefree_sgd",),
+            sparse=True,
+            replaces_decay=True,
+            **_DECOUPLED,
+        ),
+        OptimizerRow(
+            "schedule_free_adamw",
+            schedule_free.ScheduleFreeAdamW,
+            aliases=("schedulefree_adamw",),
+            sparse=True,
+            replaces_decay=True,
+            **_DECOUPLED,
+        ),
     )
 }
 

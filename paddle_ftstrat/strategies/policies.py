@@ -297,6 +297,7 @@ def _mom(strategy: OneCycleStrategy | FineTuneStrategy, schedule: Schedule) -> d
     """The momentum's schedule, where one is wanted and the optimizer has momentum."""
     if strategy.moms is None:
         return {}
-    has_momentum = {"momentum", "beta1"} & table.find(strategy.optimizer_name).defaults.keys()
+    options = {**table.find(strategy.optimizer_name).defaults, **strategy.optimizer_options}
+    has_momentum = any(options.get(key) is not None for key in ("momentum", "beta1"))
     # The default goes where it can; what was asked for is refused by an optimizer that has no momentum.
     return {"mom": schedule} if has_momentum or strategy.moms != MOMS else {}
