@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo"))
 import paddle
 from common import environment
 from effectiveness_images import image_task
-from effectiveness_report import Line, draw, lines_of, markdown
+from effectiveness_report import draw, markdown
 from effectiveness_rows import rows
-from effectiveness_runs import Budget, Records, run_rows
 from effectiveness_text import TextSettings, text_task
 from ulmfit.stages import LanguageRecipe, write_json
+
+from paddle_ftstrat.tools.runs import Budget, Line, Records, lines_of, run_rows
 
 PARTS = ("text", "images")
 TEXT = Budget(epochs=8, grid=(1e-3, 3e-3, 1e-2), choosing=(100, 101), seeds=tuple(range(7)))
@@ -52,7 +53,7 @@ def make_task(part: str, options: argparse.Namespace) -> Any:
 def run_part(part: str, options: argparse.Namespace) -> tuple[list[Line], dict[str, Any]]:
     """All runs of one part: its table's lines, and its plain data."""
     task, known = make_task(part, options), rows()
-    records = Records(options.output / "runs.jsonl", task.digest)
+    records = Records(options.output / "runs.jsonl", dict.fromkeys(known, task.digest))
     chosen = run_rows(known, task.budget, records, lambda name, *run: task.run(known[name], *run))
     lines = lines_of(records.all(), chosen, task.budget.grid)
     peak = max(entry["peak_mb"] for entry in records.all())

@@ -14,7 +14,9 @@ import zlib  # noqa: F401  (before Paddle 2, which breaks it for pictures otherw
 from pathlib import Path
 from typing import Any
 
-from effectiveness_report import ENGLISH, Line, Words, markdown
+from effectiveness_report import ENGLISH, Words, markdown
+
+from paddle_ftstrat.tools.runs import Line
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 CHINESE = Words(

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import paddle
 from effectiveness_rows import Row
-from effectiveness_runs import Budget, Outcome
 from effectiveness_scoring import score
 from paddle import nn
 from paddle.io import TensorDataset
@@ -18,6 +17,7 @@ from ulmfit.splitting import Examples, Splits, labelled_sample, split
 from ulmfit.stages import digest_of, seed_everything
 
 import paddle_ftstrat as hub
+from paddle_ftstrat.tools.runs import Budget, Outcome
 
 BATCH = 5
 

@@ -1,89 +1,16 @@
-"""Finished runs as a table, a picture and plain data."""
+"""Finished runs as the tables and the picture of the documents."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from effectiveness_rows import BASELINE, FROM_SCRATCH
-from effectiveness_runs import CHOOSE, FINAL
-from scipy import stats
 
 from paddle_ftstrat.pictures import finished, pyplot
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the table, over its seeds.
-
-    Attributes:
-        name: of the row.
-        lr: the learning rate chosen on dev.
-        dev: mean accuracy on dev, in %, of each learning rate there was to choose from.
-        edge: whether it is the lowest or highest of the grid: a better one may lie outside.
-        accuracy: test accuracy of each seed.
-        mean, std: of these; std with n − 1.
-        difference: mean of (row − baseline), seed by seed.
-        margin: half the width of its 95 % interval: t(0.975, n − 1) · std / √n.
-        seconds: mean processor time of a training.
-    """
-
-    name: str
-    lr: float
-    dev: dict[str, float]
-    edge: bool
-    accuracy: list[float]
-    mean: float
-    std: float
-    difference: float
-    margin: float
-    seconds: float
-
-
-def lines_of(records: Iterable[Mapping[str, Any]], chosen: Mapping[str, float], grid: Sequence[float]) -> list[Line]:
-    """The rows in the order in which they were run."""
-    records = list(records)
-    final = {(r["row"], r["seed"]): r for r in records if r["stage"] == FINAL and r["lr"] == chosen.get(r["row"])}
-    seeds = sorted({seed for _, seed in final})
-    made = []
-    for name, lr in chosen.items():
-        mine = np.array([final[name, seed]["test"] for seed in seeds])
-        difference, margin = paired(mine, np.array([final[BASELINE, seed]["test"] for seed in seeds]))
-        seconds = float(np.mean([final[name, seed]["seconds"] for seed in seeds]))
-        spread = float(mine.std(ddof=1)) if len(mine) > 1 else 0.0
-        edge = lr in (min(grid), max(grid))
-        mean, dev = float(mine.mean()), _dev_accuracies(records, name)
-        made.append(Line(name, lr, dev, edge, mine.tolist(), mean, spread, difference, margin, seconds))
-    return made
-
-
-def _dev_accuracies(records: Sequence[Mapping[str, Any]], row: str) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for entry in records:
-        if entry["row"] == row and entry["stage"] == CHOOSE:
-            found.setdefault(f"{entry['lr']:g}", []).append(100 * entry["dev"])
-    return {lr: round(float(np.mean(values)), 2) for lr, values in found.items()}
-
-
-def paired(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Mean difference of pairs, and half the width of its 95 % interval.
-
-    Args:
-        mine, theirs: one number per pair, [n]; n ≥ 2 for an interval.
-
-    Example:
-        >>> difference, margin = paired(np.array([3.0, 5.0]), np.array([2.0, 2.0]))
-        >>> difference, round(margin, 2)
-        (2.0, 12.71)
-    """
-    differences = mine - theirs
-    if len(differences) < 2:
-        return float(differences.mean()), float("nan")
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
-    return float(differences.mean()), float(stats.t.ppf(0.975, len(differences) - 1) * error)
+from paddle_ftstrat.tools.runs import Line
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import paddle
-from effectiveness_runs import Outcome
 from paddle import nn
+
+from paddle_ftstrat.tools.runs import Outcome
 
 
 def score(learner: Any, seconds: float, dev: tuple[Any, np.ndarray], test: tuple[Any, np.ndarray] | None) -> Outcome:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import paddle
 from effectiveness_rows import Row
-from effectiveness_runs import Budget, Outcome
 from effectiveness_scoring import score
 from ulmfit.model import Size
 from ulmfit.splitting import Splits, labelled_sample, split, without
@@ -26,6 +25,7 @@ from ulmfit.tables import read_table
 from ulmfit.vocabulary import Vocabulary
 
 import paddle_ftstrat as hub
+from paddle_ftstrat.tools.runs import Budget, Outcome
 
 GOODS, HOTELS = "online_shopping_10_cats", "ChnSentiCorp_htl_all.csv"
 HOTEL = "酒店"

@@ -6,6 +6,7 @@ import zlib as _zlib  # noqa: F401
 from paddle_ftstrat import finetune, optim, param_attr, schedules, transfer
 from paddle_ftstrat._paddle.threads import cpu_threads
 from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.integrations.optuna import OptunaPruning
 from paddle_ftstrat.integrations.visualdl import VisualDLCallback
 from paddle_ftstrat.plan import Phase, Plateau
 from paddle_ftstrat.schedules import (
@@ -39,6 +40,7 @@ from paddle_ftstrat.strategies import (
     strategy_from_dict,
     strategy_from_yaml,
 )
+from paddle_ftstrat.strategies.search import Range, SearchSpace
 from paddle_ftstrat.tasks import (
     ClassifierTask,
     ImageClassifierTask,
@@ -48,6 +50,7 @@ from paddle_ftstrat.tasks import (
     TextClassifierTask,
 )
 from paddle_ftstrat.tasks.config import RunConfig
+from paddle_ftstrat.tools.compare import Comparison, compare
 from paddle_ftstrat.training.averaging import EMA
 from paddle_ftstrat.training.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
 from paddle_ftstrat.training.checkpoint.manager import Checkpoints
@@ -66,6 +69,7 @@ __all__ = [
     "Checkpoints",
     "ClassifierTask",
     "CombinedStrategy",
+    "Comparison",
     "DefaultFinetuneStrategy",
     "DefaultStrategy",
     "EarlyStoppingCallback",
@@ -79,10 +83,12 @@ __all__ = [
     "LoadReport",
     "MultiLabelClassifierTask",
     "OneCycleStrategy",
+    "OptunaPruning",
     "ParamScheduler",
     "Phase",
     "PhasedStrategy",
     "Plateau",
+    "Range",
     "RegressionTask",
     "RunConfig",
     "SGDRStrategy",
@@ -92,6 +98,7 @@ __all__ = [
     "SchedLin",
     "SchedNo",
     "SchedPoly",
+    "SearchSpace",
     "SequenceLabelTask",
     "StopTraining",
     "TextClassifierTask",
@@ -100,6 +107,7 @@ __all__ = [
     "annealer",
     "combine_scheds",
     "combined_cos",
+    "compare",
     "cpu_threads",
     "export_inference",
     "finetune",

@@ -19,12 +19,23 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import effectiveness
 import effectiveness_docs
 from effectiveness_images import SmallResNet, image_task
-from effectiveness_report import Line, lines_of, markdown, paired
+from effectiveness_report import markdown
 from effectiveness_rows import BASELINE, rows
-from effectiveness_runs import CHOOSE, FINAL, Budget, Outcome, Records, best_rate, run_rows
 
 import paddle_ftstrat as hub
 from paddle_ftstrat.param_attr.depth import find_units
+from paddle_ftstrat.tools.runs import (
+    CHOOSE,
+    FINAL,
+    Budget,
+    Line,
+    Outcome,
+    Records,
+    best_rate,
+    lines_of,
+    paired,
+    run_rows,
+)
 
 BUDGET = Budget(epochs=4, grid=(0.1, 0.2), choosing=(100,), seeds=(0, 1, 2))
 
@@ -120,6 +131,10 @@ class TestRows:
         ]
 
 
+def records_of(path, digest="x"):
+    return Records(path, dict.fromkeys(["a", "b", BASELINE], digest))
+
+
 def pretended(row, lr, seed, final):
     """An outcome that depends on the arguments alone."""
     value = (hash((row, lr, seed)) % 1000) / 1000
@@ -134,7 +149,7 @@ class TestRuns:
             asked.append((row, lr, seed, final))
             return Outcome(lr if row == "a" else -lr, 1.0, 0.5 if final else None, 0.5, 1.0)
 
-        chosen = run_rows(["a", "b"], BUDGET, Records(tmp_path / "runs.jsonl", "x"), run)
+        chosen = run_rows(["a", "b"], BUDGET, records_of(tmp_path / "runs.jsonl"), run)
         assert chosen == {"a": 0.2, "b": 0.1}
         for row, lr in chosen.items():
             mine = [entry[1:] for entry in asked if entry[0] == row]
@@ -144,7 +159,7 @@ class TestRuns:
     @pytest.mark.parametrize("torn", [b"", b'{"digest": "x", "row": "a", "lr": 0.'])
     def test_killed_and_begun_again(self, tmp_path, after, torn):
         names, path = [BASELINE, "b"], tmp_path / "runs.jsonl"
-        whole = Records(tmp_path / "whole.jsonl", "x")
+        whole = records_of(tmp_path / "whole.jsonl")
         chosen = run_rows(names, BUDGET, whole, pretended)
         expected = markdown(lines_of(whole.all(), chosen, BUDGET.grid))
         count = []
@@ -157,7 +172,7 @@ class TestRuns:
 
         if after < 10:
             with pytest.raises(KeyboardInterrupt):
-                run_rows(names, BUDGET, Records(path, "x"), dying)
+                run_rows(names, BUDGET, records_of(path), dying)
         with path.open("ab") as file:
             file.write(torn)
         count.clear()
@@ -166,18 +181,18 @@ class TestRuns:
             count.append(None)
             return pretended(*given)
 
-        records = Records(path, "x")
+        records = records_of(path)
         chosen = run_rows(names, BUDGET, records, counting)
         assert markdown(lines_of(records.all(), chosen, BUDGET.grid)) == expected
         assert len(count) == (10 - after if after < 10 else 10)
-        assert len(Records(path, "x").all()) == 10
+        assert len(records_of(path).all()) == 10
 
     def test_other_settings_are_run_anew(self, tmp_path):
         path = tmp_path / "runs.jsonl"
-        Records(path, "x").get("a", 0.1, 0, FINAL, lambda: pretended("a", 0.1, 0, True))
-        assert Records(path, "y").all() == []
-        assert Records(path, "x").get("a", 0.1, 0, FINAL, pytest.fail)["peak_mb"] > 10
-        Records(path, "x").get("a", 0.1, 0, CHOOSE, lambda: pretended("a", 0.1, 0, False))
+        records_of(path).get("a", 0.1, 0, FINAL, lambda: pretended("a", 0.1, 0, True))
+        assert records_of(path, "y").all() == []
+        assert records_of(path).get("a", 0.1, 0, FINAL, pytest.fail)["peak_mb"] > 10
+        records_of(path).get("a", 0.1, 0, CHOOSE, lambda: pretended("a", 0.1, 0, False))
         assert len(path.read_text("utf-8").splitlines()) == 2
 
     def test_of_equal_rates_the_lower_loss(self):
@@ -210,8 +225,8 @@ class TestReport:
         found += [entry("unclear", seed, test) for seed, test in enumerate((0.9, 0.7))]
         found += [{**entry(BASELINE, 0, 0.1), "lr": 0.1}, {**entry("better", 9, None), "stage": CHOOSE, "dev": 0.5}]
         lines = lines_of(found, {BASELINE: 0.2, "better": 0.2, "unclear": 0.2}, [0.1, 0.2])
-        assert [line.dev for line in lines] == [{}, {"0.2": 50.0}, {}]
-        assert [line.accuracy for line in lines] == [[0.8, 0.7], [0.9, 0.8], [0.9, 0.7]]
+        assert [line.dev for line in lines] == [{}, {"0.2": 0.5}, {}]
+        assert [line.scores for line in lines] == [[0.8, 0.7], [0.9, 0.8], [0.9, 0.7]]
         assert markdown(lines).splitlines()[2:] == [
             "| constant LR | 0.2* | 75.00 ± 7.07 |  | 1.5 |",
             "| better | 0.2* | 85.00 ± 7.07 | **+10.00 ± 0.00** | 1.5 |",

@@ -18,6 +18,7 @@ from paddle_ftstrat.schedules import curves
 from paddle_ftstrat.schedules.schedule import Schedule, check_steps
 from paddle_ftstrat.strategies import keys
 from paddle_ftstrat.strategies.keys import CLIP, REGULARIZATION, SCHEDULER, items_of
+from paddle_ftstrat.strategies.search import SearchSpace
 from paddle_ftstrat.strategies.serialize import Serializable
 
 
@@ -108,6 +109,18 @@ class DefaultStrategy(Serializable):
             no_decay=no_decay,
             fused=fused,
         )
+
+    def suggest_space(self) -> SearchSpace:
+        """The numbers of this strategy that are worth a search, with a range around each (see `SearchSpace`).
+
+        Raises:
+            ValueError: the strategy cannot be written as plain data.
+
+        Example:
+            >>> list(DefaultStrategy(1e-4).suggest_space())
+            ['learning_rate']
+        """
+        return SearchSpace(self)
 
     def __repr__(self) -> str:
         optimizer = getattr(self.optimizer_name, "__name__", self.optimizer_name)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
+import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from paddle_ftstrat import _errors, strategies
+from paddle_ftstrat import _errors, _files, strategies
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.table import OptimizerRow
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.schedules import SCHEDULES
 from paddle_ftstrat.tools import explain, lint, targets
+from paddle_ftstrat.tools.compare import compare
 from paddle_ftstrat.tools.migrate import command
 from paddle_ftstrat.tools.outline import Outline, outline
 
@@ -33,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     plotting = commands.add_parser("plot", help=what, description=what.capitalize() + ".", parents=of_plan)
     plotting.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=image)
     plotting.set_defaults(run=run_plot)
+    what = "train with each strategy on the same seeds, and tell by how much each is better than the first"
+    comparing = commands.add_parser("compare", help=what, description=what.capitalize() + ".")
+    _compare_arguments(comparing)
+    comparing.set_defaults(run=run_compare)
     command.add_arguments(commands.add_parser("migrate", help=command.HELP))
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)
@@ -84,6 +91,47 @@ def run_plot(arguments: argparse.Namespace) -> int:
     explain.draw(_laid_out(arguments), arguments.output)
     print(f"drawn: {arguments.output}")
     return 0
+
+
+@_refusing
+def run_compare(arguments: argparse.Namespace) -> int:
+    """Do the runs that are not done yet, print the table, write it and its picture; returns the exit code."""
+    named = {targets.short_name(one): targets.find_strategy(one, arguments.trust) for one in arguments.strategies}
+    if len(named) < len(arguments.strategies):
+        raise ValueError(f"two strategies go by the same name: {', '.join(arguments.strategies)}")
+    folder = arguments.output
+    found = compare(
+        {name: one.strategy for name, one in named.items()},
+        targets.find_function(arguments.learner),
+        arguments.epochs,
+        arguments.seeds,
+        arguments.lr or (),
+        arguments.choosing,
+        arguments.metric,
+        folder / "runs.jsonl",
+    )
+    print(found)
+    with _files.replacing(folder / "comparison.json") as file:
+        file.write(json.dumps(found.to_dict(), indent=1).encode())
+    if importlib.util.find_spec("matplotlib"):
+        found.plot(folder / "comparison.png")
+    return 0
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    factory = "script.py:NAME or package.module:NAME of the function (seed) that makes a Learner; that code is run"
+    add("learner", metavar="MODULE:FUNCTION", help=factory)
+    where = "strategy files, or script.py:NAME or package.module:NAME of strategies; the first is compared with"
+    add("strategies", metavar="STRATEGY", nargs="+", help=where)
+    add("--epochs", type=int, required=True, metavar="E", help="epochs of each run")
+    add("--seeds", type=int, default=5, metavar="N", help="runs of each strategy that count (5)")
+    add("--lr", type=float, action="append", metavar="LR", help="a learning rate to choose from; repeatable")
+    add("--choosing", type=int, default=1, metavar="N", help="runs of each learning rate that choose (1)")
+    add("--metric", metavar="NAME", help="the score (the Learner's first metric, else the loss)")
+    results = "folder of the results (comparison)"
+    add("-o", "--output", type=Path, default=Path("comparison"), metavar="DIR", help=results)
+    add("--trust", action="store_true", help="import the modules of other classes that the strategy files name")
 
 
 def _plan_arguments() -> argparse.ArgumentParser:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from paddle import nn
@@ -53,6 +54,17 @@ def find_strategy(target: str, trust: bool = False) -> Named:
     return Named(found)
 
 
+def short_name(target: str) -> str:
+    """What a strategy is called by: its file's name without ending, or NAME.
+
+    Example:
+        >>> short_name("strategies/one_cycle.yaml"), short_name("study.py:constant")
+        ('one_cycle', 'constant')
+    """
+    path = Path(target)
+    return path.stem if path.suffix.lower() in _FILES else target.rpartition(":")[2]
+
+
 def find_model(target: str) -> tuple[nn.Layer, Any]:
     """The model that the command line names, and a sample input for it or None.
 
@@ -72,6 +84,20 @@ def find_model(target: str) -> tuple[nn.Layer, Any]:
     if not isinstance(model, nn.Layer):
         raise TypeError(f"{target} gives no paddle.nn.Layer, but {type(model).__name__}")
     return model, sample
+
+
+def find_function(target: str) -> Callable[..., Any]:
+    """The function that the command line names, as `package.module:NAME` or `script.py:NAME`.
+
+    Raises:
+        ValueError: no such name.
+        TypeError: it is no function.
+        FileNotFoundError: no such file.
+    """
+    found = _find(target, (FunctionType,), "package.module:function or script.py:function")
+    if not callable(found):
+        raise TypeError(f"{target} is no function, but of type {type(found).__name__}")
+    return found
 
 
 def _find(target: str, kinds: Sequence[type], expected: str) -> Any:
