@@ -17,6 +17,7 @@ from paddle_ftstrat.optim import build, hyper, masters, state
 from paddle_ftstrat.optim.hyper import ScheduleLR
 from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
 from paddle_ftstrat.param_attr import depth, description, settings
+from paddle_ftstrat.param_attr import rows as labels
 from paddle_ftstrat.plan import Plan, Progress
 
 _FOLLOWED = ("schedules", "max_train_steps", "depth", "phases", "starts")
@@ -75,7 +76,6 @@ class Binding:
             plan, model, self._rows, self.lr_scheduler, fused
         )
         self._hypers.check(plan.schedules)
-        self._watched = self._rows[0].param
         self._owner = description.Owner()
         self.lr_scheduler.heard = self._coming
         self._begin()
@@ -225,7 +225,7 @@ class Binding:
     @property
     def in_force(self) -> bool:
         """Whether the model's settings are this binding's."""
-        return settings.owner_of(self._watched) is self._owner
+        return settings.owner_of(self._rows[0].param) is self._owner
 
     @property
     def block_factors(self) -> list[float]:
@@ -272,6 +272,7 @@ class Binding:
             "block_factors": self.block_factors,
             "phase": self.progress.state_dict(),
             "best_weights": self.progress.best_weights,
+            "frozen_rows": labels.saved((row.name, row.param) for row in self._rows),
             "hypers": {name: self.hyper(name) for name in hyper.NAMES if self.has_hyper(name)},
         }
 
@@ -288,6 +289,8 @@ class Binding:
         for regularizer, value in anchors:
             regularizer.anchor = value
         self.lr_scheduler.set_state_dict(dict(state_dict["lr_scheduler"]))
+        if "frozen_rows" in state_dict:
+            labels.restore(((row.name, row.param) for row in self._rows), state_dict["frozen_rows"])
         self.epoch = int(state_dict["epoch"])
         for name, value in state_dict.get("hypers", {}).items():
             self.set_hyper(name, value)

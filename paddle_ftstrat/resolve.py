@@ -245,15 +245,16 @@ def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: 
     """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
     blocks = 1 + max(row.depth.block for row in rows)
     shown = [description.row_of(row.name, row.param) for row in rows]
-    sizes = [(int(np.prod(row.shape)), row.trainable) for row in shown]
+    values = [int(np.prod(row.shape)) for row in shown]
+    shares = [1 - (row.frozen_rows.share if row.frozen_rows else 0) if row.trainable else 0 for row in shown]
+    training = round(sum(count * share for count, share in zip(values, shares)))
     notes = [
         "",
         f"optimizer {type(optimizer).__name__}, LR of the next update {optimizer.get_lr():.6g}, "
         f"update {update} of {plan.max_train_steps or '∞'}",
         f"clip {plan.clip.kind}({plan.clip.value:g})" if plan.clip else "no gradient clipping",
         fused.describe(optimizer),
-        f"{sum(size for size, trains in sizes if trains):,} of {sum(size for size, _ in sizes):,} values train now, "
-        f"in {blocks} block{'s' * (blocks != 1)}",
+        f"{training:,} of {sum(values):,} values train now, in {blocks} block{'s' * (blocks != 1)}",
     ]
     return description.Description(shown, notes)
 

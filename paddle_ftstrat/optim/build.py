@@ -12,7 +12,9 @@ from paddle.regularizer import L2Decay
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import fused, masters, table
+from paddle_ftstrat.optim.custom import CustomOptimizer
 from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
+from paddle_ftstrat.param_attr import rows as labels
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.plan import Plan
 
@@ -84,6 +86,8 @@ def build_optimizer(
     check = masters.FiniteGradients(names, lr_scheduler)
     # Inside what turns half precision into float32, where all sums have the range.
     _paddle.before_update(optimizer, check)
+    if not isinstance(optimizer, CustomOptimizer):  # which does so by itself
+        labels.hold(optimizer)
     masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
     decoupled = None
     if not in_force.by_optimizer:
@@ -121,6 +125,10 @@ def _check_sparse(row: table.OptimizerRow, model: nn.Layer, rows: Sequence[Any],
     remedy = f"build {sparse} with sparse=False"
     if any(masters.is_half(r.param) for r in rows):
         raise ValueError(f"Paddle aborts on sparse gradients in half precision, of Embedding(sparse=True): {remedy}")
+    if any(
+        labels.frozen_rows(layer.weight) for name, layer in model.named_sublayers(include_self=True) if name in sparse
+    ):
+        raise ValueError(f"freeze_rows needs dense gradients: {remedy}")
     if not row.sparse:
         fit = [name for name in table.names() if table.ROWS[name].sparse]
         raise ValueError(

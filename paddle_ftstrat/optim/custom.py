@@ -11,6 +11,7 @@ import paddle
 from paddle.optimizer import Optimizer
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.param_attr import rows
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,12 @@ class CustomOptimizer(Optimizer):
             for name, kind in kinds.items()
         }
         return State(tensors, dtype, half)
+
+    def _apply_optimize(self, loss: Any, startup_program: Any, params_grads: Any, param_group_idx: int = 0) -> Any:
+        held = rows.silence(params_grads["params"] if isinstance(params_grads, dict) else params_grads)
+        done = super()._apply_optimize(loss, startup_program, params_grads, param_group_idx)
+        rows.put_back(held)
+        return done
 
     def _append_optimize_op(self, block: Any, param_and_grad: tuple[Any, Any]) -> None:
         param, grad = param_and_grad

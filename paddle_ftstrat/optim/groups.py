@@ -11,6 +11,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.param_attr import rows
 
 MAX_NORM, NORM_TYPE = "clip_grad_max_norm", "clip_grad_norm_type"
 # What a group may carry besides the optimizer's own options.
@@ -118,6 +119,7 @@ def clip(group: ParamGroup) -> None:
         RuntimeError: the norm is not finite.
         ValueError: a gradient is sparse.
     """
+    rows.silence((p, p.grad) for p in group.parameters)
     grads = [p.grad for p in group.parameters if not p.stop_gradient and getattr(p, "need_clip", True)]
     grads = [grad for grad in grads if grad is not None]
     if any(grad.is_selected_rows() for grad in grads):

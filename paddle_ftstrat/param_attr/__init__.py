@@ -4,6 +4,7 @@ from paddle_ftstrat.param_attr.configure import configure
 from paddle_ftstrat.param_attr.description import describe
 from paddle_ftstrat.param_attr.freezing import freeze, freeze_stage, unfreeze, verify_frozen
 from paddle_ftstrat.param_attr.initialize import embedding_attr, export_parameters, set_parameters
+from paddle_ftstrat.param_attr.rows import freeze_rows, frozen_rows, unfreeze_rows
 from paddle_ftstrat.param_attr.sharing import shared_parameters
 
 __all__ = [
@@ -12,9 +13,12 @@ __all__ = [
     "embedding_attr",
     "export_parameters",
     "freeze",
+    "freeze_rows",
     "freeze_stage",
+    "frozen_rows",
     "set_parameters",
     "shared_parameters",
     "unfreeze",
+    "unfreeze_rows",
     "verify_frozen",
 ]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paddle_ftstrat.param_attr import select, settings
+from paddle_ftstrat.param_attr.rows import FrozenRows
 from paddle_ftstrat.param_attr.settings import text_of
 
 
@@ -22,7 +23,7 @@ class Row:
     `learning_rate` is the multiplier in force, `own_learning_rate` the ParamAttr's and `factor` the strategy's share in
     it. `regularizer` and `decay` are what applies, `regularizer_from` / `decay_from` whose they are (ParamAttr,
     strategy, optimizer). `trainable` is what Paddle goes by; `first_epoch` (from 1) when a strategy lets it train,
-    0 for never.
+    0 for never. `frozen_rows` are those that `freeze_rows` keeps as they are.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Row:
     decay: float
     decay_from: str
     need_clip: bool
+    frozen_rows: FrozenRows | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def describe(model: Any) -> Description:
 def row_of(name: str, param: Any) -> Row:
     """The row of one parameter, from what is in force and, if it is bound, from the binding's own row."""
     now = settings.in_force(param)
-    owner = settings.owner_of(param)
+    owner, held = settings.owner_of(param), settings.frozen_rows(param)
     bound = owner.rows.get(name) if isinstance(owner, Owner) else None
     if bound is not None:
         return dataclasses.replace(
@@ -103,6 +105,7 @@ def row_of(name: str, param: Any) -> Row:
             first_epoch=bound.first_epoch if settings.own(param).trainable else 0,
             learning_rate=now.learning_rate,
             need_clip=now.need_clip,
+            frozen_rows=held,
         )
     return Row(
         name=name,
@@ -118,6 +121,7 @@ def row_of(name: str, param: Any) -> Row:
         decay=0.0,
         decay_from="",
         need_clip=now.need_clip,
+        frozen_rows=held,
     )
 
 
@@ -152,6 +156,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         trains = "frozen"
     elif row.first_epoch > 1:
         trains = f"from epoch {row.first_epoch}" + ("" if row.trainable else " (frozen now)")
+    if row.frozen_rows and row.first_epoch:
+        trains += f"; {row.frozen_rows}"
     product = row.own_learning_rate != 1.0 and row.factor != 1.0
     return (
         row.name,

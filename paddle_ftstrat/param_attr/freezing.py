@@ -17,7 +17,7 @@ from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import layers
-from paddle_ftstrat.param_attr import select, settings
+from paddle_ftstrat.param_attr import rows, select, settings
 
 POLICIES = ("freeze", "track")
 _RECORD = "_ftstrat_freezing"
@@ -148,7 +148,7 @@ def unfreeze(model_or_layer: nn.Layer, patterns: Any = None) -> list[str]:
 def verify_frozen(model: nn.Layer) -> Iterator[list[str]]:
     """Check that nothing that is frozen at the start of the block has changed by its end, bit for bit.
 
-    Watched are frozen parameters (those that a strategy holds back, too) and the running statistics of BatchNorm layers
+    Watched are frozen parameters (those that a strategy holds back, too), frozen rows, and the running statistics of BatchNorm layers
     that the user froze, unless by `freeze(batch_norm="track")`. A parameter with `requires_grad = False`, which
     paddlepaddle 2.6 ignores, counts as frozen: whoever wrote that believes it is. Memory: a hash per tensor.
 
@@ -175,7 +175,8 @@ def verify_frozen(model: nn.Layer) -> Iterator[list[str]]:
     before = {name: _digest(tensor) for name, tensor in _watched(model).items()}
     ignored = _ignored(model)
     yield list(before)
-    now = {**select.named_weights(model), **select.statistics(model)}
+    weights = select.named_weights(model)
+    now = {**weights, **select.statistics(model), **rows.values(weights.items())}
     changed = [name for name, digest in before.items() if name not in now or _digest(now[name]) != digest]
     if not changed:
         return
@@ -340,8 +341,9 @@ def _means_statistics(selector: Any, path: str, layer: nn.Layer) -> bool:
 
 
 def _watched(model: nn.Layer) -> dict[str, Any]:
-    ignored = _ignored(model)
-    found = {n: p for n, p in select.named_weights(model).items() if p.stop_gradient or n in ignored}
+    ignored, weights = _ignored(model), select.named_weights(model)
+    found = {name: param for name, param in weights.items() if param.stop_gradient or name in ignored}
+    found.update(rows.values((name, param) for name, param in weights.items() if name not in found))
     for path, layer in batch_norms(model).items():
         own = [settings.own(param).trainable for _, param in select.own_parameters(layer)]
         by_hand = policy_of(layer) is None and own and not any(own)

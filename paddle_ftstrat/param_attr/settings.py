@@ -6,8 +6,10 @@ from the user's and give them back. The record lies in `optimize_attr`, the one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
+from operator import attrgetter, contains
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from paddle.regularizer import WeightDecayRegularizer
 from paddle_ftstrat import _errors
 
 _RECORD = "ftstrat"
+_ROWS = "ftstrat_rows"
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,23 @@ def refuse_bound(weights: Mapping[str, Any], action: str) -> None:
         raise RuntimeError(
             f"a strategy is bound to {_errors.listing(bound)}: release it, {action}, bind again (run.release())"
         )
+
+
+def frozen_rows(param: Any) -> Any | None:
+    """What `freeze_rows` froze of a parameter, None where that is nothing."""
+    return (getattr(param, "optimize_attr", None) or {}).get(_ROWS)
+
+
+def any_frozen_rows(params: Sequence[Any]) -> bool:
+    """Whether some rows of one of these parameters are frozen; asked at each update, of thousands in C."""
+    return any(map(contains, map(attrgetter("optimize_attr"), params), repeat(_ROWS)))
+
+
+def set_frozen_rows(param: Any, rows: Any | None) -> None:
+    """Note which rows of a parameter are frozen: the user's own setting, bound or not, which copies keep."""
+    attr = dict(getattr(param, "optimize_attr", None) or {"learning_rate": 1.0})
+    attr.pop(_ROWS, None)
+    param.optimize_attr = attr if rows is None else {**attr, _ROWS: rows}
 
 
 def text_of(regularizer: Any) -> str:

@@ -218,6 +218,7 @@ def _block(rows: Sequence[description.Row], trains: Mapping[str, tuple[bool, ...
     remarks = [f"{count} with their own ×{multiplier:g}" for multiplier, count in own.items()]
     if thawed and len(thawed) < len(rows):
         remarks.append(f"{len(rows) - len(thawed)} frozen beforehand")
+    remarks += [f"{row.name} with {row.frozen_rows}" for row in rows if row.frozen_rows]
     return Block(
         label="",
         factor=rows[0].factor,

@@ -21,6 +21,7 @@ from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.fused.members import AFTER, BEFORE, EPS, HIGH, LOW, LR, SCALE, A, B, FusedParams, NotFusable
 from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
 from paddle_ftstrat.optim.masters import FiniteGradients
+from paddle_ftstrat.param_attr import rows, settings
 
 RULES = {row.cls: row.fused for row in table.ROWS.values() if row.fused}
 _CLIPS = (type(None), ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue)
@@ -166,7 +167,9 @@ class FusedStep:
             return
         if params is None:
             return
+        held = rows.silence(zip(params.params, params.grads)) if settings.any_frozen_rows(params.params) else ()
         self._run(params)
+        rows.put_back(held)
         grads, params.grads = params.grads, []
         for listener in self._listeners or ():
             if listener is not self._decoupled:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat.param_attr import select, settings
+from paddle_ftstrat.param_attr import rows, select, settings
 from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.training import data
 
@@ -116,4 +116,6 @@ def _own_settings(model: nn.Layer) -> dict[str, Any]:
         if own.learning_rate != 1.0 or own.regularizer is not None or not own.trainable or not own.need_clip:
             regularizer = None if own.regularizer is None else _text(own.regularizer)
             found[name] = [own.learning_rate, regularizer, own.trainable, own.need_clip]
+    for name, held in rows.saved(select.named_weights(model).items()).items():
+        found[f"{name}, frozen rows"] = held
     return found
