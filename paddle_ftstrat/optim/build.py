@@ -125,9 +125,7 @@ def _check_sparse(row: table.OptimizerRow, model: nn.Layer, rows: Sequence[Any],
     remedy = f"build {sparse} with sparse=False"
     if any(masters.is_half(r.param) for r in rows):
         raise ValueError(f"Paddle aborts on sparse gradients in half precision, of Embedding(sparse=True): {remedy}")
-    if any(
-        labels.frozen_rows(layer.weight) for name, layer in model.named_sublayers(include_self=True) if name in sparse
-    ):
+    if any(labels.frozen_rows(r.param) for r in rows if r.name.rpartition(".")[0] in sparse):
         raise ValueError(f"freeze_rows needs dense gradients: {remedy}")
     if not row.sparse:
         fit = [name for name in table.names() if table.ROWS[name].sparse]

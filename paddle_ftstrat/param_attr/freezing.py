@@ -148,9 +148,9 @@ def unfreeze(model_or_layer: nn.Layer, patterns: Any = None) -> list[str]:
 def verify_frozen(model: nn.Layer) -> Iterator[list[str]]:
     """Check that nothing that is frozen at the start of the block has changed by its end, bit for bit.
 
-    Watched are frozen parameters (those that a strategy holds back, too), frozen rows, and the running statistics of BatchNorm layers
-    that the user froze, unless by `freeze(batch_norm="track")`. A parameter with `requires_grad = False`, which
-    paddlepaddle 2.6 ignores, counts as frozen: whoever wrote that believes it is. Memory: a hash per tensor.
+    Watched are frozen parameters (those that a strategy holds back, too), frozen rows, and the running statistics of
+    BatchNorm layers that the user froze, unless by `freeze(batch_norm="track")`. A parameter with `requires_grad =
+    False`, which paddlepaddle 2.6 ignores, counts as frozen: whoever wrote that believes it is. Memory: a hash each.
 
     Args:
         model: a model or any layer of one.

@@ -73,14 +73,14 @@ def freeze_rows(param: Any, rows: Any, axis: int | None = None) -> None:
     The gradient of frozen rows is 0 before it is clipped, so that they have no part in the norm, and they have their
     values back after the update, whatever momentum, decay or a regularizer did. Frozen before or under a binding, they
     are the user's own setting, as `stop_gradient` is: no strategy thaws them, `describe` shows them, a binding's state
-    holds them. It needs a binding's optimizer, or one of `paddle_ftstrat.optim`; a Paddle optimizer that no strategy has
-    bound does not know of it.
+    holds them. The optimizer has to be a binding's or one of `paddle_ftstrat.optim`; a Paddle optimizer that no
+    strategy has bound does not know of it.
 
     Args:
-        param: a parameter; or a layer (Linear, Embedding, Conv), whose weight and bias lose the entries of these labels.
+        param: a parameter; or a layer (Linear, Embedding, Conv): its weight's and its bias's entries for these labels.
         rows: indices ≥ 0, or as many booleans as there are rows. They are added to those that are frozen already.
-        axis: the axis that they count along; None: of a layer that of its labels (Linear's weight is [in, out]: the last
-            one), of a parameter 0.
+        axis: the axis that they count along; None: of a layer that of its labels (Linear's weight is [in, out]: the
+            last one), of a parameter 0.
 
     Raises:
         ValueError: an index or axis that does not exist, no rows, rows of another axis frozen already; or the weight of
@@ -212,16 +212,16 @@ def _axes(param: Any, axis: Any, guess: bool = False) -> list[tuple[Any, int]]:
         own = {name: one for name, one in select.own_parameters(param) if name in axes}
         if axis is not None or len(own) != len(select.named_weights(param)) or not own:
             raise ValueError(
-                f"{type(param).__name__}: rows of a whole layer are those of a Linear, Embedding or Conv, along its own "
-                "axis; give a parameter, and the axis of its rows"
+                f"{type(param).__name__}: rows of a whole layer are those of a Linear, Embedding or Conv, along its "
+                "own axis; give a parameter, and the axis of its rows"
             )
         return [(one, axes[name]) for name, one in own.items()]
     if not isinstance(param, paddle.Tensor) or not hasattr(param, "optimize_attr"):
         raise TypeError(f"param must be a parameter or a layer, not {type(param).__name__}")
     if axis is None and not guess and param.ndim == 2 and param.name.startswith("linear_"):
         raise ValueError(
-            f"{param.name!r} looks like the weight of a Linear, [in, out], whose labels are its columns: say axis=1, or "
-            "give the layer; axis=0 means rows of inputs"
+            f"{param.name!r} looks like the weight of a Linear, [in, out], whose labels are its columns: say axis=1, "
+            "or give the layer; axis=0 means rows of inputs"
         )
     axis = 0 if axis is None else _errors.check_whole("axis", axis)
     if axis >= param.ndim:
@@ -232,7 +232,9 @@ def _axes(param: Any, axis: Any, guess: bool = False) -> list[tuple[Any, int]]:
 def _indices(rows: Any, size: int) -> list[int]:
     array = np.asarray(list(rows) if isinstance(rows, (range, set)) else rows)
     if array.ndim != 1 or not array.size or array.dtype.kind not in "biu":
-        raise TypeError(f"rows must be a list of indices, or of as many booleans as there are rows, not {rows!r:.100}")
+        raise TypeError(
+            f"rows must be a list of indices, or of as many booleans as there are rows, not {_errors.shown(rows)}"
+        )
     if array.dtype.kind == "b":
         if len(array) != size or not array.any():
             raise ValueError(f"rows has {len(array)} booleans, {array.sum()} of them True, but there are {size} rows")

@@ -17,6 +17,7 @@ from paddle_ftstrat.transfer.files import open_contents
 from paddle_ftstrat.transfer.from_torch import TorchKeys, torch_keys
 from paddle_ftstrat.transfer.matching import Fill, Match
 from paddle_ftstrat.transfer.report import LoadError, LoadReport, remember
+from paddle_ftstrat.transfer.rows import Request, requests
 from paddle_ftstrat.transfer.targets import Target, find_targets, overflows, paddle_keys, put
 
 SOURCES = ("auto", "paddle", "torch")
@@ -34,6 +35,7 @@ def load_pretrained(
     ignore_mismatched: bool = False,
     layout: Mapping[Any, str] | None = None,
     entry: str | None = None,
+    rows: Mapping[Any, Any] | None = None,
 ) -> LoadReport:
     """Load what a file has for a model: all of it, or only the backbone, whatever the file calls it.
 
@@ -59,16 +61,21 @@ def load_pretrained(
             is an error.
         layout: for matrices of layers that are not Paddle's own: selector of parameters → "same" or "transposed".
         entry: the key of the state dict in a checkpoint that holds several.
+        rows: for a head or an embedding with other labels: selector of weights → (labels of the file, labels of the
+            model), or → {row of the model: row of the file}. Rows that both have are taken over, new ones keep their
+            initialisation. They lie along the axis of the layer's labels: the columns of a Linear's weight, the rows of
+            an Embedding or a Conv, the entries of a bias; of other layers along the only axis that fits.
 
     Returns:
-        The report: `loaded`, `missing`, `unexpected`, `mismatched`; it prints as a table.
+        The report: `loaded`, `missing`, `unexpected`, `mismatched`, `carried`; it prints as a table.
 
     Whatever is raised, the model is unchanged then.
 
     Raises:
         LoadError: (a ValueError, with the report) a mismatch, or with `strict` anything missing or unexpected.
         ValueError: nothing matches (a rename is proposed); a selector or prefix that fits nothing; a damaged or
-            unknown file; keys that cannot be converted, or not without being told how.
+            unknown file; keys that cannot be converted, or not without being told how; labels that are not unique or
+            not as many as a tensor has rows.
         TypeError: arguments of the wrong type.
         FileNotFoundError: no such file.
 
@@ -81,14 +88,23 @@ def load_pretrained(
         >>> report.loaded, report.missing
         (['0.weight', '0.bias'], ['1.weight', '1.bias'])
 
+        The row of a label that both have, into a head with a new one:
+
+        >>> head = {"weight": [[1.0, 2.0]], "bias": [3.0, 4.0]}
+        >>> head = {key: paddle.to_tensor(value) for key, value in head.items()}
+        >>> model = nn.Linear(1, 3)
+        >>> report = load_pretrained(model, head, rows={"*": (["cat", "dog"], ["dog", "emu", "cat"])})
+        >>> model.bias.tolist(), report.carried["bias"].sources, report.carried["bias"].new
+        ([4.0, 0.0, 3.0], {0: 1, 2: 0}, ('emu',))
+
         Without the rename:
 
-        >>> load_pretrained(model, pretrained)
+        >>> load_pretrained(nn.Sequential(nn.Linear(4, 4)), pretrained)
         Traceback (most recent call last):
             ...
         ValueError: no key of a dict names a tensor of the model: it has module.0.weight, ...
     """
-    targets = find_targets(model)
+    targets, asked = find_targets(model), requests(model, rows)
     if source not in SOURCES:
         raise ValueError(_errors.unknown("source", source, SOURCES))
     contents = open_contents(path_or_state, entry)
@@ -99,13 +115,13 @@ def load_pretrained(
     keys, taken, why = _keys(model, contents, names, targets, source, layout)
     matching.refuse(contents, names, keys)
     _check_any(contents, names, keys, targets)
-    matched = matching.match(contents, names, targets, keys, _leniently_renamed(left_out, rename))
+    matched = matching.match(contents, names, targets, keys, _leniently_renamed(left_out, rename), asked)
     report = LoadReport(contents.label, taken, why, matched.rows, (*contents.notes, *_hints(matched, keys, names)))
-    _check(matched, report, strict, ignore_mismatched)
+    _check(matched, report, strict, ignore_mismatched, asked)
     kept = _check_values(matched.fills, report)
     for fill in matched.fills:
         array = fill.piece.take(_array(fill, kept))
-        put(fill.target.tensor, array, fill.entry.dtype, fill.target.dtype, fill.entry.release)
+        put(fill.target.tensor, array, fill.entry.dtype, fill.target.dtype, fill.entry.release, fill.carried)
     remember(model, report.weights)
     _warn_if_bound(targets)
     return report
@@ -163,7 +179,12 @@ def _hints(matched: Match, keys: TorchKeys, names: Mapping[str, str]) -> tuple[s
     return (f"rename={proposal!r} would match {count} more keys",) if count > 1 else ()
 
 
-def _check(matched: Match, report: LoadReport, strict: bool, ignore_mismatched: bool) -> None:
+def _check(
+    matched: Match, report: LoadReport, strict: bool, ignore_mismatched: bool, asked: Mapping[str, Request]
+) -> None:
+    without = [name for name in report.missing if name in asked]
+    if without:
+        raise LoadError(f"rows= speaks of {_errors.listing(without)}, for which the file has nothing", report)
     if matched.undecided:
         raise LoadError(
             f"nothing says whether these square matrices have to be transposed: {_errors.listing(matched.undecided)}; "

@@ -14,6 +14,7 @@ from paddle_ftstrat import _errors
 from paddle_ftstrat.transfer.contents import Contents, Entry
 from paddle_ftstrat.transfer.from_torch import TorchKeys
 from paddle_ftstrat.transfer.report import Row
+from paddle_ftstrat.transfer.rows import Carried, Request
 from paddle_ftstrat.transfer.targets import Piece, Target, convertible
 
 _TORCH_ENDS = (".running_mean", ".running_var", ".num_batches_tracked", ".in_proj_weight", ".in_proj_bias")
@@ -22,13 +23,17 @@ _PADDLE_ENDS = ("._mean", "._variance")
 
 @dataclass(frozen=True)
 class Fill:
-    """A tensor of the model and the part of the file that goes into it; `others` claim to hold the same values."""
+    """A tensor of the model and the part of the file that goes into it, or its rows in `carried`.
+
+    `others` claim to hold the same values.
+    """
 
     target: Target
     key: str
     entry: Entry
     piece: Piece
     others: tuple[tuple[str, Entry, Piece], ...] = ()
+    carried: Carried | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ def match(
     targets: Mapping[str, Target],
     keys: TorchKeys,
     left_out: Mapping[str, str],
+    asked: Mapping[str, Request],
 ) -> Match:
     """Match a file's wanted keys with a model's tensors.
 
@@ -105,6 +111,10 @@ def match(
         targets: the model's tensors.
         keys: which name fills which tensors.
         left_out: keys that are not wanted → the names that they would have.
+        asked: the rows that tensors are to get instead of all of an array.
+
+    Raises:
+        ValueError: rows that do not fit.
     """
     claims: dict[str, list[tuple[str, Entry, Piece]]] = {name: [] for name in targets}
     rows = []
@@ -118,7 +128,7 @@ def match(
             rows.append(Row(status, key=key, file_shape=entry.shape, file_dtype=entry.dtype, note=note))
     rows += [Row("excluded", key=key, file_shape=contents.entries[key].shape) for key in left_out]
     not_wanted = {piece.target for name in left_out.values() for piece in keys.pieces.get(name, ())}
-    return _settle(claims, targets, not_wanted, rows)
+    return _settle(claims, targets, not_wanted, rows, asked)
 
 
 def same_values(fill: Fill) -> Iterator[str]:
@@ -126,7 +136,7 @@ def same_values(fill: Fill) -> Iterator[str]:
     array = None
     for key, entry, piece in fill.others:
         array = fill.piece.take(fill.entry.read()) if array is None else array
-        other = piece.take(entry.read()) if piece.shape_of(entry.shape) == fill.target.shape else None
+        other = piece.take(entry.read()) if piece.shape_of(entry.shape) == array.shape else None
         if other is None or not np.array_equal(array, other):
             yield key
 
@@ -136,6 +146,7 @@ def _settle(
     targets: Mapping[str, Target],
     not_wanted: set[str],
     rows: list[Row],
+    asked: Mapping[str, Request],
 ) -> Match:
     fills, of_targets, swapped, undecided = [], [], [], []
     for name, claimed in claims.items():
@@ -153,7 +164,8 @@ def _settle(
         key, entry, piece = claimed[0]
         shape = piece.shape_of(entry.shape)
         about.update(key=key, file_shape=entry.shape if shape is None else shape, file_dtype=entry.dtype)
-        problem = _problem(target, entry, shape)
+        carried = asked[name].carried(name, shape, target.shape) if name in asked else None
+        problem = _problem(target, entry, target.shape if carried else shape)
         if problem:
             of_targets.append(Row("mismatched", **about, note=problem))
             if shape and len(shape) == 2 and shape != target.shape == shape[::-1]:
@@ -161,8 +173,9 @@ def _settle(
             continue
         if piece.undecided:
             undecided.append(name)
-        of_targets.append(Row("loaded", **about, note=_note(target, entry, piece)))
-        fills.append(Fill(target, key, entry, piece, tuple(claimed[1:])))
+        status = "partly" if carried and carried.new else "loaded"
+        of_targets.append(Row(status, **about, note=_note(target, entry, piece, carried), carried=carried))
+        fills.append(Fill(target, key, entry, piece, tuple(claimed[1:]), carried))
     return Match(tuple(fills), (*of_targets, *rows), tuple(swapped), tuple(undecided))
 
 
@@ -174,8 +187,8 @@ def _problem(target: Target, entry: Entry, shape: tuple[int, ...] | None) -> str
     return ""
 
 
-def _note(target: Target, entry: Entry, piece: Piece) -> str:
-    parts = []
+def _note(target: Target, entry: Entry, piece: Piece, carried: Carried | None) -> str:
+    parts = [str(carried)] if carried else []
     if entry.dtype != target.dtype:
         parts.append(f"{entry.dtype} → {target.dtype}")
     if piece.part is not None:

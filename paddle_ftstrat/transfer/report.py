@@ -12,8 +12,9 @@ from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import description, select
+from paddle_ftstrat.transfer.rows import Carried
 
-STATUSES = ("mismatched", "missing", "unexpected", "excluded", "loaded", "dropped")
+STATUSES = ("mismatched", "missing", "partly", "unexpected", "excluded", "loaded", "dropped")
 _WIDEST = 200  # characters of a cell
 _RECORD = "_ftstrat_loaded"
 
@@ -30,7 +31,8 @@ class Row:
     """One tensor of the model, or one key of the file that no tensor took.
 
     `status` is one of `STATUSES`; `name` is the model's, `key` the file's, "" where there is none. `kind` is "weight",
-    "statistic" or "buffer". `file_shape` is the shape in Paddle's layout. `note` says why.
+    "statistic" or "buffer". `file_shape` is the shape in Paddle's layout. `note` says why. `carried` are the rows that
+    `rows=` took over; a tensor with new ones among them is "partly" loaded.
     """
 
     status: str
@@ -43,6 +45,7 @@ class Row:
     file_dtype: str = ""
     shared: tuple[str, ...] = ()
     note: str = ""
+    carried: Carried | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class LoadReport:
     def weights(self) -> list[str]:
         """The weights among `loaded`, which is what a strategy's `pretrained` means."""
         return [row.name for row in self.rows if row.status == "loaded" and row.kind == "weight"]
+
+    @property
+    def carried(self) -> dict[str, Carried]:
+        """Name → the rows that `rows=` took over (`sources`: row of the model → row of the file) and the `new` ones."""
+        return {row.name: row.carried for row in self.rows if row.carried is not None}
 
     @property
     def missing(self) -> list[str]:
@@ -158,6 +166,9 @@ class LoadReport:
             done = sum(row.status == "loaded" for row in of_kind)
             if of_kind:
                 parts.append(f"{done} of {len(of_kind)} {kind}s")
+            partly = sum(row.status == "partly" for row in of_kind)
+            if partly:
+                parts.append(f"rows of {partly} more")
         return f"{', '.join(parts)} loaded from {self.source} ({self.layout} layout: {self.decided_by})"
 
     def _remarks(self) -> list[str]:

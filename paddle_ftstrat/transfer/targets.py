@@ -13,6 +13,7 @@ from paddle import nn
 from paddle_ftstrat import _paddle
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.transfer.contents import BFLOAT16, storage_dtype
+from paddle_ftstrat.transfer.rows import Carried
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,15 @@ def overflows(array: np.ndarray, source: str, target: str) -> bool:
     return bool(finite.size and np.abs(finite).max() > np.finfo(np.float16).max)
 
 
-def put(tensor: Any, array: np.ndarray, source: str, target: str, release: Callable[[], None]) -> None:
-    """Copy an array into a tensor of the same shape, in place.
+def put(
+    tensor: Any,
+    array: np.ndarray,
+    source: str,
+    target: str,
+    release: Callable[[], None],
+    carried: Carried | None = None,
+) -> None:
+    """Copy an array into a tensor of the same shape, or rows of one of another shape, in place.
 
     Args:
         tensor: a Paddle tensor.
@@ -148,8 +156,12 @@ def put(tensor: Any, array: np.ndarray, source: str, target: str, release: Calla
         source: dtype of the array.
         target: dtype of the tensor.
         release: called when a part of the array that lies in one piece has been copied.
+        carried: which rows of the array go where; None: all of it.
     """
     view = memory(tensor, target)
+    if carried is not None:
+        whole = carried.put(_convert(array, source, target), np.array(tensor.numpy() if view is None else view))
+        array, source, release = whole, target, lambda: None
     if view is None or not array.ndim:
         tensor.set_value(np.ascontiguousarray(_convert(array, source, target)).reshape(array.shape))
         release()
