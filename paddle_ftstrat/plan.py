@@ -98,7 +98,8 @@ class Phase:
     """A stretch of the training: what trains, for how long, with which schedule, and how it ends.
 
     Args:
-        train: "all"; "head", the top layer; a number k, the top k layers; or selectors (globs, layers, patterns).
+        train: "all"; "head", the top layer; a number k, the top k layers; or selectors (globs, layers, patterns, words
+            for kinds: `["bias", "head"]` is BitFit, see `param_attr.kinds`).
         epochs, updates, share: its length, one of them: epochs, updates, or a share of the training's updates. Without
             any of them the phase takes what the others leave.
         learning_rate: the peak of its own schedule; None: the strategy's.

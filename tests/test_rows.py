@@ -8,8 +8,8 @@ import pytest
 from paddle import nn
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.param_attr import describe, freeze_rows, frozen_rows, unfreeze_rows, verify_frozen
-from paddle_ftstrat.param_attr.rows import label_axes
+from paddle_ftstrat.param_attr import describe, freeze_rows, unfreeze_rows, verify_frozen
+from paddle_ftstrat.param_attr.rows import frozen_rows, label_axes
 
 WORDS, LABELS = [0, 2, 5], [1, 3]
 

@@ -57,6 +57,35 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
     return _main_head_last(model, _without_repeats(model, found))
 
 
+@select.kind("first_block")
+def _first_block(model: nn.Layer) -> tuple[str, ...]:
+    return stack_of(model)[0].parameters
+
+
+@select.kind("last_block")
+def _last_block(model: nn.Layer) -> tuple[str, ...]:
+    return stack_of(model)[-1].parameters
+
+
+def stack_of(model: nn.Layer) -> list[Unit]:
+    """The layers that a model is a stack of, bottom first: residual blocks, transformer layers, convolutions.
+
+    They are the units (see `find_units`) below the head of the class that is most common among these, of several the
+    one with the most weights; where no two are alike, all units below the head.
+
+    Example:
+        >>> [unit.name for unit in stack_of(paddle.vision.models.resnet18())][::7]
+        ['layer1.0', 'layer4.1']
+    """
+    units = find_units(model)
+    units = units[:-1] or units
+    by_class: dict[Any, list[Unit]] = {}
+    for unit in units:
+        by_class.setdefault(tuple(type(layer) for layer in unit.layers), []).append(unit)
+    stack = max(by_class.values(), key=lambda alike: (len(alike), sum(len(unit.parameters) for unit in alike)))
+    return stack if len(stack) > 1 else units
+
+
 def split(count: int, blocks: int) -> list[int]:
     """Block number of each of `count` layers, bottom first: contiguous blocks whose sizes differ by at most one.
 

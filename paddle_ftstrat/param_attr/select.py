@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Union
@@ -12,6 +14,50 @@ from paddle import nn
 from paddle_ftstrat import _errors, _paddle
 
 Selector = Union[str, "re.Pattern[str]", Callable[[str, Any], bool], nn.Layer]
+# Word → a function (model) → the names of the parameters that it means, wherever nothing in the model is called so.
+KINDS: dict[str, Callable[[nn.Layer], Iterable[str]]] = {}
+
+
+def kind(word: str) -> Callable[[Any], Any]:
+    """Have a word select what the decorated function (model) → names gives.
+
+    Example:
+        >>> import paddle
+        >>> @kind("matrix")
+        ... def matrix(model):
+        ...     return [name for name, param in named_weights(model).items() if param.ndim == 2]
+        >>> select(paddle.nn.Sequential(paddle.nn.Linear(2, 3)), "matrix")
+        ['0.weight']
+        >>> KINDS.pop("matrix").__name__
+        'matrix'
+    """
+
+    def entered(function: Any) -> Any:
+        KINDS[word] = function
+        return function
+
+    return entered
+
+
+def kinds(model: nn.Layer) -> dict[str, list[str]]:
+    """The words that select parameters by what they are, and the structured names that each means in a model.
+
+    `bias`: all biases, those of normalisation layers too (BitFit, Ben Zaken et al., arXiv:2106.10199); `norm`: the
+    parameters of normalisation layers; `head`: see `transfer.find_head`; `first_block`, `last_block`: the lowest and
+    the highest layer of the stack, see `param_attr.depth.stack_of`.
+
+    Example:
+        >>> import paddle
+        >>> model = paddle.nn.Sequential(paddle.nn.Linear(2, 3), paddle.nn.LayerNorm(3), paddle.nn.Linear(3, 1))
+        >>> kinds(model)["bias"], kinds(model)["norm"]
+        (['0.bias', '1.bias', '2.bias'], ['1.weight', '1.bias'])
+    """
+    found: dict[str, list[str]] = {word: [] for word in KINDS}
+    for word, names in KINDS.items():
+        with contextlib.suppress(ValueError):  # a model of one layer has no head
+            chosen = set(names(model))
+            found[word] = [name for name in named_weights(model) if name in chosen]
+    return found
 
 
 def named_weights(model: nn.Layer) -> dict[str, Any]:
@@ -63,12 +109,30 @@ def norm_or_bias(model: nn.Layer) -> set[str]:
 
     Source: PaddleHub 1.8 `AdamWeightDecayStrategy` (its test by name suffix; here by layer type).
     """
-    ids = set()
-    for _, layer in every_layer(_paddle.unwrap(model)):
-        is_norm = _paddle.is_norm(layer)
-        for name, param in own_parameters(layer):
-            if is_norm or name == "bias" or name.startswith(("bias_", "b_")) or name.endswith(("_bias", ".b_0")):
-                ids.add(id(param))
+    return {*_biases(model), *_norms(model)}
+
+
+@kind("bias")
+def _biases(model: nn.Layer) -> set[str]:
+    def is_bias(layer: nn.Layer, name: str) -> bool:
+        return name == "bias" or name.startswith(("bias_", "b_")) or name.endswith(("_bias", ".b_0"))
+
+    return _names_where(model, is_bias)
+
+
+@kind("norm")
+def _norms(model: nn.Layer) -> set[str]:
+    return _names_where(model, lambda layer, name: _paddle.is_norm(layer))
+
+
+def _names_where(model: nn.Layer, test: Callable[[nn.Layer, str], bool]) -> set[str]:
+    """The parameters of which a layer that holds them, and their name there, pass a test."""
+    ids = {
+        id(param)
+        for _, layer in every_layer(_paddle.unwrap(model))
+        for name, param in own_parameters(layer)
+        if test(layer, name)
+    }
     return {name for name, param in named_weights(model).items() if id(param) in ids}
 
 
@@ -78,7 +142,9 @@ def select(model: nn.Layer, selector: Selector, what: str = "pattern") -> list[s
     Args:
         model: the model.
         selector: a glob over structured names or the exact name of a sublayer (`"encoder.*"`, `"head"`); a compiled
-            regex (fullmatch); a function (name, parameter) → bool; or a layer of the model.
+            regex (fullmatch); a function (name, parameter) → bool; a layer of the model; or a word for a kind
+            (`"bias"`, `"norm"`, `"head"`, `"first_block"`, `"last_block"`, see `kinds`), unless something in the model
+            is called so.
         what: how to call the selector in an error.
 
     Raises:
@@ -92,6 +158,8 @@ def select(model: nn.Layer, selector: Selector, what: str = "pattern") -> list[s
         ['0.bias', '1.bias']
         >>> select(model, model[1])
         ['1.weight', '1.bias']
+        >>> select(model, "bias")
+        ['0.bias', '1.bias']
     """
     weights, aliases = named_weights(model), all_names(model)
     if isinstance(selector, nn.Layer):
@@ -99,12 +167,29 @@ def select(model: nn.Layer, selector: Selector, what: str = "pattern") -> list[s
         matched = [name for name, param in weights.items() if id(param) in inside]
     else:
         matched = [name for name, param in weights.items() if means(selector, aliases[name], (name, param), what)]
+        if isinstance(selector, str) and selector in KINDS:
+            matched = _of_kind(model, selector, matched, what)
     if matched:
         return matched
     if isinstance(selector, str):
-        options = {*weights, *(prefix for prefix, _ in every_layer(_paddle.unwrap(model)) if prefix)}
+        options = {*KINDS, *weights, *(prefix for prefix, _ in every_layer(_paddle.unwrap(model)) if prefix)}
         raise ValueError(f"{what} matches no parameter. " + _errors.unknown("name or glob", selector, sorted(options)))
     raise ValueError(f"{what} {selector!r} matches no parameter of the model; it has {_errors.listing(weights)}")
+
+
+def _of_kind(model: nn.Layer, word: str, named: list[str], what: str) -> list[str]:
+    """What a word means: what the model calls so, with a warning where that is not all of the kind; else the kind."""
+    chosen = set(KINDS[word](model)) if word in ("bias", "norm") or not named else set()
+    if not named:
+        return [name for name in named_weights(model) if name in chosen]
+    others = len(chosen - set(named))
+    if others:
+        warnings.warn(
+            f"{what}: {word!r} is the name of {_errors.listing(named, 4)} in this model and leaves out {others} others "
+            f"of that kind: say param_attr.kinds(model)[{word!r}] for all, or names or globs for these",
+            stacklevel=4,
+        )
+    return named
 
 
 def means(selector: Any, names: Iterable[str], arguments: Sequence[Any], what: str = "pattern") -> bool:

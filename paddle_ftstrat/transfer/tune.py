@@ -171,6 +171,7 @@ def tune_differential(model: nn.Layer, head: Any = None, factor: float = FACTOR)
     return names
 
 
+@select.kind("head")
 def find_head(model: nn.Layer, head: Any = None) -> list[str]:
     """The structured names of a model's head.
 
