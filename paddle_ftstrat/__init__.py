@@ -57,13 +57,15 @@ from paddle_ftstrat.training.checkpoint.manager import Checkpoints
 from paddle_ftstrat.training.learner import Learner
 from paddle_ftstrat.training.lr_find import LRFinder, minimum, slide, steep, valley
 from paddle_ftstrat.training.precision import make as mixed_precision
-from paddle_ftstrat.transfer import LoadReport, export_inference, load_pretrained, save_pretrained, tune
+from paddle_ftstrat.training.sweeps import AutoRGN, auto_rgn, fisher
+from paddle_ftstrat.transfer import LoadReport, export_inference, load_pretrained, reinitialize, save_pretrained, tune
 
 __version__ = "0.2.0"
 
 __all__ = [
     "EMA",
     "AdamWeightDecayStrategy",
+    "AutoRGN",
     "Binding",
     "Callback",
     "Checkpoints",
@@ -105,17 +107,20 @@ __all__ = [
     "ULMFiTStrategy",
     "VisualDLCallback",
     "annealer",
+    "auto_rgn",
     "combine_scheds",
     "combined_cos",
     "compare",
     "cpu_threads",
     "export_inference",
     "finetune",
+    "fisher",
     "load_pretrained",
     "minimum",
     "mixed_precision",
     "optim",
     "param_attr",
+    "reinitialize",
     "save_pretrained",
     "sched_cos",
     "sched_exp",

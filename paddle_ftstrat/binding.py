@@ -14,10 +14,8 @@ from paddle import nn
 from paddle_ftstrat import _errors, _paddle, pictures, resolve
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.optim import build, hyper, masters, state
-from paddle_ftstrat.optim.hyper import ScheduleLR
-from paddle_ftstrat.optim.regularizer import anchored, checked_anchors
-from paddle_ftstrat.param_attr import depth, description, settings
-from paddle_ftstrat.param_attr import rows as labels
+from paddle_ftstrat.optim.regularizer import anchors, checked_anchors
+from paddle_ftstrat.param_attr import depth, description, rows, settings
 from paddle_ftstrat.plan import Plan, Progress
 
 _FOLLOWED = ("schedules", "max_train_steps", "depth", "phases", "starts")
@@ -30,7 +28,7 @@ class Binding:
         plan: what to do.
         model: a model with parameters; one of `paddle.jit.to_static` too, and one that `paddle.DataParallel` wraps
             unless there are several processes and the plan thaws layers later.
-        steps_per_epoch, sample_input, pretrained, layers, no_decay, fused: as for `DefaultStrategy.bind`.
+        steps_per_epoch, sample_input, pretrained, layers, no_decay, fused, fisher: as for `DefaultStrategy.bind`.
 
     Raises:
         ValueError, TypeError: anything wrong in the plan, the model or their combination; nothing is changed then.
@@ -63,15 +61,16 @@ class Binding:
         layers: Sequence[Any] | None = None,
         no_decay: Any = None,
         fused: bool | None = None,
+        fisher: Any = None,
     ) -> None:
         weights = resolve.check_model(model)
         threads.take_widest_code()
         self.plan, self.model, self.steps_per_epoch = plan, model, steps_per_epoch
         self._units = depth.find_units(model, sample_input, layers)
         depths = resolve.resolve_depths(plan, model, self._units, steps_per_epoch)
-        anchored = resolve.resolve_pretrained(plan, model, pretrained)
+        anchored = resolve.resolve_anchors(plan, model, pretrained, fisher)
         self._rows = resolve.resolve(plan, weights, depths, anchored, resolve.resolve_no_decay(model, no_decay))
-        self.lr_scheduler = ScheduleLR(plan.lr)
+        self.lr_scheduler = hyper.ScheduleLR(plan.lr)
         self.optimizer, self._decay, self._hypers = build.build_optimizer(
             plan, model, self._rows, self.lr_scheduler, fused
         )
@@ -229,9 +228,17 @@ class Binding:
 
     @property
     def block_factors(self) -> list[float]:
-        """The factor in each block's LR, bottom block first."""
+        """The factor in each block's LR, bottom block first; others may be set, for the updates to come."""
         factors = {row.depth.block: row.depth.factor for row in self._rows}
         return [factors[block] for block in range(len(factors))]
+
+    @block_factors.setter
+    def block_factors(self, factors: Sequence[float]) -> None:
+        if len(factors) != len(self.blocks):
+            raise ValueError(f"{len(factors)} factors were given, but there are {len(self.blocks)} blocks")
+        self._rows = [row.at(replace(row.depth, factor=factors[row.depth.block])) for row in self._rows]
+        self._publish()
+        self._apply()
 
     def hyper(self, name: str) -> Any:
         """A hyper-parameter in force: `mom` (or β₁), `sqr_mom` (β₂, ρ), `eps`, `wd`; a list where blocks differ."""
@@ -262,17 +269,16 @@ class Binding:
 
     def state_dict(self) -> dict[str, Any]:
         """What the model does not hold: optimizer state by structured name, curve position, epoch, L2SP anchors."""
-        anchors = {name: row.settings.regularizer.anchor for name, row in anchored(self._rows).items()}
         return {
             "optimizer": state.get_state(self.optimizer, {row.name: row.param for row in self._rows}),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "epoch": self.epoch,
             "max_train_steps": self.plan.max_train_steps,
-            "anchors": {name: anchor for name, anchor in anchors.items() if anchor is not None},
+            **anchors(self._rows),
             "block_factors": self.block_factors,
             "phase": self.progress.state_dict(),
             "best_weights": self.progress.best_weights,
-            "frozen_rows": labels.saved((row.name, row.param) for row in self._rows),
+            "frozen_rows": rows.saved((row.name, row.param) for row in self._rows),
             "hypers": {name: self.hyper(name) for name in hyper.NAMES if self.has_hyper(name)},
         }
 
@@ -284,13 +290,11 @@ class Binding:
         """
         self._check_in_force()
         state.check_binding(state_dict, self.plan)
-        anchors = checked_anchors(self._rows, state_dict["anchors"])
+        put_anchors = checked_anchors(self._rows, state_dict)
         state.set_state(self.optimizer, {row.name: row.param for row in self._rows}, state_dict["optimizer"])
-        for regularizer, value in anchors:
-            regularizer.anchor = value
+        put_anchors()
         self.lr_scheduler.set_state_dict(dict(state_dict["lr_scheduler"]))
-        if "frozen_rows" in state_dict:
-            labels.restore(((row.name, row.param) for row in self._rows), state_dict["frozen_rows"])
+        rows.restore(((row.name, row.param) for row in self._rows), state_dict.get("frozen_rows"))
         self.epoch = int(state_dict["epoch"])
         for name, value in state_dict.get("hypers", {}).items():
             self.set_hyper(name, value)
@@ -300,7 +304,7 @@ class Binding:
             # A state of version 0.1 knows the epoch only.
             self.progress = Progress()
             self.begin_epoch(self.epoch)
-        self._set_factors(state_dict.get("block_factors", self.block_factors))
+        self.block_factors = state_dict.get("block_factors", self.block_factors)
 
     def describe(self) -> description.Description:
         """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
@@ -369,14 +373,7 @@ class Binding:
             return
         factors = np.asarray(lrs) / lrs[-1]
         if not np.allclose(factors, self.block_factors, rtol=1e-12, atol=0):
-            self._set_factors(factors.tolist())
-
-    def _set_factors(self, factors: Sequence[float]) -> None:
-        if len(factors) != len(self.blocks):
-            raise ValueError(f"{len(factors)} factors were given, but there are {len(self.blocks)} blocks")
-        self._rows = [row.at(replace(row.depth, factor=factors[row.depth.block])) for row in self._rows]
-        self._publish()
-        self._apply()
+            self.block_factors = factors.tolist()
 
     def _apply(self) -> None:
         puts = [row.in_phase(self.progress.phase) for row in self._rows]

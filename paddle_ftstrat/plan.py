@@ -30,13 +30,14 @@ class Discriminative:
     """LR factors by depth: ×1 at the top, ×1/factor for each block (or layer of `params_layer`) below.
 
     `blocks` counts contiguous blocks, None for one per layer; `params_layer` (parameter name → layer number) beats it
-    where given. No factor falls below `minimum`.
+    where given. No factor falls below `minimum`. `factors`, one per layer from the bottom up, beat all of them.
     """
 
     factor: float
     blocks: int | None = None
     params_layer: Mapping[str, int] | None = None
     minimum: float = 0.0
+    factors: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ class Plan:
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     l2: float = 0.0
     l2sp: float = 0.0
+    ewc: float = 0.0
     weight_decay: float | None = None
     clip: Clip | None = None
     depth: Discriminative | Spread | None = None

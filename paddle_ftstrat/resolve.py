@@ -13,7 +13,7 @@ import paddle
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import fused
 from paddle_ftstrat.optim.build import Decay
-from paddle_ftstrat.optim.regularizer import L2Decay, L2SPDecay, anchor_of
+from paddle_ftstrat.optim.regularizer import EWCDecay, L2Decay, L2SPDecay, anchor_of
 from paddle_ftstrat.param_attr import depth, description, select, settings
 from paddle_ftstrat.param_attr.settings import ParamSettings
 from paddle_ftstrat.plan import Discriminative, Plan, Spread, Top, spread
@@ -82,19 +82,19 @@ def resolve(
     plan: Plan,
     weights: Mapping[str, Any],
     depths: Mapping[str, Depth],
-    pretrained: Collection[str],
+    anchored: Mapping[str, Any],
     no_decay: Collection[str],
 ) -> list[Resolved]:
     """Section by section of the precedence rules, for each parameter.
 
-    The user's ParamAttr regularizer beats L2SP (pretrained parameters), which beats L2; it also switches off decoupled
-    decay. The user's LR multiplier multiplies the depth factor.
+    The user's ParamAttr regularizer beats EWC (parameters with a Fisher information), which beats L2SP (pretrained
+    ones), which beats L2; it also switches off decoupled decay. The user's LR multiplier multiplies the depth factor.
 
     Args:
         plan: the plan.
         weights: structured name → parameter.
         depths: structured name → Depth.
-        pretrained: names that L2SP anchors.
+        anchored: as `resolve_anchors` gives it.
         no_decay: names that decoupled decay skips.
     """
     l2 = L2Decay(plan.l2) if plan.l2 else None
@@ -104,9 +104,10 @@ def resolve(
         regularizer, source = own.regularizer, "ParamAttr"
         if regularizer is None:
             source = "strategy"
-            if plan.l2sp and name in pretrained:
+            if name in anchored:
                 # A parameter that the user froze does not move, so it needs no copy of its value until it is thawed.
-                regularizer = L2SPDecay(plan.l2sp, anchor_of(param) if own.trainable else None)
+                anchor, fisher = anchor_of(param) if own.trainable else None, anchored[name]
+                regularizer = L2SPDecay(plan.l2sp, anchor) if fisher is None else EWCDecay(plan.ewc, fisher, anchor)
             else:
                 regularizer = l2
         decayed = own.regularizer is None and name not in no_decay
@@ -171,6 +172,34 @@ def refuse_wrapped(model: Any) -> None:
         )
 
 
+def resolve_anchors(plan: Plan, model: Any, pretrained: Any, fisher: Any) -> dict[str, Any]:
+    """The parameters that are pulled back to their value, by name: their Fisher information for EWC, None for L2SP.
+
+    Raises:
+        ValueError, TypeError: EWC without `fisher`, or one that is not of this model; what is pretrained is unclear.
+    """
+    anchored: dict[str, Any] = dict.fromkeys(resolve_pretrained(plan, model, pretrained))
+    if not plan.ewc:
+        if fisher is not None:
+            warnings.warn("fisher= only matters to EWC, which this strategy does not use", stacklevel=4)
+        return anchored
+    if not isinstance(fisher, Mapping):
+        raise (ValueError if fisher is None else TypeError)(
+            "EWC needs bind(fisher={parameter name: how much each of its values matters}), as hub.fisher(model, "
+            f"loader) measures it on what is not to be forgotten; not {_errors.shown(fisher)}"
+        )
+    weights, structured = select.named_weights(model), select.structured_names(model)
+    for key, given in fisher.items():
+        if key not in structured:
+            raise ValueError("fisher: " + _errors.unknown("parameter", key, structured))
+        value = (given if isinstance(given, paddle.Tensor) else paddle.to_tensor(given)).astype("float32")
+        shape = weights[structured[key]].shape
+        if value.shape != shape or not bool(((value >= 0) & paddle.isfinite(value)).all()):
+            raise ValueError(f"fisher[{key!r}] has to be of shape {list(shape)} with values ≥ 0, not {value.shape}")
+        anchored[structured[key]] = value
+    return anchored
+
+
 def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[str]:
     """The names that L2SP anchors, from selectors, a state dict or a LoadReport.
 
@@ -193,7 +222,7 @@ def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[st
         )
         return select.named_weights(model)
     if isinstance(pretrained, Mapping):
-        known = {alias: name for name, aliases in select.all_names(model).items() for alias in aliases}
+        known = select.structured_names(model)
         found = {known[key] for key in pretrained if key in known}
         if not found:
             raise ValueError("pretrained: none of its keys is a parameter of the model, " + _errors.listing(pretrained))
@@ -213,7 +242,7 @@ def resolve_no_decay(model: Any, no_decay: Any) -> Collection[str]:
 def named_layers(what: str, params_layer: Mapping[str, int], model: Any) -> dict[str, int]:
     """A `params_layer` with its keys (structured or Paddle names) turned into structured names, and checked."""
     weights = select.named_weights(model)
-    structured = {alias: name for name, aliases in select.all_names(model).items() for alias in aliases}
+    structured = select.structured_names(model)
     structured.update({param.name: name for name, param in weights.items()})
     for key in params_layer:
         if key not in structured:
@@ -306,6 +335,10 @@ def _factors(
     if isinstance(spec, Spread):
         lrs = spread(spec.lr, len(units))
         return levels, {name: lrs[level] / lrs[-1] if lrs[-1] else 1.0 for name, level in levels.items()}
+    if spec.factors:
+        if len(spec.factors) != len(units):
+            raise ValueError(f"layer_factors has {len(spec.factors)} factors, but the model has {len(units)} layers")
+        return levels, {name: spec.factors[level] for name, level in levels.items()}
     if spec.params_layer:
         given = named_layers("discriminative", spec.params_layer, model)
         levels = {name: given.get(name, max(given.values())) for name in levels}

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import paddle
 from paddle import nn
 from paddle.base import unique_name
 from paddle.base.layer_helper_base import LayerHelperBase
-from paddle.nn import functional
+from paddle.nn import functional, initializer
+from paddle.nn.layer.rnn import RNNBase
 
 from paddle_ftstrat import _paddle
 
@@ -161,3 +164,53 @@ def forget_name(name: str) -> None:
     Checked on 2.6.2 and 3.3.1.
     """
     unique_name.dygraph_parameter_name_checker._name_set.discard(name)
+
+
+@contextmanager
+def differentiable(model: nn.Layer) -> Iterator[None]:
+    """The model in eval mode inside, but with recurrent layers whose backward works.
+
+    Paddle's keeps what that needs in train mode only. Their dropout is off meanwhile.
+    """
+    recurrent = {layer: layer.dropout for layer in model.sublayers(include_self=True) if isinstance(layer, RNNBase)}
+    with _paddle.evaluating(model):
+        try:
+            for layer in recurrent:
+                layer.training, layer.dropout = True, 0.0
+            yield
+        finally:
+            for layer, dropout in recurrent.items():
+                layer.dropout = dropout
+
+
+_PLAIN = (nn.Linear, nn.Embedding, nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose)
+
+
+def first_value(layer: nn.Layer, name: str) -> Any | None:
+    """What a parameter of one of Paddle's layers begins with, drawn anew; None where that cannot be told.
+
+    Args:
+        layer: the layer.
+        name: the parameter's attribute name.
+    """
+    param, default = getattr(layer, name), None
+    if isinstance(layer, (RNNBase, nn.RNNCellBase)):
+        default = initializer.Uniform(-(layer.hidden_size**-0.5), layer.hidden_size**-0.5)
+    elif _paddle.is_norm(layer):
+        default = initializer.Constant(0.0 if name == "bias" else 1.0)
+    elif isinstance(layer, (nn.Conv1D, nn.Conv2D, nn.Conv3D)):
+        if name == "weight":
+            default = initializer.Normal(0.0, (2.0 / (np.prod(layer._kernel_size) * layer._in_channels)) ** 0.5)
+    elif not isinstance(layer, _PLAIN):
+        return None
+    given = ("_bias_attr",) if name == "bias" else ("_weight_attr", "_param_attr")
+    attr = next((getattr(layer, one) for one in given if hasattr(layer, one)), None)
+    own = attr if isinstance(attr, initializer.Initializer) else getattr(attr, "initializer", None)
+    with unique_name.guard():  # layers that are built later keep the names that they would have had
+        made = layer.create_parameter(
+            param.shape, paddle.ParamAttr(initializer=own), "float32", name == "bias", None if own else default
+        )
+    if isinstance(layer, nn.Embedding) and layer._padding_idx not in (None, -1):
+        with paddle.no_grad():
+            made[layer._padding_idx] = 0.0
+    return made

@@ -12,7 +12,7 @@ from paddle_ftstrat.plan import Plan
 
 MASTER = "master_weight"
 # What a binding's state holds as tensors; the rest of it is plain data.
-TENSORS = ("optimizer", "anchors", "best_weights")
+TENSORS = ("optimizer", "anchors", "fisher", "best_weights")
 NEEDED = ("optimizer", "lr_scheduler", "epoch", "max_train_steps", "anchors")
 
 

@@ -58,7 +58,7 @@ def label_axes(model: nn.Layer) -> dict[str, int]:
         {'0.weight': 0, '1.weight': 1, '1.bias': 0}
     """
     found: dict[str, int] = {}
-    aliases = {alias: name for name, names in select.all_names(model).items() for alias in names}
+    aliases = select.structured_names(model)
     for path, layer in select.every_layer(_paddle.unwrap(model)):
         axis = next((axis for kinds, axis in _LABEL_AXES if isinstance(layer, kinds)), None)
         for attribute, param in select.own_parameters(layer):
@@ -149,9 +149,9 @@ def saved(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {name: [rows.axis, list(rows.rows)] for name, rows in found.items() if rows is not None}
 
 
-def restore(named: Iterable[tuple[str, Any]], given: Mapping[str, Any]) -> None:
-    """Freeze the rows that `saved` noted, and no others."""
-    for name, param in named:
+def restore(named: Iterable[tuple[str, Any]], given: Mapping[str, Any] | None) -> None:
+    """Freeze the rows that `saved` noted, and no others; None, of a state without them, changes nothing."""
+    for name, param in named if given is not None else ():
         axis, rows = given.get(name, (0, ()))
         settings.set_frozen_rows(param, FrozenRows(axis, tuple(rows), param.shape[axis]) if rows else None)
 

@@ -88,6 +88,11 @@ def all_names(model: nn.Layer) -> dict[str, list[str]]:
     return {aliases[0]: aliases for aliases in names.values()}
 
 
+def structured_names(model: nn.Layer) -> dict[str, str]:
+    """Every structured name of each weight → its first one."""
+    return {alias: name for name, aliases in all_names(model).items() for alias in aliases}
+
+
 def statistics(model: nn.Layer) -> dict[str, Any]:
     """The running statistics of a model's normalisation layers, by structured name."""
     return {

@@ -71,6 +71,7 @@ class DefaultStrategy(Serializable):
         layers: Sequence[Any] | None = None,
         no_decay: Any = None,
         fused: bool | None = None,
+        fisher: Mapping[str, Any] | None = None,
     ) -> Binding:
         """Put the strategy in force on a model: parameter settings, optimizer, clip and LR scheduler.
 
@@ -85,6 +86,7 @@ class DefaultStrategy(Serializable):
             layers: the layers by hand, bottom first, each a selector (glob, sublayer name, regex, function, layer).
             no_decay: selectors of parameters that decoupled decay skips, `[]` for none; else biases and normalisation.
             fused: False for Paddle's operations; else one fused pass where that fits, True refusing where it never can.
+            fisher: for EWC, what `hub.fisher` gives: parameter name → how much each of its values matters.
 
         Returns:
             The binding: `run.optimizer`, `run.lr_scheduler`, `run.begin_epoch()`, `run.step()`.
@@ -108,6 +110,7 @@ class DefaultStrategy(Serializable):
             layers=layers,
             no_decay=no_decay,
             fused=fused,
+            fisher=fisher,
         )
 
     def suggest_space(self) -> SearchSpace:
@@ -140,10 +143,12 @@ class CombinedStrategy(DefaultStrategy):
         learning_rate: η > 0, the peak of every schedule.
         scheduler: any of `warmup` (fraction), `linear_decay` {start_point, end_learning_rate}, `noam_decay` (bool),
             `slanted_triangle` {cut_fraction, ratio}, `discriminative` {blocks, factor, params_layer},
-            `gradual_unfreeze` (epochs, or {blocks, params_layer}), `layer_decay` (d, or {decay, minimum}), or any
-            registered schedule with its options (`cosine_decay`, `one_cycle`, …). As in PaddleHub, linear_decay is off
+            `gradual_unfreeze` (epochs, or {blocks, params_layer}), `layer_decay` (d, or {decay, minimum}),
+            `layer_factors` (one per layer from the bottom up, as `hub.auto_rgn` measures them), or any registered
+            schedule with its options (`cosine_decay`, `one_cycle`, …). As in PaddleHub, linear_decay is off
             without start_point, slanted_triangle without cut_fraction; discriminative without blocks is layer by layer.
-        regularization: any of `L2`, `L2SP` (coefficients added to the gradient), `weight_decay` (decoupled).
+        regularization: any of `L2`, `L2SP`, `EWC` (coefficients of what is added to the gradient), `weight_decay`
+            (decoupled).
         clip: one of `GlobalNorm`, `Norm`, `Value`.
         **kwargs: options of the optimizer.
 
@@ -257,6 +262,7 @@ class CombinedStrategy(DefaultStrategy):
             schedules=self._with_phases(schedules, phases, starts, max_train_steps),
             l2=self._regularization["L2"],
             l2sp=self._regularization["L2SP"],
+            ewc=self._regularization["EWC"],
             weight_decay=self._regularization["weight_decay"] if self._weight_decay_given else None,
             clip=self._chosen_clip(),
             depth=self._depth(),
@@ -288,7 +294,7 @@ class CombinedStrategy(DefaultStrategy):
         """The schedule that a phase has of its own, over its updates."""
         scheduler: dict[str, Any] = dict(SCHEDULER)
         for key, value in items_of("phase.scheduler", phase.scheduler):
-            if key in ("discriminative", "layer_decay", "gradual_unfreeze"):
+            if key in (*keys.DEPTH, "gradual_unfreeze"):
                 raise ValueError(f"phase.scheduler has {key!r}: give it to the strategy, it holds for all phases")
             scheduler[key] = keys.entry(key, scheduler.get(key), value, {})
         return keys.lr_schedule(scheduler, phase.learning_rate or self.learning_rate, steps)

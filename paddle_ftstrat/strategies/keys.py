@@ -24,16 +24,18 @@ SCHEDULER: dict[str, Any] = {
     "gradual_unfreeze": {"blocks": 0, "params_layer": None},
     "slanted_triangle": {"cut_fraction": 0.0, "ratio": 32},
 }
-REGULARIZATION = {"L2": 0.0, "L2SP": 0.0, "weight_decay": 0.0}
+REGULARIZATION = {"L2": 0.0, "L2SP": 0.0, "EWC": 0.0, "weight_decay": 0.0}
 CLIP = {"GlobalNorm": 0.0, "Norm": 0.0, "Value": 0.0}
 # The entry whose default above leaves its key off, as it does in PaddleHub.
 _SWITCHES = {"linear_decay": "start_point", "slanted_triangle": "cut_fraction"}
 _LAYER_DECAY = {"decay": 1.0, "minimum": 0.0}
+# Those that give the LR by depth.
+DEPTH = ("discriminative", "layer_decay", "layer_factors")
 
 
 def known_keys() -> list[str]:
-    """The keys of the scheduler dict: PaddleHub's, `layer_decay`, and the names of all registered schedules."""
-    return list(dict.fromkeys([*SCHEDULER, "layer_decay", *SCHEDULES]))
+    """The keys of the scheduler dict: PaddleHub's, the others for the LR by depth, and all registered schedules."""
+    return list(dict.fromkeys([*SCHEDULER, *DEPTH, *SCHEDULES]))
 
 
 def items_of(what: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
@@ -53,10 +55,10 @@ def entry(name: str, current: Any, value: Any, values: Mapping[str, Any]) -> Any
         TypeError: a value of the wrong type.
     """
     _errors.check_keys("scheduler", [name], known_keys())
-    if name in ("warmup", "noam_decay"):
+    if name in _SINGLE:
         if values:
             raise TypeError(f"scheduler {name!r} takes one value, not the entries {sorted(values)}")
-        return _fraction("scheduler.warmup", value) if name == "warmup" else boolean(f"scheduler.{name}", value)
+        return _SINGLE[name](f"scheduler.{name}", value)
     defaults = _defaults(name)
     entries = _as_entries(name, value, values, defaults)
     _errors.check_keys(f"key of scheduler.{name}", entries, defaults)
@@ -128,12 +130,15 @@ def depth_of(given: Mapping[str, Any]) -> Discriminative | None:
     """The LR factors by depth that a scheduler dict means.
 
     Raises:
-        ValueError: discriminative and layer_decay are both given.
+        ValueError: more than one of DEPTH is given.
     """
-    spec, decay = given["discriminative"], given.get("layer_decay")
+    spec, decay, factors = given["discriminative"], given.get("layer_decay"), given.get("layer_factors")
     off = spec["blocks"] == 0 and not spec["params_layer"]
-    if decay is not None and not off:
-        raise ValueError("scheduler: discriminative and layer_decay both give the LR by depth: give one of them")
+    asked = [name for name, there in zip(DEPTH, (not off, decay is not None, factors is not None)) if there]
+    if len(asked) > 1:
+        raise ValueError(f"scheduler: {' and '.join(asked)} both give the LR by depth: give one of them")
+    if factors is not None:
+        return Discriminative(1.0, factors=tuple(factors))
     if decay is not None:
         return Discriminative(1 / decay["decay"], None, minimum=decay["minimum"])
     return None if off else Discriminative(spec["factor"], *_by_depth("discriminative", spec))
@@ -171,6 +176,8 @@ def summary(given: Mapping[str, Any]) -> list[str]:
             more.append(f"{name} {how}" + (f", factor {spec['factor']:g}" if "factor" in spec else ""))
     if given.get("layer_decay") is not None:
         more.append(f"layer_decay {given['layer_decay']['decay']:g}")
+    if given.get("layer_factors") is not None:
+        more.append(f"layer_factors {_errors.listing(f'{factor:.3g}' for factor in given['layer_factors'])}")
     return more
 
 
@@ -245,10 +252,20 @@ def _fraction(what: str, value: Any) -> float:
     return _errors.check_number(what, value, minimum=0, maximum=1)
 
 
+def _factors(what: str, value: Any) -> list[float]:
+    if not isinstance(value, (list, tuple)) or not value:
+        raise TypeError(
+            f"{what} must be a list of factors, one per layer from the bottom up, not {_errors.shown(value)}"
+        )
+    return [_errors.check_number(f"{what}[{index}]", factor, minimum=0) for index, factor in enumerate(value)]
+
+
 def _as_given(what: str, value: Any) -> Any:
     return value
 
 
+# Keys with one value, which is no dict.
+_SINGLE = {"warmup": _fraction, "noam_decay": boolean, "layer_factors": _factors}
 _CHECKS = {
     "start_point": _fraction,
     "end_learning_rate": lambda what, value: _errors.check_number(what, value, minimum=0),

@@ -105,6 +105,8 @@ def _layers(spec: Any) -> str:
         return f"the top at the full rate, ×{spread_factor(spec):g} at the bottom, {how}"
     if not isinstance(spec, Discriminative):
         return "all at the same learning rate"
+    if spec.factors:
+        return f"each at its own share of the learning rate, bottom first: {_errors.listing(map(_g, spec.factors))}"
     how = "layer by layer" if spec.blocks is None else _count(spec.blocks, "block")
     how = "by params_layer" if spec.params_layer else how
     least = f", none below {spec.minimum:g}" if spec.minimum else ""
@@ -142,6 +144,8 @@ def _early_ends(outline: Outline) -> str:
 
 def _regulariser(outline: Outline) -> str:
     plan, parts = outline.plan, []
+    if plan.ewc:
+        parts.append(f"EWC: gradient += {plan.ewc:g}·F·(w − w⁰) for the parameters with a Fisher information F")
     if plan.l2sp:
         named = outline.options.get("pretrained")
         whom = "the pretrained parameters" if named else "what is pretrained (bind(pretrained=…) names it)"

@@ -242,7 +242,8 @@ def _shared(texts: Iterable[str]) -> str:
 def _without_model(plan: Plan, steps_per_epoch: int) -> list[Block]:
     """The blocks of a model that divides evenly: shares of the depth instead of names, and what phases name, on top."""
     depth, epochs = plan.depth, resolve.first_epochs(plan, steps_per_epoch)
-    regulariser = ", ".join(f"{name}({value:g})" for name, value in (("L2SP", plan.l2sp), ("L2", plan.l2)) if value)
+    coefficients = {"EWC": plan.ewc, "L2SP": plan.l2sp, "L2": plan.l2}
+    regulariser = ", ".join(f"{name}({value:g})" for name, value in coefficients.items() if value)
 
     def block(label: str, factor: float, trains: tuple[bool, ...], remarks: str = "") -> Block:
         first = epochs[trains.index(True)] if True in trains else 0
@@ -255,7 +256,7 @@ def _without_model(plan: Plan, steps_per_epoch: int) -> list[Block]:
     count = math.lcm(len(factors), len(thaws))
     parts = [(factors[i * len(factors) // count], thaws[i * len(thaws) // count]) for i in range(count)]
     remarks = ""
-    if isinstance(depth, Discriminative) and not (depth.blocks or depth.params_layer):
+    if isinstance(depth, Discriminative) and not (depth.blocks or depth.params_layer or depth.factors):
         remarks = f"each layer ×1/{depth.factor:g} of the one above"
     elif isinstance(depth, Spread) and spread_factor(depth) != 1:
         remarks = f"×{spread_factor(depth):g} at the bottom"
@@ -288,6 +289,8 @@ def _label(train: Any) -> str:
 
 def _factors(spec: Any) -> list[float]:
     """LR factors, bottom first, over as many equal parts as the plan has."""
+    if isinstance(spec, Discriminative) and spec.factors:
+        return list(spec.factors)
     if isinstance(spec, Discriminative) and (spec.blocks or spec.params_layer):
         numbers = sorted(set(spec.params_layer.values())) if spec.params_layer else list(range(spec.blocks))
         return [max(spec.factor ** -(numbers[-1] - number), spec.minimum) for number in numbers]

@@ -101,15 +101,20 @@ def first_inputs(loader: DataLoader) -> Any:
         ValueError: the loader gives no batch.
     """
     with rng.preserved():
-        sampler = getattr(loader, "batch_sampler", None)
-        first = next(iter(read(loader) if sampler is None else sampler), None)
+        first = next(in_this_thread(loader), None)
         if first is None:
             raise ValueError(f"train gives no batch, although its length is {len(loader)}")
-        if sampler is None:
-            return only_inputs(first)
-        # Not through the loader: its reading thread would go on drawing random numbers after this.
-        samples = [loader.dataset[index] for index in first]
-        return only_inputs(_as_tensors(collated(loader, samples)))
+        return only_inputs(first)
+
+
+def in_this_thread(loader: DataLoader) -> Iterator[Any]:
+    """The batches of an epoch, not through the loader, whose reading thread goes on drawing random numbers."""
+    sampler = getattr(loader, "batch_sampler", None)
+    if sampler is None:
+        yield from read(loader)
+        return
+    for indices in sampler:
+        yield _as_tensors(collated(loader, [loader.dataset[index] for index in indices]))
 
 
 def batch_size_of(batch: Any) -> int:

@@ -1,6 +1,7 @@
 """Weights in and out of models: partial loading from Paddle, torch and safetensors files, ways to tune, saving."""
 
 from paddle_ftstrat.transfer.load import load_pretrained
+from paddle_ftstrat.transfer.reinit import reinitialize
 from paddle_ftstrat.transfer.report import LoadError, LoadReport, loaded_names
 from paddle_ftstrat.transfer.save import export_inference, save_pretrained
 from paddle_ftstrat.transfer.tune import find_head, tune, tune_all, tune_differential, tune_head
@@ -12,6 +13,7 @@ __all__ = [
     "find_head",
     "load_pretrained",
     "loaded_names",
+    "reinitialize",
     "save_pretrained",
     "tune",
     "tune_all",

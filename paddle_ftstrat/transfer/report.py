@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -197,6 +197,14 @@ def remember(model: nn.Layer, names: Sequence[str]) -> None:
     """Write down in a model which of its weights were loaded; a copy of the model keeps that."""
     model = _paddle.unwrap(model)
     model.__dict__[_RECORD] = frozenset(model.__dict__.get(_RECORD, ())) | set(names)
+
+
+def forget(model: nn.Layer, names: Collection[str]) -> None:
+    """Take back that these weights of a model were loaded."""
+    model = _paddle.unwrap(model)
+    for path, layer in select.every_layer(model):
+        if _RECORD in layer.__dict__:
+            layer.__dict__[_RECORD] = {name for name in layer.__dict__[_RECORD] if select.join(path, name) not in names}
 
 
 def loaded_names(model: nn.Layer) -> list[str]:

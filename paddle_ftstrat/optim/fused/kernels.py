@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from paddle_ftstrat.optim.fused.members import ADDRESSES, ANCHOR, FIRST, GRAD, NUMBERS, PARAM, SECOND
+from paddle_ftstrat.optim.fused.members import ADDRESSES, ANCHOR, FIRST, FISHER, GRAD, NUMBERS, PARAM, SECOND
 
 # Below this many values per thread, waking one costs more than it takes over.
 GRAIN = 1 << 19
@@ -164,7 +164,12 @@ def _update(at, table, first, last, numbers):
                 _clamped(p, g, n, c, buffer)
                 g, scale = buffer[:n], ONE
             # The commonest cases read and write every value once.
-            if at[i, ANCHOR] != 0:
+            if at[i, FISHER] != 0:
+                w, f = _values(at[i, ANCHOR], begin, n, none), _values(at[i, FISHER], begin, n, none)
+                for k in range(n):
+                    x = g[k] * scale + (p[k] - w[k]) * c.l2 * f[k]
+                    p[k], m[k], v[k] = _rule(p[k], x, m[k], v[k], c)
+            elif at[i, ANCHOR] != 0:
                 w = _values(at[i, ANCHOR], begin, n, none)
                 for k in range(n):
                     p[k], m[k], v[k] = _rule(p[k], g[k] * scale + (p[k] - w[k]) * c.l2, m[k], v[k], c)

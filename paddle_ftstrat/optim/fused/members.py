@@ -1,7 +1,7 @@
 """The parameters of one update: their tensors, what was asked for each, and the tables that the passes read.
 
 The addresses have a row per parameter: int64 addresses of float32 values, 0 for none. The numbers have one, float32:
-x = clamp(SCALE·g, LOW, HIGH) + L2·(p − anchor) + L1·sign(p), no clamp where LOW ≥ HIGH;
+x = clamp(SCALE·g, LOW, HIGH) + L2·fisher·(p − anchor) + L1·sign(p), no clamp where LOW ≥ HIGH, fisher 1 where none is;
 p ← (p + BEFORE·p − LR·rule(x))·AFTER, where the rule has the constants A, B and EPS.
 """
 
@@ -19,17 +19,17 @@ from paddle.regularizer import L1Decay, L2Decay
 from paddle_ftstrat import _paddle
 from paddle_ftstrat._paddle import pointers
 from paddle_ftstrat._paddle.pointers import Seen
-from paddle_ftstrat.optim.regularizer import L2SPDecay, anchor_of
+from paddle_ftstrat.optim.regularizer import EWCDecay, L2SPDecay, anchor_of
 
-PARAM, GRAD, ANCHOR, FIRST, SECOND = range(5)
-ADDRESSES = 5
+PARAM, GRAD, ANCHOR, FISHER, FIRST, SECOND = range(6)
+ADDRESSES = 6
 NUMBERS = ("SCALE", "L2", "L1", "LOW", "HIGH", "LR", "BEFORE", "AFTER", "A", "B", "EPS")
 SCALE, L2, L1, LOW, HIGH, LR, BEFORE, AFTER, A, B, EPS = range(len(NUMBERS))
 
 # The state's tensors and the anchors are not the user's, and are changed in place: that they are the same is checked at
 # each update, that they still lie where they did only at every 16th. Their memory is held meanwhile.
 ASKED = 16
-_REGULARIZERS = (type(None), L1Decay, L2Decay, L2SPDecay)
+_REGULARIZERS = (type(None), L1Decay, L2Decay, L2SPDecay, EWCDecay)
 
 CHUNK = 1 << 16
 
@@ -187,8 +187,8 @@ class FusedParams:
         moved = (renewed or self._updates % ASKED == 0) and self._take_places(renewed)
         if moved or starts != self._starts:
             self.addresses[:, GRAD] = self._starts = starts
-            read = np.concatenate([self.addresses[:, GRAD], self.addresses[self._anchored, ANCHOR]])
-            sizes = np.concatenate([self.sizes, self.sizes[self._anchored]])
+            read = np.concatenate([self.addresses[:, GRAD], self.addresses[self._fixed_at]])
+            sizes = np.concatenate([self.sizes, self.sizes[self._fixed_at[0]]])
             if touches(read, read + 4 * sizes, *self._written):
                 raise NotFusable("a gradient or an L2SP anchor shares memory with a parameter or the optimizer's state")
 
@@ -205,7 +205,7 @@ class FusedParams:
             list(map(_paddle.coefficient, self._regularizers)),
             [_paddle.coefficient(common) if type(common) is L2Decay else common],
             *(_paddle.stored_state(self._optimizer, kind).values() for kind in self._kinds),
-            self._anchors(),
+            self._fixed(),
         ]
 
     def _take_settings(self, seen: Seen) -> None:
@@ -221,15 +221,20 @@ class FusedParams:
                 column = L1 if type(regularizer) is L1Decay else L2
                 self.numbers[i, column] = _paddle.coefficient(regularizer)
         self._regularizers = list(dict.fromkeys(own for own in seen.regularizers if own is not None))
-        self._anchored = np.array([i for i, own in enumerate(in_force) if type(own) is L2SPDecay], np.int64)
-        self._sources = [in_force[i] for i in self._anchored]
-        for i, source in zip(self._anchored, self._sources):
+        anchored = [i for i, own in enumerate(in_force) if isinstance(own, L2SPDecay)]
+        weighted = [i for i in anchored if type(in_force[i]) is EWCDecay]
+        self._sources = [[in_force[i] for i in rows] for rows in (anchored, weighted)]
+        rows, columns = [*anchored, *weighted], [ANCHOR] * len(anchored) + [FISHER] * len(weighted)
+        self._fixed_at = np.array(rows, np.int64), np.array(columns, np.int64)
+        for i, source in zip(anchored, self._sources[0]):
             if source.anchor is None:
                 source.anchor = anchor_of(self.params[i])
-        self._check("the L2SP anchor of", self._anchors(), self._shapes, self._anchored)
+        self._check("the L2SP anchor of", self._fixed(), self._shapes, rows)
 
-    def _anchors(self) -> list[Any]:
-        return [source.anchor for source in self._sources]
+    def _fixed(self) -> list[Any]:
+        """What is read and never written: anchors, then the Fisher information of those that have any."""
+        anchored, weighted = self._sources
+        return [*(source.anchor for source in anchored), *(source.fisher for source in weighted)]
 
     def _take_state(self) -> None:
         if any(key not in _paddle.stored_state(self._optimizer, kind) for kind in self._kinds for key in self.keys):
@@ -244,7 +249,7 @@ class FusedParams:
 
     def _take_places(self, renewed: bool) -> bool:
         """Where the state and the anchors lie; whether that may be elsewhere than before."""
-        tensors = [*chain(*self._state), *self._anchors()]
+        tensors = [*chain(*self._state), *self._fixed()]
         places = pointers.addresses(tensors)
         if not renewed and places == self._others:
             return False
@@ -254,8 +259,8 @@ class FusedParams:
         count, last = len(self.keys), FIRST + self._moments
         rows = np.array(places[: count * len(self._state)], np.int64).reshape(-1, count)
         self.addresses[:, FIRST:last], self.powers = rows[: self._moments].T, list(rows[self._moments :])
-        self.addresses[:, ANCHOR] = 0
-        self.addresses[self._anchored, ANCHOR] = places[rows.size :]
+        self.addresses[:, [ANCHOR, FISHER]] = 0
+        self.addresses[self._fixed_at] = places[rows.size :]
         # What is written must not be read, or written, under another name.
         written = self.addresses[:, [PARAM, *range(FIRST, last)]]
         starts, ends = written.ravel(), (written + 4 * self.sizes[:, None]).ravel()
