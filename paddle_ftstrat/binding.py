@@ -13,9 +13,8 @@ from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle, pictures, resolve
 from paddle_ftstrat._paddle import threads
-from paddle_ftstrat.optim import build, hyper, masters, state
-from paddle_ftstrat.optim.regularizer import anchors, checked_anchors
-from paddle_ftstrat.param_attr import depth, description, rows, settings
+from paddle_ftstrat.optim import build, masters, state
+from paddle_ftstrat.param_attr import depth, description, settings
 from paddle_ftstrat.plan import Plan, Progress
 
 _FOLLOWED = ("schedules", "max_train_steps", "depth", "phases", "starts")
@@ -92,10 +91,7 @@ class Binding:
     @property
     def blocks(self) -> list[list[str]]:
         """Structured parameter names of each block, bottom block first."""
-        blocks: list[list[str]] = [[] for _ in range(1 + max(row.depth.block for row in self._rows))]
-        for row in self._rows:
-            blocks[row.depth.block].append(row.name)
-        return blocks
+        return resolve.by_block(self._rows, lambda row: row.name)
 
     def begin_epoch(self, epoch: int | None = None) -> None:
         """Apply the unfreezing plan of the next epoch, or of `epoch` (counted from 1).
@@ -242,11 +238,7 @@ class Binding:
 
     def hyper(self, name: str) -> Any:
         """A hyper-parameter in force: `mom` (or β₁), `sqr_mom` (β₂, ρ), `eps`, `wd`; a list where blocks differ."""
-        value = self._hypers.get(name)
-        if not isinstance(value, dict):
-            return value
-        by_block = {row.depth.block: value[row.param.name] for row in self._rows if row.param.name in value}
-        return [by_block.get(block) for block in range(len(self.blocks))]
+        return self._hypers.by_block(name, self._keys)
 
     def has_hyper(self, name: str) -> bool:
         """Whether the optimizer has a hyper-parameter (see `hyper`)."""
@@ -260,27 +252,11 @@ class Binding:
                 length than the number of blocks.
         """
         self._check_in_force()
-        if np.ndim(value) == 0:
-            self._hypers.set(name, value)
-            return
-        if len(value) != len(self.blocks):
-            raise ValueError(f"{name} has {len(value)} values, but there are {len(self.blocks)} blocks")
-        self._hypers.set(name, {row.param.name: value[row.depth.block] for row in self._rows})
+        self._hypers.set_by_block(name, value, self._keys)
 
     def state_dict(self) -> dict[str, Any]:
         """What the model does not hold: optimizer state by structured name, curve position, epoch, L2SP anchors."""
-        return {
-            "optimizer": state.get_state(self.optimizer, {row.name: row.param for row in self._rows}),
-            "lr_scheduler": self.lr_scheduler.state_dict(),
-            "epoch": self.epoch,
-            "max_train_steps": self.plan.max_train_steps,
-            **anchors(self._rows),
-            "block_factors": self.block_factors,
-            "phase": self.progress.state_dict(),
-            "best_weights": self.progress.best_weights,
-            "frozen_rows": rows.saved((row.name, row.param) for row in self._rows),
-            "hypers": {name: self.hyper(name) for name in hyper.NAMES if self.has_hyper(name)},
-        }
+        return state.of_binding(self, self._rows)
 
     def set_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where `state_dict()` was taken; the model's weights are the caller's to load.
@@ -289,22 +265,7 @@ class Binding:
             ValueError: the state is of another model, optimizer, strategy or training length; nothing is changed.
         """
         self._check_in_force()
-        state.check_binding(state_dict, self.plan)
-        put_anchors = checked_anchors(self._rows, state_dict)
-        state.set_state(self.optimizer, {row.name: row.param for row in self._rows}, state_dict["optimizer"])
-        put_anchors()
-        self.lr_scheduler.set_state_dict(dict(state_dict["lr_scheduler"]))
-        rows.restore(((row.name, row.param) for row in self._rows), state_dict.get("frozen_rows"))
-        self.epoch = int(state_dict["epoch"])
-        for name, value in state_dict.get("hypers", {}).items():
-            self.set_hyper(name, value)
-        if "phase" in state_dict:
-            self.progress = Progress(**state_dict["phase"], best_weights=dict(state_dict.get("best_weights", {})))
-        elif self.epoch:
-            # A state of version 0.1 knows the epoch only.
-            self.progress = Progress()
-            self.begin_epoch(self.epoch)
-        self.block_factors = state_dict.get("block_factors", self.block_factors)
+        state.set_binding(self, self._rows, state_dict)
 
     def describe(self) -> description.Description:
         """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
@@ -364,6 +325,9 @@ class Binding:
         """Whether phases change by the count of updates, not of epochs."""
         plan = self.plan
         return plan.thaws and plan.starts is not None and (plan.first_epochs is None or self.progress.by_updates)
+
+    def _keys(self) -> list[list[str]]:
+        return resolve.by_block(self._rows, lambda row: row.param.name)
 
     def _spread(self, lrs: Any) -> None:
         """Blocks whose LR is another share of the top one's than before get a new factor."""

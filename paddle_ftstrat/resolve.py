@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -248,6 +248,14 @@ def named_layers(what: str, params_layer: Mapping[str, int], model: Any) -> dict
         if key not in structured:
             raise ValueError(f"{what}.params_layer: " + _errors.unknown("parameter", key, structured))
     return {structured[key]: number for key, number in params_layer.items()}
+
+
+def by_block(rows: Sequence[Resolved], key: Callable[[Resolved], str]) -> list[list[str]]:
+    """What `key` tells of the parameters of each block, bottom block first."""
+    blocks: list[list[str]] = [[] for _ in range(1 + max(row.depth.block for row in rows))]
+    for row in rows:
+        blocks[row.depth.block].append(key(row))
+    return blocks
 
 
 def row_of(row: Resolved, decay: Decay) -> description.Row:

@@ -178,6 +178,27 @@ class HyperParameters:
         attribute = _paddle.hyper_attribute(self._optimizer, name)
         return dict(self._varied[attribute]) if attribute in self._varied else getattr(self._optimizer, attribute)
 
+    def by_block(self, name: str, blocks: Callable[[], Sequence[Sequence[str]]]) -> Any:
+        """The number in force, or a list with one per block where parameters differ; `blocks()` has their `.name`s."""
+        value = self.get(name)
+        if not isinstance(value, dict):
+            return value
+        return [next((value[key] for key in block if key in value), None) for block in blocks()]
+
+    def set_by_block(self, name: str, value: Any, blocks: Callable[[], Sequence[Sequence[str]]]) -> None:
+        """Use another number from the next update on, or a list with one per block of `blocks()`.
+
+        Raises:
+            ValueError: as for `set`, or a list of another length.
+        """
+        if np.ndim(value) == 0:
+            self.set(name, value)
+            return
+        keys = blocks()
+        if len(value) != len(keys):
+            raise ValueError(f"{name} has {len(value)} values, but there are {len(keys)} blocks")
+        self.set(name, {key: number for block, number in zip(keys, value) for key in block})
+
     def check(self, names: Iterable[str]) -> None:
         """Refuse hyper-parameters, beside `lr`, that the optimizer lacks.
 

@@ -1,14 +1,17 @@
-"""Optimizer state keyed by (structured parameter name, accumulator), independent of Paddle's generated names."""
+"""The state of a training beside its model: that of the optimizer by structured names, and all of a binding's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import paddle
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.optim.hyper import NAMES
+from paddle_ftstrat.optim.regularizer import anchors, checked_anchors
+from paddle_ftstrat.param_attr import rows as labels
+from paddle_ftstrat.plan import Plan, Progress
 
 MASTER = "master_weight"
 # What a binding's state holds as tensors; the rest of it is plain data.
@@ -33,6 +36,51 @@ def check_binding(state_dict: Mapping[str, Any], plan: Plan) -> None:
     phase = state_dict.get("phase", {}).get("phase", 0)
     if phase >= len(plan.phases):
         raise ValueError(f"the state was saved in phase {phase + 1}, but this binding has {len(plan.phases)}")
+
+
+def of_binding(run: Any, rows: Sequence[Any]) -> dict[str, Any]:
+    """What a binding's `state_dict` gives.
+
+    Args:
+        run: the binding.
+        rows: its resolved parameters.
+    """
+    return {
+        "optimizer": get_state(run.optimizer, {row.name: row.param for row in rows}),
+        "lr_scheduler": run.lr_scheduler.state_dict(),
+        "epoch": run.epoch,
+        "max_train_steps": run.plan.max_train_steps,
+        **anchors(rows),
+        "block_factors": run.block_factors,
+        "phase": run.progress.state_dict(),
+        "best_weights": run.progress.best_weights,
+        "frozen_rows": labels.saved((row.name, row.param) for row in rows),
+        "hypers": {name: run.hyper(name) for name in NAMES if run.has_hyper(name)},
+    }
+
+
+def set_binding(run: Any, rows: Sequence[Any], state_dict: Mapping[str, Any]) -> None:
+    """Put a binding where `of_binding` found it.
+
+    Raises:
+        ValueError: the state is of another model, optimizer, strategy or training length; nothing is changed.
+    """
+    check_binding(state_dict, run.plan)
+    put_anchors = checked_anchors(rows, state_dict)
+    set_state(run.optimizer, {row.name: row.param for row in rows}, state_dict["optimizer"])
+    put_anchors()
+    run.lr_scheduler.set_state_dict(dict(state_dict["lr_scheduler"]))
+    labels.restore(((row.name, row.param) for row in rows), state_dict.get("frozen_rows"))
+    run.epoch = int(state_dict["epoch"])
+    for name, value in state_dict.get("hypers", {}).items():
+        run.set_hyper(name, value)
+    if "phase" in state_dict:
+        run.progress = Progress(**state_dict["phase"], best_weights=dict(state_dict.get("best_weights", {})))
+    elif run.epoch:
+        # A state of version 0.1 knows the epoch only.
+        run.progress = Progress()
+        run.begin_epoch(run.epoch)
+    run.block_factors = state_dict.get("block_factors", run.block_factors)
 
 
 def get_state(optimizer: Any, weights: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
