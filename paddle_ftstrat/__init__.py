@@ -56,9 +56,20 @@ from paddle_ftstrat.training.callbacks import Callback, EarlyStoppingCallback, S
 from paddle_ftstrat.training.checkpoint.manager import Checkpoints
 from paddle_ftstrat.training.learner import Learner
 from paddle_ftstrat.training.lr_find import LRFinder, minimum, slide, steep, valley
+from paddle_ftstrat.training.passes import RDrop
 from paddle_ftstrat.training.precision import make as mixed_precision
 from paddle_ftstrat.training.sweeps import AutoRGN, auto_rgn, fisher
-from paddle_ftstrat.transfer import LoadReport, export_inference, load_pretrained, reinitialize, save_pretrained, tune
+from paddle_ftstrat.transfer import (
+    LoadReport,
+    export_inference,
+    interpolate,
+    load_pretrained,
+    reinitialize,
+    save_pretrained,
+    soup,
+    tune,
+    update_statistics,
+)
 
 __version__ = "0.2.0"
 
@@ -90,6 +101,7 @@ __all__ = [
     "Phase",
     "PhasedStrategy",
     "Plateau",
+    "RDrop",
     "Range",
     "RegressionTask",
     "RunConfig",
@@ -115,6 +127,7 @@ __all__ = [
     "export_inference",
     "finetune",
     "fisher",
+    "interpolate",
     "load_pretrained",
     "minimum",
     "mixed_precision",
@@ -128,10 +141,12 @@ __all__ = [
     "sched_no",
     "schedules",
     "slide",
+    "soup",
     "steep",
     "strategy_from_dict",
     "strategy_from_yaml",
     "transfer",
     "tune",
+    "update_statistics",
     "valley",
 ]

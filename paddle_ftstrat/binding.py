@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +14,12 @@ from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle, pictures, resolve
 from paddle_ftstrat._paddle import threads
-from paddle_ftstrat.optim import build, masters, state
+from paddle_ftstrat.optim import averaging, build, masters, state
+from paddle_ftstrat.optim.hyper import ScheduleLR
+from paddle_ftstrat.optim.perturbation import Perturbing
 from paddle_ftstrat.param_attr import depth, description, settings
 from paddle_ftstrat.plan import Plan, Progress
-
-_FOLLOWED = ("schedules", "max_train_steps", "depth", "phases", "starts")
+from paddle_ftstrat.transfer.merge import update_statistics
 
 
 class Binding:
@@ -67,13 +69,15 @@ class Binding:
         self.plan, self.model, self.steps_per_epoch = plan, model, steps_per_epoch
         self._units = depth.find_units(model, sample_input, layers)
         depths = resolve.resolve_depths(plan, model, self._units, steps_per_epoch)
-        anchored = resolve.resolve_anchors(plan, model, pretrained, fisher)
-        self._rows = resolve.resolve(plan, weights, depths, anchored, resolve.resolve_no_decay(model, no_decay))
-        self.lr_scheduler = hyper.ScheduleLR(plan.lr)
+        named = resolve.resolve_anchors(plan, model, pretrained, fisher), resolve.resolve_no_decay(model, no_decay)
+        self._rows = resolve.resolve(plan, weights, depths, *named)
+        self.perturbing = None if plan.perturbation is None else Perturbing(plan.perturbation, model)
+        self.lr_scheduler = ScheduleLR(plan.lr)
         self.optimizer, self._decay, self._hypers = build.build_optimizer(
             plan, model, self._rows, self.lr_scheduler, fused
         )
         self._hypers.check(plan.schedules)
+        self.average = None if plan.averaging is None else averaging.keep(self, weights)
         self._owner = description.Owner()
         self.lr_scheduler.heard = self._coming
         self._begin()
@@ -105,10 +109,7 @@ class Binding:
         if not self._by_updates:
             if epoch < min(self.epoch, self.progress.began):
                 self.progress = Progress()
-            while self.plan.first_epochs is not None and self.progress.phase + 1 < len(self.plan.phases):
-                ends = self.progress.began + self.plan.phases[self.progress.phase].length_in_epochs
-                if epoch < ends:
-                    break
+            while (ends := self.progress.over_in(self.plan, epoch)) is not None:
                 self._next_phase(ends)
         self.epoch = epoch
         masters.catch_up(row.param for row in self._rows)
@@ -132,13 +133,13 @@ class Binding:
         weights = self.model.state_dict() if phase.restore else None
         if phase.until is None or progress.finished or not progress.judge(phase.until, values, weights):
             return False
-        t = self.lr_scheduler.last_epoch
-        progress.by_updates |= bool(self.steps_per_epoch and (t - progress.skipped) % self.steps_per_epoch)
+        t, per_epoch = self.lr_scheduler.last_epoch, self.steps_per_epoch
+        progress.by_updates |= bool(per_epoch and (t - progress.skipped) % per_epoch)
         self._next_phase(self.epoch + 1)
         if self.plan.starts is not None and not self.progress.finished:
-            start = self.plan.starts[self.progress.phase]
-            self.progress.skipped += max(start - t, 0)
-            self.lr_scheduler.step(max(start, t))
+            start = max(self.plan.starts[self.progress.phase], t)
+            self.progress.skipped += start - t
+            self.lr_scheduler.step(start)
         self._apply()
         return True
 
@@ -169,8 +170,11 @@ class Binding:
         Raises:
             RuntimeError: the binding is not in force any more.
             FloatingPointError: a gradient is not finite; weights and optimizer state are as before.
+            RuntimeError: the strategy has a perturbation, and this is no loop over `losses`, or the inside of one.
         """
         self._check_in_force()
+        if self.perturbing is not None:
+            self.perturbing.check()
         done = True
         try:
             with threads.one_thread():
@@ -184,6 +188,40 @@ class Binding:
         if done:
             self.lr_scheduler.step()
         return done
+
+    def losses(self, loss_of: Callable[..., Any], batches: Iterable[Any] | None = None) -> Iterator[Any]:
+        """The losses of an update, for a loop that calls `backward()` on each; `step()` comes after the loop.
+
+        Without a perturbation in the strategy that is one per batch; with one, each pass has one per batch.
+
+        Args:
+            loss_of: function of nothing, or of a batch, that gives the loss.
+            batches: the batches of one update; the perturbation is that of their whole gradient.
+
+        Example:
+            >>> import paddle, paddle_ftstrat as hub
+            >>> run = hub.DefaultStrategy(0.1, "sgd", perturbation={"SAM": 0.05}).bind(paddle.nn.Linear(4, 2))
+            >>> for x in paddle.randn([3, 8, 4]):
+            ...     for loss in run.losses(lambda: run.model(x).square().mean()):
+            ...         loss.backward()
+            ...     done = run.step()
+        """
+        return (self.perturbing or Perturbing(None, self.model)).losses(loss_of, batches)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside it the model has the averaged weights, to be evaluated and saved; afterwards its own again.
+
+        They are those of the strategy's `averaging` (the model's own before it begins) or of an optimizer that averages
+        by itself. What `update_statistics` gathers inside is undone, too.
+
+        Raises:
+            RuntimeError: neither the strategy nor the optimizer has an average.
+        """
+        return averaging.averaged(self)
+
+    def update_statistics(self, loader: Iterable[Any]) -> None:
+        """Gather the statistics of BatchNorm layers anew, for the weights of now (see `transfer.update_statistics`)."""
+        update_statistics(self.model, loader)
 
     def follow(self, plan: Plan, steps_per_epoch: int | None = None) -> None:
         """Follow another plan's schedules, depth factors and phases from its first update on.
@@ -202,7 +240,8 @@ class Binding:
         depths = resolve.resolve_depths(plan, self.model, self._units, steps_per_epoch)
         self._hypers.check(plan.schedules)
         self._rows = [row.at(depths[row.name]) for row in self._rows]
-        self.plan = replace(self.plan, **{key: getattr(plan, key) for key in _FOLLOWED})
+        followed = ("schedules", "max_train_steps", "depth", "phases", "starts")
+        self.plan = replace(self.plan, **{key: getattr(plan, key) for key in followed})
         self.steps_per_epoch = steps_per_epoch
         self.lr_scheduler.follow(plan.lr)
         self._begin()
@@ -225,8 +264,7 @@ class Binding:
     @property
     def block_factors(self) -> list[float]:
         """The factor in each block's LR, bottom block first; others may be set, for the updates to come."""
-        factors = {row.depth.block: row.depth.factor for row in self._rows}
-        return [factors[block] for block in range(len(factors))]
+        return [factor for _, factor in sorted({(row.depth.block, row.depth.factor) for row in self._rows})]
 
     @block_factors.setter
     def block_factors(self, factors: Sequence[float]) -> None:
@@ -238,7 +276,7 @@ class Binding:
 
     def hyper(self, name: str) -> Any:
         """A hyper-parameter in force: `mom` (or β₁), `sqr_mom` (β₂, ρ), `eps`, `wd`; a list where blocks differ."""
-        return self._hypers.by_block(name, self._keys)
+        return self._hypers.by_block(name, lambda: resolve.by_block(self._rows, lambda row: row.param.name))
 
     def has_hyper(self, name: str) -> bool:
         """Whether the optimizer has a hyper-parameter (see `hyper`)."""
@@ -252,7 +290,7 @@ class Binding:
                 length than the number of blocks.
         """
         self._check_in_force()
-        self._hypers.set_by_block(name, value, self._keys)
+        self._hypers.set_by_block(name, value, lambda: resolve.by_block(self._rows, lambda row: row.param.name))
 
     def state_dict(self) -> dict[str, Any]:
         """What the model does not hold: optimizer state by structured name, curve position, epoch, L2SP anchors."""
@@ -326,9 +364,6 @@ class Binding:
         plan = self.plan
         return plan.thaws and plan.starts is not None and (plan.first_epochs is None or self.progress.by_updates)
 
-    def _keys(self) -> list[list[str]]:
-        return resolve.by_block(self._rows, lambda row: row.param.name)
-
     def _spread(self, lrs: Any) -> None:
         """Blocks whose LR is another share of the top one's than before get a new factor."""
         if len(lrs) != len(self.blocks):
@@ -340,15 +375,13 @@ class Binding:
             self.block_factors = factors.tolist()
 
     def _apply(self) -> None:
-        puts = [row.in_phase(self.progress.phase) for row in self._rows]
-        trains = [put.trainable and settings.own(row.param).trainable for row, put in zip(self._rows, puts)]
-        changed = trains != [not row.param.stop_gradient for row in self._rows]
-        if changed:
-            resolve.refuse_wrapped(self.model)
-        for row, put in zip(self._rows, puts):
-            settings.apply(row.param, put, self._owner)
+        changed = resolve.changes(self._rows, self.progress.phase, self.model)
+        for row in self._rows:
+            settings.apply(row.param, row.in_phase(self.progress.phase), self._owner)
         if changed:
             _paddle.forget_traces(_paddle.unwrap(self.model))
+        if self.average is not None:
+            self.average.join()
 
     def _publish(self) -> None:
         self._owner.rows.clear()

@@ -76,6 +76,9 @@ def draw_plan(
             axes.axvline(start, color="0.85", lw=0.8, zorder=0)
             above = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "textcoords": "offset points"}
             axes.annotate(f"{epoch}", (start, 1.0), **above, color="0.4", fontsize=8, ha="center")
+    begins = 0 if plan.averaging is None else plan.averaging.begins(steps)
+    if begins:
+        axes.axvline(begins, color="0.4", lw=1, ls="--", label=f"{plan.averaging.name} begins")
     axes.set_title(title, pad=18)
     axes.set(xlabel="update" + (" (numbers above: epoch)" if epoch_steps else ""), ylabel="learning rate")
     axes.set_xlim(0, max(steps - 1, 1))

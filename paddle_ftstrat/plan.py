@@ -178,6 +178,7 @@ class Plan:
     a name of the optimizer table or an Optimizer class, `optimizer_options` its keyword arguments. `weight_decay` None
     means "not asked for", which leaves an optimizer with a decay of its own alone; 0.0 switches that off. `depth` gives
     layers a share of the LR. `phases` come one after the other; `starts` are their first updates, where they are known.
+    `averaging` and `perturbation` are members of `optim.averaging` and `optim.perturbation`, frozen data themselves.
     """
 
     schedules: Mapping[str, Schedule]
@@ -192,6 +193,8 @@ class Plan:
     depth: Discriminative | Spread | None = None
     phases: tuple[Phase, ...] = (Phase(),)
     starts: tuple[int, ...] | None = (0,)
+    averaging: Any = None
+    perturbation: Any = None
 
     @property
     def lr(self) -> Schedule:
@@ -233,6 +236,13 @@ class Progress:
     def at(self, phase: int, epoch: int) -> Progress:
         """The beginning of a phase, in an epoch."""
         return Progress(phase, epoch, self.skipped, by_updates=self.by_updates)
+
+    def over_in(self, plan: Plan, epoch: int) -> int | None:
+        """The epoch, up to this one, that the next phase begins with; None where the phase goes on."""
+        if plan.first_epochs is None or self.phase + 1 == len(plan.phases):
+            return None
+        ends = self.began + plan.phases[self.phase].length_in_epochs
+        return ends if ends <= epoch else None
 
     def judge(self, until: Plateau, values: Mapping[str, float], state: Mapping[str, Any] | None) -> bool:
         """Note an evaluation, with the model's state where it is to be kept; whether it ends the phase."""

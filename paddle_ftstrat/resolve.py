@@ -157,6 +157,19 @@ def first_epochs(plan: Plan, steps_per_epoch: int | None) -> Sequence[int]:
     return [1 + start // steps_per_epoch for start in plan.starts]
 
 
+def changes(rows: Sequence[Resolved], phase: int, model: Any) -> bool:
+    """Whether other parameters train in a phase than now.
+
+    Raises:
+        ValueError: they do, in a model that `paddle.DataParallel` holds in several processes.
+    """
+    trains = [row.in_phase(phase).trainable and settings.own(row.param).trainable for row in rows]
+    changed = trains != [not row.param.stop_gradient for row in rows]
+    if changed:
+        refuse_wrapped(model)
+    return changed
+
+
 def refuse_wrapped(model: Any) -> None:
     """Refuse to change what trains in a model that `paddle.DataParallel` holds in several processes.
 
@@ -290,6 +303,8 @@ def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: 
         f"optimizer {type(optimizer).__name__}, LR of the next update {optimizer.get_lr():.6g}, "
         f"update {update} of {plan.max_train_steps or '∞'}",
         f"clip {plan.clip.kind}({plan.clip.value:g})" if plan.clip else "no gradient clipping",
+        *(f"averaging {plan.averaging}" for _ in range(plan.averaging is not None)),
+        *(f"perturbation {plan.perturbation}" for _ in range(plan.perturbation is not None)),
         fused.describe(optimizer),
         f"{training:,} of {sum(values):,} values train now, in {blocks} block{'s' * (blocks != 1)}",
     ]

@@ -6,7 +6,7 @@ Checked on paddlepaddle 2.6.2 and 3.3.1.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,6 +92,33 @@ def moving_statistics(model: nn.Layer) -> list[Any]:
         if _paddle.is_batch_norm(layer) and layer.training and not layer._use_global_stats
         for name in _paddle.statistic_names(layer)
     ]
+
+
+def estimate_statistics(model: nn.Layer, forward: Callable[[Any], Any], batches: Iterable[Any]) -> None:
+    """Make the running statistics of BatchNorm layers the plain means over batches, of all processes together.
+
+    Fixed ones stay. All other layers run in eval mode.
+    """
+    gathering = [one for one in model.sublayers(include_self=True) if _paddle.is_batch_norm(one)]
+    gathering = [layer for layer in gathering if not layer._use_global_stats]
+    momenta = [layer._momentum for layer in gathering]
+    if not gathering:
+        return
+    with _paddle.evaluating(model), paddle.no_grad():
+        for layer in gathering:
+            layer.training = True
+        try:
+            for index, batch in enumerate(batches):
+                for layer in gathering:
+                    layer._momentum = index / (index + 1)
+                forward(batch)
+        finally:
+            for layer, momentum in zip(gathering, momenta):
+                layer._momentum = momentum
+        if paddle.distributed.is_initialized() and paddle.distributed.get_world_size() > 1:
+            for statistic in moving_statistics(model):
+                paddle.distributed.all_reduce(statistic)
+                statistic.scale_(1 / paddle.distributed.get_world_size())
 
 
 def has_values(tensor: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import paddle
 from paddle.callbacks import LRScheduler
 
 from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import select
 
 _BLOCK = "lr/block_"
@@ -46,6 +48,7 @@ class StrategyCallback(LRScheduler):
         self._listens = False
         self._updated = False
         self._updates = 0
+        self._averaged = ExitStack()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Refuse a model that was prepared with another optimizer; go to the first epoch of the fit."""
@@ -55,6 +58,11 @@ class StrategyCallback(LRScheduler):
             raise ValueError(
                 "gradual_unfreeze in several processes: paddle.Model wraps the model in paddle.DataParallel, which "
                 "does not notice layers that thaw later; use a task or a Learner there, or a strategy without it"
+            )
+        if self.run.plan.perturbation is not None:
+            raise ValueError(
+                f"perturbation {self.run.plan.perturbation.name} needs further passes over each batch, which "
+                "paddle.Model does not make: use a Learner, a task, or a loop over run.losses(...)"
             )
         # What `paddle.Model.load` read may be of a time when other layers were frozen.
         _paddle.settle(self.run.optimizer, select.named_weights(self.run.model).values())
@@ -91,8 +99,14 @@ class StrategyCallback(LRScheduler):
         if logs is not None:
             _forget(logs)
 
+    def on_eval_begin(self, logs: Any = None) -> None:
+        """Evaluate the averaged weights, where the strategy has an average and the fit runs."""
+        if self.run.epoch and averaging.values_of(self.run) is not None:
+            self._averaged.enter_context(self.run.averaged())
+
     def on_eval_end(self, logs: Any = None) -> None:
         """Let the evaluation's values, `valid_loss`, `valid_acc`, …, end a phase that goes by them."""
+        self._averaged.close()
         phase = self.run.plan.phases[self.run.progress.phase]
         if phase.until is None or self.run.epoch == 0:
             return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from contextlib import ExitStack
 from typing import Any
 
 from paddle_ftstrat import _paddle
+from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import select
 
 
@@ -43,6 +45,7 @@ def _callback_class() -> type:
         def __init__(self, run: Any) -> None:
             self.run = run
             self._epochs = 0
+            self._averaged = ExitStack()
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Refuse a Trainer that does not use the binding; find the epoch to begin with."""
@@ -57,12 +60,28 @@ def _callback_class() -> type:
             self._epochs += 1
             self.run.begin_epoch(self._epochs)
 
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            """Put averaged weights in place where the Trainer, as it has decided by now, evaluates next."""
+            if control.should_evaluate and averaging.values_of(self.run) is not None:
+                self._averaged.enter_context(self.run.averaged())
+
+        on_epoch_end = on_step_end
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            """Go on training with the weights as they were."""
+            self._averaged.close()
+
     return StrategyTrainerCallback
 
 
 def _check(run: Any, args: Any, given: dict[str, Any]) -> None:
     if given["optimizer"] is not run.optimizer or given["lr_scheduler"] is not run.lr_scheduler:
         raise ValueError("give the Trainer the binding's: Trainer(optimizers=(run.optimizer, run.lr_scheduler), ...)")
+    if run.plan.perturbation is not None:
+        raise ValueError(
+            f"perturbation {run.plan.perturbation.name} needs further passes over each batch, which the Trainer does "
+            "not make: use a Learner, a task, or a loop over run.losses(...)"
+        )
     if args.world_size > 1 and run.plan.thaws:
         raise ValueError(
             "gradual_unfreeze in several processes: the Trainer wraps the model in paddle.DataParallel, which does not "

@@ -15,7 +15,7 @@ from paddle_ftstrat.plan import Plan, Progress
 
 MASTER = "master_weight"
 # What a binding's state holds as tensors; the rest of it is plain data.
-TENSORS = ("optimizer", "anchors", "fisher", "best_weights")
+TENSORS = ("optimizer", "anchors", "fisher", "best_weights", "average")
 NEEDED = ("optimizer", "lr_scheduler", "epoch", "max_train_steps", "anchors")
 
 
@@ -33,6 +33,8 @@ def check_binding(state_dict: Mapping[str, Any], plan: Plan) -> None:
             f"the state was saved with max_train_steps={state_dict['max_train_steps']}, this binding has "
             f"{plan.max_train_steps}: the LR curve would mix two lengths; bind with the same length"
         )
+    if state_dict.get("averaged") and plan.averaging is None:
+        raise ValueError("the state has an average of the weights, but the strategy of this binding keeps none")
     phase = state_dict.get("phase", {}).get("phase", 0)
     if phase >= len(plan.phases):
         raise ValueError(f"the state was saved in phase {phase + 1}, but this binding has {len(plan.phases)}")
@@ -55,6 +57,8 @@ def of_binding(run: Any, rows: Sequence[Any]) -> dict[str, Any]:
         "phase": run.progress.state_dict(),
         "best_weights": run.progress.best_weights,
         "frozen_rows": labels.saved((row.name, row.param) for row in rows),
+        "average": {} if run.average is None else dict(run.average.values),
+        "averaged": 0 if run.average is None else run.average.count,
         "hypers": {name: run.hyper(name) for name in NAMES if run.has_hyper(name)},
     }
 
@@ -67,6 +71,8 @@ def set_binding(run: Any, rows: Sequence[Any], state_dict: Mapping[str, Any]) ->
     """
     check_binding(state_dict, run.plan)
     put_anchors = checked_anchors(rows, state_dict)
+    if run.average is not None and "averaged" in state_dict:
+        run.average.set_state_dict({"updates": state_dict["averaged"], "average": state_dict.get("average", {})})
     set_state(run.optimizer, {row.name: row.param for row in rows}, state_dict["optimizer"])
     put_anchors()
     run.lr_scheduler.set_state_dict(dict(state_dict["lr_scheduler"]))

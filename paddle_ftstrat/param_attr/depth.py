@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import select
+
+_LABEL_KEYS = ("labels", "label")
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,42 @@ def _first_calls(model: nn.Layer, units: Sequence[Unit], sample_input: Any) -> d
         for hook in hooks:
             hook.remove()
     return ranks
+
+
+def split_batch(batch: Any) -> tuple[Any, Any]:
+    """(inputs, label) of one batch: the last entry is the label, or the one called `labels` or `label`.
+
+    Inputs come as one tensor, a tuple of positional, or a dict of keyword arguments. A batch that is a single tensor
+    has no label.
+
+    Example:
+        >>> split_batch((1, 2, 3))
+        ((1, 2), 3)
+        >>> split_batch({"input_ids": 1, "labels": 2})
+        ({'input_ids': 1}, 2)
+
+    Raises:
+        TypeError: the batch is one of texts.
+    """
+    if isinstance(batch, Mapping):
+        key = next((key for key in _LABEL_KEYS if key in batch), None)
+        return {name: value for name, value in batch.items() if name != key}, batch.get(key) if key else None
+    if isinstance(batch, (list, tuple)):
+        if any(isinstance(entry, str) for entry in batch):
+            raise TypeError(
+                f"a batch of texts, beginning with {batch[0]!r}: a model needs numbers, so the Dataset or its "
+                "collate_fn has to turn texts into arrays of ids"
+            )
+        if len(batch) == 1:
+            return batch[0], None
+        inputs = tuple(batch[:-1])
+        return (inputs[0] if len(inputs) == 1 else inputs), batch[-1]
+    return batch, None
+
+
+def only_inputs(batch: Any) -> Any:
+    """The inputs of a batch that may come without labels: one entry is all input, more end in a label."""
+    return split_batch(batch)[0]
 
 
 def call(model: nn.Layer, inputs: Any) -> Any:

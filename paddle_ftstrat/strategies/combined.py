@@ -12,7 +12,9 @@ from paddle import nn
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.binding import Binding
-from paddle_ftstrat.optim import table
+from paddle_ftstrat.optim import methods, table
+from paddle_ftstrat.optim.averaging import AVERAGES
+from paddle_ftstrat.optim.perturbation import PERTURBATIONS
 from paddle_ftstrat.plan import Clip, Discriminative, Phase, Plan, Spread, starts_of
 from paddle_ftstrat.schedules import curves
 from paddle_ftstrat.schedules.schedule import Schedule, check_steps
@@ -28,10 +30,12 @@ class DefaultStrategy(Serializable):
     Args:
         learning_rate: η > 0.
         optimizer_name: a name of the optimizer table (any case) or a `paddle.optimizer.Optimizer` class.
+        averaging: an average of the weights: `{"EMA": decay}`, `{"SWA": start}`, or with all options as a dict.
+        perturbation: gradients at moved weights: `{"FGM": ε}`, `{"PGD": {...}}` or `{"SAM": ρ}`.
         **kwargs: options of the optimizer (`beta1`, `momentum`, `epsilon`, …).
 
     Raises:
-        ValueError: an unknown optimizer or option, or η ≤ 0.
+        ValueError: an unknown optimizer, option, average or perturbation, or η ≤ 0.
         TypeError: a learning rate that is not a number.
 
     Example:
@@ -41,10 +45,22 @@ class DefaultStrategy(Serializable):
     Source: PaddleHub 1.8 `finetune/strategy.py`.
     """
 
-    def __init__(self, learning_rate: float = 1e-4, optimizer_name: str | type = "adam", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        learning_rate: float = 1e-4,
+        optimizer_name: str | type = "adam",
+        *,
+        averaging: Mapping[str, Any] | None = None,
+        perturbation: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.learning_rate = _errors.check_number("learning_rate", learning_rate, above=0)
         self.optimizer_name = optimizer_name
         self.optimizer_options = kwargs
+        self.averaging = None if averaging is None else methods.make("averaging", averaging, AVERAGES)
+        self.perturbation = None
+        if perturbation is not None:
+            self.perturbation = methods.make("perturbation", perturbation, PERTURBATIONS)
         row = table.find(optimizer_name)
         table.check_options(row, kwargs)
         table.checked_values(row, kwargs)
@@ -53,11 +69,15 @@ class DefaultStrategy(Serializable):
         """The plan of this strategy for a training of `max_train_steps` updates, `steps_per_epoch` in each epoch."""
         if max_train_steps is not None:
             check_steps(max_train_steps)
+        if self.averaging is not None:
+            self.averaging.begins(max_train_steps)
         return Plan(
             {"lr": curves.constant(self.learning_rate)},
             max_train_steps=max_train_steps,
             optimizer=self.optimizer_name,
             optimizer_options=self.optimizer_options,
+            averaging=self.averaging,
+            perturbation=self.perturbation,
         )
 
     def bind(
@@ -129,7 +149,8 @@ class DefaultStrategy(Serializable):
         optimizer = getattr(self.optimizer_name, "__name__", self.optimizer_name)
         parts = [f"optimizer {optimizer!r}", f"learning_rate {self.learning_rate:g}"]
         parts += [f"{name}={value!r}" for name, value in self.optimizer_options.items()]
-        return f"{type(self).__name__}({', '.join(parts + self._more())})"
+        parts += [*self._more(), *(str(member) for member in (self.averaging, self.perturbation) if member)]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def _more(self) -> list[str]:
         return []
@@ -150,6 +171,7 @@ class CombinedStrategy(DefaultStrategy):
         regularization: any of `L2`, `L2SP`, `EWC` (coefficients of what is added to the gradient), `weight_decay`
             (decoupled).
         clip: one of `GlobalNorm`, `Norm`, `Value`.
+        averaging, perturbation: as for `DefaultStrategy`.
         **kwargs: options of the optimizer.
 
     Raises:
@@ -174,9 +196,12 @@ class CombinedStrategy(DefaultStrategy):
         scheduler: Mapping[str, Any] | None = None,
         regularization: Mapping[str, float] | None = None,
         clip: Mapping[str, float] | None = None,
+        *,
+        averaging: Mapping[str, Any] | None = None,
+        perturbation: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, optimizer_name, **kwargs)
+        super().__init__(learning_rate, optimizer_name, averaging=averaging, perturbation=perturbation, **kwargs)
         self._scheduler = copy.deepcopy(SCHEDULER)
         self._regularization = dict(REGULARIZATION)
         self._clip = dict(CLIP)

@@ -26,7 +26,7 @@ class PhasedStrategy(CombinedStrategy):
         learning_rate: η of the phases that give none.
         scheduler: as for CombinedStrategy, without `gradual_unfreeze`: the schedule of the phases that have none of
             their own, counted from the beginning of the training; and LRs by depth in all phases.
-        regularization, clip: as for CombinedStrategy.
+        regularization, clip, averaging, perturbation: as for CombinedStrategy.
         **kwargs: options of the optimizer.
 
     Raises:
@@ -50,9 +50,13 @@ class PhasedStrategy(CombinedStrategy):
         scheduler: Mapping[str, Any] | None = None,
         regularization: Mapping[str, float] | None = None,
         clip: Mapping[str, float] | None = None,
+        *,
+        averaging: Mapping[str, Any] | None = None,
+        perturbation: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(optimizer_name, learning_rate, scheduler, regularization, clip, **kwargs)
+        members = {"averaging": averaging, "perturbation": perturbation}
+        super().__init__(optimizer_name, learning_rate, scheduler, regularization, clip, **members, **kwargs)
         if isinstance(phases, (str, Mapping)) or not isinstance(phases, Sequence) or not phases:
             raise ValueError(f"phases must be a list with at least one Phase, not {phases!r}")
         self.phases = tuple(_phase(index, given) for index, given in enumerate(phases))

@@ -14,6 +14,8 @@ from paddle_ftstrat.optim import table
 from paddle_ftstrat.strategies import plain_text
 
 SECTIONS = ("scheduler", "regularization", "clip")
+# What every strategy takes, and hands on to the base of all.
+MEMBERS = ("averaging", "perturbation")
 _ADD = {"scheduler": "add_scheduler", "regularization": "add_regularization", "clip": "add_clip"}
 _PACKAGE = __name__.partition(".")[0] + "."
 _OPEN_ENDED = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -312,12 +314,12 @@ def _check_keys(cls: type, entries: Mapping[str, Any]) -> None:
     if not cls.__module__.startswith(_PACKAGE):
         return
     row = table.find(entries.get("optimizer_name", "adam"))
-    allowed = [*_own_arguments(cls), *(SECTIONS if hasattr(cls, "add_scheduler") else ())]
+    allowed = [*_own_arguments(cls), *MEMBERS, *(SECTIONS if hasattr(cls, "add_scheduler") else ())]
     for key in entries:
         if key in allowed:
             continue
         try:
             table.check_options(row, {key: None})
         except ValueError:
-            names = ["strategy", *dict.fromkeys([*allowed, *row.defaults])]
+            names = dict.fromkeys(["strategy", *allowed, *row.defaults])
             raise ValueError(_errors.unknown(f"key of {cls.__name__}", key, names)) from None

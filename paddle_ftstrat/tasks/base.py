@@ -13,7 +13,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat.param_attr.depth import call
+from paddle_ftstrat.param_attr.depth import call, only_inputs
 from paddle_ftstrat.tasks.config import ALIASES, RunConfig, label_names, split
 from paddle_ftstrat.tasks.hooks import EVENTS, RunState, TaskEvents, TaskHooks, with_events
 from paddle_ftstrat.training import data as batches
@@ -230,7 +230,7 @@ class BaseTask:
             started = time.perf_counter()
             for batch in batches.read(loader):
                 with paddle.no_grad(), self.learner.precision.forward():
-                    outputs.append(call(self.learner.model, batches.only_inputs(batch)))
+                    outputs.append(call(self.learner.model, only_inputs(batch)))
                 tensors, examples = [evaluation.main_output(outputs[-1])], batches.batch_size_of(batch)
                 states.append(RunState(tensors, None, examples, time.perf_counter() - started))
                 self.raise_event("run_step", states[-1])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.param_attr.depth import split_batch
 from paddle_ftstrat.training import data
 from paddle_ftstrat.training.callbacks import Callback
 from paddle_ftstrat.training.losses import array, main_output
@@ -246,7 +247,7 @@ class TaskEvents(Callback):
         self.epoch = []
 
     def on_after_loss(self, learner: Any, batch: Any, output: Any, loss: float) -> None:
-        task, label = self._task, data.split_batch(batch)[1]
+        task, label = self._task, split_batch(batch)[1]
         keep = self._keep_evaluated if task.is_evaluating else self._keep
         # A model that returns its loss gets no label, and nothing is seen of it.
         results = (label.detach(), main_output(output).detach()) if keep and label is not None else ()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from paddle_ftstrat import _errors, _files, strategies
 from paddle_ftstrat.optim import table
+from paddle_ftstrat.optim.averaging import AVERAGES
+from paddle_ftstrat.optim.perturbation import PERTURBATIONS
 from paddle_ftstrat.optim.table import OptimizerRow
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.schedules import SCHEDULES
@@ -21,12 +23,14 @@ from paddle_ftstrat.tools.compare import compare
 from paddle_ftstrat.tools.migrate import command
 from paddle_ftstrat.tools.outline import Outline, outline
 
+_LISTED = "the strategies, schedules, averages, perturbations and optimizers there are"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="ftstrat", description="Fine-tuning strategies for PaddlePaddle.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="the strategies, schedules and optimizers there are").set_defaults(run=list_all)
+    commands.add_parser("list", help=_LISTED).set_defaults(run=list_all)
     of_plan = [_plan_arguments()]
     what = "what a strategy will do, in words and as a table, and what is probably not meant"
     explaining = commands.add_parser("explain", help=what, description=what.capitalize() + ".", parents=of_plan)
@@ -52,6 +56,8 @@ def list_all(arguments: argparse.Namespace) -> int:
     sections = {
         "strategies": (("name", "what it does"), [(name, _first_line(cls)) for name, cls in known.items()]),
         "schedules": (("name", "LR at update t"), [(name, _first_line(build)) for name, build in SCHEDULES.items()]),
+        "averages": (("name", "what it does"), [(name, _first_line(cls)) for name, cls in AVERAGES.items()]),
+        "perturbations": (("name", "what it does"), [(name, _first_line(cls)) for name, cls in PERTURBATIONS.items()]),
         "optimizers": (
             ("optimizer", "aliases", "class", "options", "own decay", "LR ×", "sparse", "note"),
             [_optimizer_row(row) for row in table.ROWS.values()],

@@ -80,6 +80,8 @@ def _words(outline: Outline) -> str:
         "early end": _early_ends(outline),
         "regulariser": _regulariser(outline),
         "weight decay": _decay(outline),
+        "averaging": _member(plan.averaging),
+        "perturbation": _member(plan.perturbation),
         "clipping": "none" if plan.clip is None else f"{_CLIPS[plan.clip.kind]}{plan.clip.value:g}",
     }
     return "\n".join(f"  {key:<14} {text}" for key, text in lines.items() if text)
@@ -161,6 +163,10 @@ def _decay(outline: Outline) -> str:
         return decay_of(outline.plan)
     spared = "those of no_decay" if outline.options.get("no_decay") else "biases and normalisation layers"
     return f"w ← w·(1 − lr·{decay:g}) after each update, except for {spared}"
+
+
+def _member(member: Any) -> str:
+    return "" if member is None else f"{member}: {member.what()}"
 
 
 def _table(outline: Outline) -> str:

@@ -102,8 +102,11 @@ def as_list(given: Any) -> list[Any]:
 
 @contextmanager
 def evaluated_weights(learner: Training) -> Iterator[None]:
-    """Inside it the model holds the weights that validation sees: averaged ones, where a callback averages them."""
+    """Inside it the model holds the weights that validation sees: averaged ones, in a fit that averages them."""
+    run = learner.run if learner.state.running else None
     with ExitStack() as stack:
+        if run is not None and (run.average is not None or hasattr(run.optimizer, "averaged_weights")):
+            stack.enter_context(run.averaged())
         for callback in learner.callbacks or learner.cbs:
             if hasattr(callback, "averaged"):
                 stack.enter_context(callback.averaged())

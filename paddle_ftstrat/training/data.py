@@ -13,11 +13,11 @@ from paddle.io import BatchSampler, DataLoader, Dataset, DistributedBatchSampler
 from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
 
 from paddle_ftstrat._paddle import threads
+from paddle_ftstrat.param_attr.depth import only_inputs
 from paddle_ftstrat.training import rng
 from paddle_ftstrat.training.distributed import ONE, Ranks, check_loader, gather_facts
 
 _FAILED = "reading failed"
-_LABEL_KEYS = ("labels", "label")
 
 
 def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, dist: Ranks = ONE) -> DataLoader:
@@ -58,42 +58,6 @@ def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, dist: Ranks 
     return DataLoader(data, batch_sampler=EpochSampler(len(data), batch_size, shuffle, seed, dist))
 
 
-def split_batch(batch: Any) -> tuple[Any, Any]:
-    """(inputs, label) of one batch: the last entry is the label, or the one called `labels` or `label`.
-
-    Inputs come as one tensor, a tuple of positional, or a dict of keyword arguments. A batch that is a single tensor
-    has no label.
-
-    Example:
-        >>> split_batch((1, 2, 3))
-        ((1, 2), 3)
-        >>> split_batch({"input_ids": 1, "labels": 2})
-        ({'input_ids': 1}, 2)
-
-    Raises:
-        TypeError: the batch is one of texts.
-    """
-    if isinstance(batch, Mapping):
-        key = next((key for key in _LABEL_KEYS if key in batch), None)
-        return {name: value for name, value in batch.items() if name != key}, batch.get(key) if key else None
-    if isinstance(batch, (list, tuple)):
-        if any(isinstance(entry, str) for entry in batch):
-            raise TypeError(
-                f"a batch of texts, beginning with {batch[0]!r}: a model needs numbers, so the Dataset or its "
-                "collate_fn has to turn texts into arrays of ids"
-            )
-        if len(batch) == 1:
-            return batch[0], None
-        inputs = tuple(batch[:-1])
-        return (inputs[0] if len(inputs) == 1 else inputs), batch[-1]
-    return batch, None
-
-
-def only_inputs(batch: Any) -> Any:
-    """The inputs of a batch that may come without labels: one entry is all input, more end in a label."""
-    return split_batch(batch)[0]
-
-
 def first_inputs(loader: DataLoader) -> Any:
     """The inputs of one batch, with the random number generators left as they were.
 
@@ -115,6 +79,32 @@ def in_this_thread(loader: DataLoader) -> Iterator[Any]:
         return
     for indices in sampler:
         yield _as_tensors(collated(loader, [loader.dataset[index] for index in indices]))
+
+
+def share(loader: Any, batch: Any, number: int, accumulate: int, dist: Ranks) -> tuple[int, float]:
+    """How many samples of a batch count, and the weight of its mean loss in the update's gradient.
+
+    Gradients are summed over the batches of an update and averaged over the processes. The weights make of this the
+    mean over all samples of the update.
+
+    Args:
+        loader: the loader.
+        batch: the batch.
+        number: its number in the epoch, from 0.
+        accumulate: batches of an update.
+        dist: the processes.
+    """
+    sampler = own_sampler(loader)
+    samples = batch_size_of(batch) if sampler is None else sampler.count(number)
+    if accumulate == 1 and not dist.is_distributed:
+        return samples, 1.0
+    if sampler is None:
+        # How many samples the rest of the update will have, only the loader knows: corrected at the update.
+        nominal = getattr(loader.batch_sampler, "batch_size", None) or 1
+        return samples, samples / accumulate / nominal
+    first = number - number % accumulate
+    together = sum(sampler.total(one) for one in range(first, min(first + accumulate, len(sampler))))
+    return samples, samples * dist.world / together
 
 
 def batch_size_of(batch: Any) -> int:

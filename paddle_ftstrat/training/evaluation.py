@@ -11,7 +11,7 @@ from paddle.metric import Metric
 
 from paddle_ftstrat import _paddle
 from paddle_ftstrat._paddle import threads
-from paddle_ftstrat.param_attr.depth import call
+from paddle_ftstrat.param_attr.depth import call, only_inputs, split_batch
 from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.training import data, distributed
 from paddle_ftstrat.training import metrics as named
@@ -130,7 +130,7 @@ def evaluate(learner: Training, loader: Any) -> dict[str, float]:
     dist = learner.ranks if data.is_shared(loader) else distributed.ONE
     with _running(learner):
         for number, batch in enumerate(data.read(loader)):
-            inputs, label = data.split_batch(batch)
+            inputs, label = split_batch(batch)
             with learner.precision.forward():
                 output = call(learner.model, inputs)
                 loss = float(loss_of(learner.loss, output, label).item())
@@ -147,7 +147,7 @@ def evaluate(learner: Training, loader: Any) -> dict[str, float]:
 def predict(learner: Training, loader: Any) -> Any:
     """The model's outputs over a loader in eval mode, joined along the first axis."""
     with _running(learner), learner.precision.forward():
-        return data.concatenated([call(learner.model, data.only_inputs(batch)) for batch in data.read(loader)])
+        return data.concatenated([call(learner.model, only_inputs(batch)) for batch in data.read(loader)])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.param_attr import select
-from paddle_ftstrat.param_attr.depth import call, find_units
+from paddle_ftstrat.param_attr.depth import call, find_units, split_batch
 from paddle_ftstrat.plan import Plan, Top
 from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.strategies import DefaultStrategy
-from paddle_ftstrat.training import data, distributed, evaluation, losses, precision, rng
+from paddle_ftstrat.training import data, distributed, evaluation, losses, passes, precision, rng
 from paddle_ftstrat.training.callbacks import ProgressCallback, StopTraining, as_list, evaluated_weights
 from paddle_ftstrat.training.checkpoint import fingerprint
 from paddle_ftstrat.training.checkpoint.manager import CheckpointManager, Checkpoints, Start
@@ -99,10 +100,10 @@ class Loop:
         loader = self.valid if dataset is None else self._loader(dataset, "data")
         if loader is None:
             raise ValueError("no validation data: give Learner(valid=...) or validate(data)")
-        self.call_event("validate_begin")
         with evaluated_weights(self):
+            self.call_event("validate_begin")
             self.state.values = evaluation.evaluate(self, loader)
-        self.call_event("validate_end")
+            self.call_event("validate_end")
         return self.state.values
 
     def _loader(self, given: Any, what: str, shuffle: bool = False) -> Any:
@@ -264,6 +265,7 @@ class Loop:
         state.epoch, state.batch_number = (begin.epoch - 1, state.batches) if over else (begin.epoch, begin.batch)
         state.step = begin.step
         self.recorder.hps = {name: [] for name in run.plan.schedules}
+        self.gathered, state.running = [], True
         try:
             self.call_event("fit_begin")
             if resumed is not None:
@@ -280,6 +282,7 @@ class Loop:
             run.optimizer.clear_grad(set_to_zero=False)
             # What is drawn at the end and after it follows from the fit alone, whether it was resumed or not.
             paddle.seed(rng.fold(state.seed, 0))
+            state.running = False
             self.call_event("fit_end")
             paddle.seed(rng.fold(state.seed, 0))
 
@@ -332,42 +335,32 @@ class Loop:
                 f"epoch {self.state.epoch}: make the loader's (or its batch_sampler's) len and what it gives agree"
             )
 
+    def forward(self, batch: Any, number: int) -> tuple[Any, Any]:
+        """What the model returns for a batch, the how manieth of the epoch, and the loss of it."""
+        inputs, label = split_batch(batch)
+        with self.precision.forward():
+            if self.features is None:
+                compute = partial(call, self.model, inputs)
+            else:
+                indices = data.own_sampler(self.train).indices(self.state.epoch, number - 1)
+                compute = partial(self.features.call, inputs, indices)
+            output = compute()
+            again = (compute(),) if isinstance(self.loss, passes.RDrop) else ()
+            return output, losses.loss_of(self.loss, output, label, *again)
+
     def _one_batch(self) -> tuple[float, int, float]:
         """Forward and backward; the loss summed over the samples, how many they are, their weight in the update."""
         state = self.state
         paddle.seed(rng.fold(state.seed, state.epoch, state.batch_number, self.ranks.rank))
         self.call_event("batch_begin")
-        inputs, label = data.split_batch(state.batch)
-        samples, weight = self._share()
-        with self.precision.forward():
-            if self.features is None:
-                output = call(self.model, inputs)
-            else:
-                indices = data.own_sampler(self.train).indices(state.epoch, state.batch_number - 1)
-                output = self.features.call(inputs, indices)
-            loss = losses.loss_of(self.loss, output, label)
+        samples, weight = data.share(self.train, state.batch, state.batch_number - 1, self.accumulate, self.ranks)
+        output, loss = self.forward(state.batch, state.batch_number)
         state.loss = float(loss.item())
         self.call_event("after_loss", state.batch, output, state.loss)
         self.precision.backward(loss if weight == 1 else loss * weight)
+        if self.run.perturbing is not None:
+            self.gathered.append((state.batch, state.batch_number, weight))
         return state.loss * samples, samples, weight
-
-    def _share(self) -> tuple[int, float]:
-        """How many samples of the current batch count, and the weight of its mean loss in the update's gradient.
-
-        Gradients are summed over the batches of an update and averaged over the processes. The weights make of this the
-        mean over all samples of the update.
-        """
-        number, sampler = self.state.batch_number - 1, data.own_sampler(self.train)
-        samples = data.batch_size_of(self.state.batch) if sampler is None else sampler.count(number)
-        if self.accumulate == 1 and not self.ranks.is_distributed:
-            return samples, 1.0
-        if sampler is None:
-            # How many samples the rest of the update will have, only the loader knows: corrected at the update.
-            nominal = getattr(self.train.batch_sampler, "batch_size", None) or 1
-            return samples, samples / self.accumulate / nominal
-        first = number - number % self.accumulate
-        together = sum(sampler.total(batch) for batch in range(first, min(first + self.accumulate, len(sampler))))
-        return samples, samples * self.ranks.world / together
 
     def _one_update(self, loss: float, samples: int, weights: float) -> None:
         """The update of gathered gradients: loss summed over samples, samples and weights are those of its batches."""
@@ -382,6 +375,9 @@ class Loop:
                 f"{state.batch_number}) with learning rate {lr:g}; the weights are those of the update before"
             )
         distributed.reduce_gradients(self.weights.values(), dist)
+        if run.perturbing is not None:
+            passes.further(self, self.gathered)
+            self.gathered = []
         if not math.isclose(weights, dist.world, rel_tol=1e-9):
             with paddle.no_grad():
                 for param in self.weights.values():

@@ -21,7 +21,7 @@ IGNORED = -100
 HALVES = ("bfloat16", "float16")
 
 
-def loss_of(given: Any, output: Any, label: Any) -> Any:
+def loss_of(given: Any, output: Any, label: Any, *again: Any) -> Any:
     """The loss by the given function, by the label's type, or from a model that returns its loss.
 
     Args:
@@ -29,6 +29,7 @@ def loss_of(given: Any, output: Any, label: Any) -> Any:
             label gets the output's shape; None: cross entropy for whole numbers, else mean squared error.
         output: what the model returned.
         label: the batch's label, or None.
+        again: what a second pass returned, for R-Drop.
 
     Raises:
         ValueError, TypeError: label and output do not go together.
@@ -49,7 +50,7 @@ def loss_of(given: Any, output: Any, label: Any) -> Any:
     if type(given) in _ELEMENTWISE_LAYERS or given in _ELEMENTWISE:
         return elementwise(given, output, label)
     if given is not None:
-        return given(output, label)
+        return given(output, label, *again)
     if not isinstance(label, paddle.Tensor):
         raise TypeError(f"a label of type {type(label).__name__} needs a loss function of its own: give loss=")
     if label.dtype == paddle.bool:

@@ -55,6 +55,7 @@ class TrainState:
         values: results of the last evaluation.
         skip_validation: set by a callback to leave evaluations out.
         finished: whether an earlier process finished the fit: its callbacks hear that it begins and ends, no more.
+        running: whether the fit runs, so that evaluations are of the average, where the strategy has one.
     """
 
     num_epoch: int
@@ -70,6 +71,7 @@ class TrainState:
     values: dict[str, float] | None = None
     skip_validation: bool = False
     finished: bool = False
+    running: bool = False
     epoch_losses: int = 0
     epoch_host: dict[str, Any] = field(default_factory=dict)
     reading_host: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +112,9 @@ class Training(Protocol):
 
     def call_event(self, event: str, *given: Any) -> None:
         """Call an event of every callback."""
+
+    def forward(self, batch: Any, number: int) -> tuple[Any, Any]:
+        """What the model returns for a batch, the how manieth of the epoch, and the loss of it."""
 
     def value_names(self) -> list[str]:
         """Names in the results of an epoch."""

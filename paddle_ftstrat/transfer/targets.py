@@ -135,7 +135,7 @@ def overflows(array: np.ndarray, source: str, target: str) -> bool:
     """Whether a finite value of the array is beyond what the target type can hold."""
     if target != "float16" or source == "float16":
         return False
-    values = _convert(array, source, "float32") if source == BFLOAT16 else array
+    values = values_in(array, source, "float32") if source == BFLOAT16 else array
     finite = values[np.isfinite(values)]
     return bool(finite.size and np.abs(finite).max() > np.finfo(np.float16).max)
 
@@ -163,13 +163,13 @@ def put(
         whole = carried.put(_convert(array, source, target), np.array(tensor.numpy() if view is None else view))
         array, source, release = whole, target, lambda: None
     if view is None or not array.ndim:
-        tensor.set_value(np.ascontiguousarray(_convert(array, source, target)).reshape(array.shape))
+        tensor.set_value(np.ascontiguousarray(values_in(array, source, target)).reshape(array.shape))
         release()
         return
     in_one_piece = array.flags.c_contiguous
     rows = max(1, _BLOCK // max(1, view[:1].nbytes)) if in_one_piece or source != target else len(view)
     for start in range(0, len(view), rows):
-        view[start : start + rows] = _convert(array[start : start + rows], source, target)
+        view[start : start + rows] = values_in(array[start : start + rows], source, target)
         if in_one_piece:
             release()
     release()
@@ -199,7 +199,8 @@ def memory(tensor: Any, dtype: str) -> np.ndarray | None:
     return np.frombuffer(memory, stored).reshape(shape)
 
 
-def _convert(array: np.ndarray, source: str, target: str) -> np.ndarray:
+def values_in(array: np.ndarray, source: str, target: str) -> np.ndarray:
+    """An array's values in another type, where each of them may be "bfloat16" in its bits; not copied needlessly."""
     if source == target:
         return array
     if source == BFLOAT16:
