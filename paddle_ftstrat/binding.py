@@ -337,7 +337,7 @@ class Binding:
         _paddle.forget_traces(_paddle.unwrap(self.model))
 
     def __repr__(self) -> str:
-        return resolve.one_line(self)
+        return description.one_line(self)
 
     def _coming(self, stepped: bool) -> None:
         """Put in force what the plan's schedules say of the coming update; go on to its phase."""

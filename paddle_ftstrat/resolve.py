@@ -252,17 +252,6 @@ def resolve_no_decay(model: Any, no_decay: Any) -> Collection[str]:
     return select.norm_or_bias(model) if no_decay is None else _selected(model, no_decay, "no_decay")
 
 
-def named_layers(what: str, params_layer: Mapping[str, int], model: Any) -> dict[str, int]:
-    """A `params_layer` with its keys (structured or Paddle names) turned into structured names, and checked."""
-    weights = select.named_weights(model)
-    structured = select.structured_names(model)
-    structured.update({param.name: name for name, param in weights.items()})
-    for key in params_layer:
-        if key not in structured:
-            raise ValueError(f"{what}.params_layer: " + _errors.unknown("parameter", key, structured))
-    return {structured[key]: number for key, number in params_layer.items()}
-
-
 def by_block(rows: Sequence[Resolved], key: Callable[[Resolved], str]) -> list[list[str]]:
     """What `key` tells of the parameters of each block, bottom block first."""
     blocks: list[list[str]] = [[] for _ in range(1 + max(row.depth.block for row in rows))]
@@ -311,19 +300,6 @@ def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: 
     return description.Description(shown, notes)
 
 
-def one_line(run: Any) -> str:
-    """A binding in a line: on what, how far, and what comes next."""
-    blocks = len(run.blocks)
-    parts = [
-        f"{type(run.optimizer).__name__} on {type(run.model).__name__}",
-        f"{sum(map(len, run.blocks))} parameters in {blocks} block{'s' * (blocks != 1)}",
-        f"{run.lr_scheduler.last_epoch} of {run.plan.max_train_steps or '∞'} updates done",
-        f"in epoch {run.epoch}" if run.in_force else "not in force any more",
-        f"learning rate {run.optimizer.get_lr():g}",
-    ]
-    return f"{type(run).__name__}({', '.join(parts)})"
-
-
 def remind_of_epochs(run: Any) -> bool:
     """Warn, in whatever loop it is that steps the LR, when the second epoch has come and none was begun.
 
@@ -363,7 +339,7 @@ def _factors(
             raise ValueError(f"layer_factors has {len(spec.factors)} factors, but the model has {len(units)} layers")
         return levels, {name: spec.factors[level] for name, level in levels.items()}
     if spec.params_layer:
-        given = named_layers("discriminative", spec.params_layer, model)
+        given = depth.named_layers("discriminative", spec.params_layer, model)
         levels = {name: given.get(name, max(given.values())) for name in levels}
     elif spec.blocks is not None:
         numbers = _block_numbers("discriminative", spec.blocks, len(units))
@@ -386,7 +362,7 @@ def _trained(train: Any, index: int, model: Any, units: Sequence[depth.Unit]) ->
     if not isinstance(train, Top):
         return _selected(model, train, f"phase {index + 1}: train")
     if train.params_layer:
-        given = named_layers("gradual_unfreeze", train.params_layer, model)
+        given = depth.named_layers("gradual_unfreeze", train.params_layer, model)
         top = max(given.values())
         return {name for name in names if given.get(name, top) > top - train.count}
     count = train.count

@@ -309,3 +309,14 @@ def _without_repeats(model: nn.Layer, units: Sequence[Unit]) -> list[Unit]:
         if names:
             kept.append(Unit(unit.name or "(model)", names, unit.layers))
     return kept
+
+
+def named_layers(what: str, params_layer: Mapping[str, int], model: Any) -> dict[str, int]:
+    """A `params_layer` with its keys (structured or Paddle names) turned into structured names, and checked."""
+    weights = select.named_weights(model)
+    structured = select.structured_names(model)
+    structured.update({param.name: name for name, param in weights.items()})
+    for key in params_layer:
+        if key not in structured:
+            raise ValueError(f"{what}.params_layer: " + _errors.unknown("parameter", key, structured))
+    return {structured[key]: number for key, number in params_layer.items()}

@@ -169,3 +169,16 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.decay:g} ({row.decay_from})" if row.decay else "-",
         "yes" if row.need_clip else "no",
     )
+
+
+def one_line(run: Any) -> str:
+    """A binding in a line: on what, how far, and what comes next."""
+    blocks = len(run.blocks)
+    parts = [
+        f"{type(run.optimizer).__name__} on {type(run.model).__name__}",
+        f"{sum(map(len, run.blocks))} parameters in {blocks} block{'s' * (blocks != 1)}",
+        f"{run.lr_scheduler.last_epoch} of {run.plan.max_train_steps or '∞'} updates done",
+        f"in epoch {run.epoch}" if run.in_force else "not in force any more",
+        f"learning rate {run.optimizer.get_lr():g}",
+    ]
+    return f"{type(run).__name__}({', '.join(parts)})"

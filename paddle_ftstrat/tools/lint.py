@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import freezing, select
+from paddle_ftstrat.param_attr.depth import named_layers
 from paddle_ftstrat.plan import Discriminative, Spread, Top
-from paddle_ftstrat.resolve import named_layers
 from paddle_ftstrat.tools.outline import Outline
 from paddle_ftstrat.training import metrics
 

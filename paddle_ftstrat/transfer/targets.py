@@ -160,7 +160,7 @@ def put(
     """
     view = memory(tensor, target)
     if carried is not None:
-        whole = carried.put(_convert(array, source, target), np.array(tensor.numpy() if view is None else view))
+        whole = carried.put(values_in(array, source, target), np.array(tensor.numpy() if view is None else view))
         array, source, release = whole, target, lambda: None
     if view is None or not array.ndim:
         tensor.set_value(np.ascontiguousarray(values_in(array, source, target)).reshape(array.shape))
