@@ -38,7 +38,8 @@ class Binding:
     Attributes:
         optimizer: the `paddle.optimizer.Optimizer`; `optimizer.get_lr()` is the LR of the coming update.
         lr_scheduler: the `paddle.optimizer.lr.LRScheduler` that it follows.
-        epoch: the epoch that was begun last, counted from 1; 0 before the first `begin_epoch`.
+        epoch: the epoch that was begun last, counted from 1; 0 before the first `begin_epoch`. As long as no epoch is
+            begun, phases change by themselves with the count of updates, where `steps_per_epoch` is known.
 
     Example:
         >>> import paddle, paddle_ftstrat as hub
@@ -87,7 +88,7 @@ class Binding:
         self.epoch, self.progress = 0, Progress()
         if self.plan.thaws:
             resolve.refuse_wrapped(self.model)
-        self._reminded = not self.plan.thaws or self.plan.first_epochs is None
+        self._reminded = not self.plan.thaws or self.plan.starts is not None
         self._publish()
         self._apply()
         self._coming(stepped=False)
@@ -106,8 +107,8 @@ class Binding:
         """
         self._check_in_force()
         epoch = self.epoch + 1 if epoch is None else _errors.check_whole("epoch", epoch, minimum=1)
-        if not self._by_updates:
-            if epoch < min(self.epoch, self.progress.began):
+        if self.plan.first_epochs is not None and not self.progress.by_updates:
+            if epoch < min(self.epoch or epoch + 1, self.progress.began):
                 self.progress = Progress()
             while (ends := self.progress.over_in(self.plan, epoch)) is not None:
                 self._next_phase(ends)
@@ -330,6 +331,10 @@ class Binding:
         """A callback for PaddleNLP's `Trainer`: phases (see `integrations.trainers`)."""
         return _integration("trainers").trainer_callback(self)
 
+    def attach(self, host: Any = None) -> tuple[Any, Any]:
+        """Put the binding into somebody else's loop; its optimizer and LR scheduler (see `integrations.hosts`)."""
+        return _integration("hosts").attach(self, host)
+
     def release(self) -> None:
         """Give the model its user's own settings back. Afterwards `step` and `begin_epoch` raise."""
         for row in self._rows:
@@ -345,10 +350,13 @@ class Binding:
         if not self.in_force:
             return
         if self._by_updates and (phase := bisect_right(self.plan.starts, t) - 1) != self.progress.phase:
+            # Where nobody begins epochs, each phase begins with the epoch that is its first.
+            epochs = self.plan.first_epochs if self.epoch == 0 else None
             while stepped and self.progress.phase < phase:
-                self._next_phase(self.epoch)
+                self._next_phase(epochs[self.progress.phase + 1] if epochs else self.epoch)
             if not stepped:
-                self.progress = self.progress.at(phase, self.epoch)
+                self.progress = self.progress.at(phase, epochs[phase] if epochs else self.epoch)
+            masters.catch_up(row.param for row in self._rows)
             self._apply()
         for name in schedules:
             if name != "lr":
@@ -360,9 +368,10 @@ class Binding:
 
     @property
     def _by_updates(self) -> bool:
-        """Whether phases change by the count of updates, not of epochs."""
+        """Whether phases change by the count of updates: also as long as no loop has begun an epoch."""
         plan = self.plan
-        return plan.thaws and plan.starts is not None and (plan.first_epochs is None or self.progress.by_updates)
+        by_updates = plan.first_epochs is None or self.progress.by_updates or self.epoch == 0
+        return plan.thaws and plan.starts is not None and by_updates
 
     def _spread(self, lrs: Any) -> None:
         """Blocks whose LR is another share of the top one's than before get a new factor."""

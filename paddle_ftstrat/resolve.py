@@ -309,16 +309,16 @@ def remind_of_epochs(run: Any) -> bool:
     Returns:
         Whether nothing is left to remind of.
     """
-    # Where the length of an epoch is not known, at least as many as there are phases have to fit into the training.
-    first = run.steps_per_epoch or (run.plan.max_train_steps or 0) // run.plan.first_epochs[-1]
+    # The length of an epoch is not known, but at least as many as there are phases have to fit into the training.
+    first = (run.plan.max_train_steps or 0) // run.plan.first_epochs[-1]
     forgotten = run.epoch == 0 and run.in_force
     if forgotten and run.lr_scheduler.last_epoch <= first:
         return False
     if forgotten:
         warnings.warn(
-            "the plan thaws layers epoch by epoch, but begin_epoch() was not called, so only the top layers "
-            "train: call it at the start of every epoch, or give paddle.Model.fit run.callback(), PaddleNLP's "
-            "Trainer run.trainer_callback()",
+            "the plan thaws layers epoch by epoch, but does not know how long an epoch is, and begin_epoch() was not "
+            "called, so only the top layers train: bind with steps_per_epoch=, or call begin_epoch() at the start of "
+            "every epoch",
             stacklevel=5,
         )
     return True

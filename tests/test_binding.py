@@ -116,10 +116,9 @@ class TestFreezing:
         assert model[1]._variance.stop_gradient
         assert not any("_mean" in name for block in run.blocks for name in block)
 
-    @pytest.mark.parametrize("lengths", [{"num_epoch": 3, "steps_per_epoch": 2}, {"max_train_steps": 6}], ids=str)
     @pytest.mark.parametrize("loop", ["run.step", "own", "GradScaler"])
-    def test_reminder_when_begin_epoch_is_forgotten(self, loop, lengths):
-        run = ULMFIT.bind(mlp(3), **lengths)
+    def test_reminder_of_epochs_whose_length_is_not_known(self, loop):
+        run = ULMFIT.bind(mlp(3), max_train_steps=6)
         scaler = paddle.amp.GradScaler(init_loss_scaling=2.0)
 
         def train(updates):
@@ -145,6 +144,29 @@ class TestFreezing:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             train(3)
+
+    def test_epochs_that_nobody_begins_are_counted_in_updates(self):
+        paddle.seed(0)
+        run = ULMFIT.bind(mlp(3), num_epoch=3, steps_per_epoch=2)
+        paddle.seed(0)
+        by_hand = ULMFIT.bind(mlp(3), num_epoch=3, steps_per_epoch=2)
+        for update in range(6):
+            if update % 2 == 0:
+                by_hand.begin_epoch()
+            for one in (run, by_hand):
+                one.model(paddle.ones([2, 4])).square().mean().backward()
+                one.step()
+        assert run.progress.phase == 2
+        for (name, p), (_, q) in zip(run.model.named_parameters(), by_hand.model.named_parameters()):
+            np.testing.assert_array_equal(p.numpy(), q.numpy(), err_msg=name)
+
+    @pytest.mark.parametrize("epoch", [1, 2, 3])
+    def test_a_loop_may_begin_to_tell_epochs_late(self, epoch):
+        run = ULMFIT.bind(mlp(3), num_epoch=3, steps_per_epoch=2)
+        run.lr_scheduler.step(4)
+        assert run.progress.phase == 2
+        run.begin_epoch(epoch)
+        assert run.progress.phase == epoch - 1
 
     @pytest.mark.parametrize("lengths", [{"num_epoch": 3, "steps_per_epoch": 2}, {"max_train_steps": 6}], ids=str)
     def test_no_reminder_in_a_loop_that_begins_its_epochs_or_resumes(self, lengths):

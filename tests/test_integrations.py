@@ -106,11 +106,21 @@ class TestPaddleModel:
             assert watch.lrs == lrs
             assert watch.blocks == [[lr * factor for factor in run.block_factors] for lr in lrs]
 
-    def test_a_forgotten_callback_is_told_once(self):
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_layers_thaw_by_themselves_without_the_callback(self, strategy):
+        by_hand, network = net(), net()
+        raw_loop(by_hand, bound(by_hand, strategy, SAMPLES // BATCH), EPOCHS)
+        model = paddle.Model(network)
+        model.prepare(bound(network, strategy, SAMPLES // BATCH).optimizer, nn.CrossEntropyLoss())
+        model.fit(pairs(), batch_size=BATCH, epochs=EPOCHS, shuffle=False, verbose=0)
+        same(network, by_hand)
+
+    def test_epochs_of_unknown_length_are_told_of_once(self):
         network = net()
         model = paddle.Model(network)
-        model.prepare(bound(network, "ulmfit", SAMPLES // BATCH).optimizer, nn.CrossEntropyLoss())
-        with pytest.warns(UserWarning, match=r"give paddle\.Model\.fit run\.callback\(\)") as told:
+        strategy = hub.CombinedStrategy("sgd", 0.1, scheduler={"gradual_unfreeze": {"blocks": 2}})
+        model.prepare(strategy.bind(network, max_train_steps=20).optimizer, nn.CrossEntropyLoss())
+        with pytest.warns(UserWarning, match="bind with steps_per_epoch=") as told:
             model.fit(pairs(), batch_size=BATCH, epochs=EPOCHS, verbose=0)
         assert sum("begin_epoch" in str(warning.message) for warning in told) == 1
 
@@ -235,7 +245,7 @@ class TestTrainerWithoutPaddleNLP:
     @pytest.mark.skipif(importlib.util.find_spec("paddlenlp") is not None, reason="PaddleNLP is installed")
     def test_says_what_is_missing(self):
         run = hub.DefaultFinetuneStrategy(0.1).bind(net())
-        with pytest.raises(ImportError, match="needs PaddleNLP"):
+        with pytest.raises(ImportError, match="needs paddlenlp"):
             run.trainer_callback()
 
 
