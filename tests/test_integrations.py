@@ -1,4 +1,4 @@
-"""What users already have: `paddle.Model.fit`, PaddleNLP's Trainer, VisualDL."""
+"""What users already have: `paddle.Model.fit`, VisualDL. Other hosts are in `hosts/`."""
 
 import importlib.util
 import sys
@@ -191,6 +191,36 @@ class TestPaddleModel:
         assert watch.lrs == lrs
         assert run.epoch == 4
 
+    @pytest.mark.parametrize("strategy", STRATEGIES)
+    def test_attached_it_needs_no_callback_and_goes_on_from_paddles_own_file(self, strategy, tmp_path):
+        whole = net()
+        fit(whole, bound(whole, strategy, 5))
+
+        def attached(network):
+            run, model = bound(network, strategy, 5), paddle.Model(network)
+            model.prepare(run.optimizer, nn.CrossEntropyLoss(), paddle.metric.Accuracy())
+            assert run.attach(model) == (run.optimizer, run.lr_scheduler)
+            return model
+
+        with unique_name.guard():
+            model = attached(net())
+            model.fit(pairs(), None, BATCH, 1, shuffle=False, verbose=0)
+            model.save(str(tmp_path / "model"))
+        with unique_name.guard():
+            second = net(seed=9)
+            model = attached(second)
+            model.load(str(tmp_path / "model"))
+            stop = paddle.callbacks.EarlyStopping("acc", save_best_model=False, verbose=0)
+            model.fit(pairs(), batch_size=BATCH, epochs=3, shuffle=False, verbose=0, callbacks=stop)
+        same(second, whole)
+
+    def test_attach_refuses_other_networks_and_unknown_hosts(self):
+        run = bound(net(), "ulmfit", 5)
+        with pytest.raises(ValueError, match="another network"):
+            run.attach(paddle.Model(net()))
+        with pytest.raises(TypeError, match=r"does not know GradScaler; it knows paddle\.Model"):
+            run.attach(paddle.amp.GradScaler())
+
     def test_early_stopping_and_evaluation_leave_the_schedule_alone(self):
         network = net()
         run = bound(network, "ulmfit", 5)
@@ -247,107 +277,6 @@ class TestTrainerWithoutPaddleNLP:
         run = hub.DefaultFinetuneStrategy(0.1).bind(net())
         with pytest.raises(ImportError, match="needs paddlenlp"):
             run.trainer_callback()
-
-
-@pytest.mark.skipif(importlib.util.find_spec("paddlenlp") is None, reason="PaddleNLP is not installed")
-class TestTrainer:
-    """With PaddleNLP 2.8.1: a small BERT with random weights."""
-
-    @pytest.fixture
-    def bert(self):
-        from paddlenlp.transformers import BertConfig, BertForSequenceClassification
-
-        def make(seed=5):
-            paddle.seed(seed)
-            config = BertConfig(
-                vocab_size=40,
-                hidden_size=16,
-                num_hidden_layers=3,
-                num_attention_heads=2,
-                intermediate_size=32,
-                max_position_embeddings=16,
-                hidden_dropout_prob=0.0,
-                attention_probs_dropout_prob=0.0,
-                num_labels=2,
-            )
-            return BertForSequenceClassification(config)
-
-        return make
-
-    @staticmethod
-    def sentences():
-        words = np.random.RandomState(1).randint(1, 40, [24, 7]).astype("int64")
-        return [{"input_ids": row, "labels": int(row.sum() % 2)} for row in words]
-
-    def trainer(self, model, run, folder, **options):
-        from paddlenlp.trainer import Trainer, TrainingArguments
-
-        class InOrder(Trainer):
-            def get_train_dataloader(self):
-                return DataLoader(self.train_dataset, batch_size=4, collate_fn=self.data_collator)
-
-        given = {"num_train_epochs": EPOCHS, "save_strategy": "epoch", "disable_tqdm": True, "report_to": [], **options}
-        arguments = TrainingArguments(output_dir=str(folder), per_device_train_batch_size=4, logging_steps=1, **given)
-        return InOrder(
-            model=model,
-            args=arguments,
-            criterion=nn.CrossEntropyLoss(),
-            train_dataset=self.sentences(),
-            optimizers=(run.optimizer, run.lr_scheduler),
-            callbacks=[run.trainer_callback()],
-        )
-
-    @pytest.mark.parametrize("strategy", STRATEGIES)
-    def test_is_the_raw_loop_bit_for_bit(self, bert, tmp_path, strategy):
-        by_hand, by_trainer = bert(), bert()
-        run, lrs = bound(by_hand, strategy, 6), []
-        batches = [self.sentences()[first : first + 4] for first in range(0, 24, 4)]
-        for _ in range(EPOCHS):
-            run.begin_epoch()
-            for batch in batches:
-                ids = paddle.to_tensor(np.stack([sample["input_ids"] for sample in batch]))
-                labels = paddle.to_tensor([sample["labels"] for sample in batch])
-                nn.functional.cross_entropy(by_hand(ids), labels).backward()
-                lrs.append(run.optimizer.get_lr())
-                run.step()
-        run = bound(by_trainer, strategy, 6)
-        trainer = self.trainer(by_trainer, run, tmp_path)
-        trainer.train()
-        same(by_trainer, by_hand)
-        logged = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
-        assert logged == pytest.approx([*lrs[1:], run.optimizer.get_lr()], rel=1e-3)
-        assert run.epoch == EPOCHS
-
-    def test_resumes_with_its_epoch(self, bert, tmp_path):
-        whole = bert()
-        self.trainer(whole, bound(whole, "ulmfit", 6), tmp_path / "whole").train()
-        # Paddle keys optimizer state by generated names, which are the same ones in a new process.
-        with unique_name.guard():
-            first = bert()
-            self.trainer(first, bound(first, "ulmfit", 6), tmp_path / "half").train()
-        with unique_name.guard():
-            second = bert(seed=8)
-            run = bound(second, "ulmfit", 6)
-            saved = str(tmp_path / "half" / "checkpoint-12")
-            self.trainer(second, run, tmp_path / "half").train(resume_from_checkpoint=saved)
-        assert run.epoch == EPOCHS
-        same(second, whole)
-
-    def test_accumulation_counts_updates(self, bert, tmp_path):
-        model = bert()
-        run = bound(model, "ulmfit", 3)
-        self.trainer(model, run, tmp_path, gradient_accumulation_steps=2, save_strategy="no").train()
-        assert run.lr_scheduler.last_epoch == 3 * EPOCHS
-        assert run.epoch == EPOCHS
-
-    def test_another_optimizer_is_refused(self, bert, tmp_path):
-        model = bert()
-        old = bound(model, "ulmfit", 6)
-        run = bound(model, "ulmfit", 6)
-        trainer = self.trainer(model, run, tmp_path)
-        trainer.optimizer = old.optimizer
-        with pytest.raises(ValueError, match=r"optimizers=\(run.optimizer, run.lr_scheduler\)"):
-            trainer.train()
 
 
 class Written:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-import paddle
 from paddle.callbacks import LRScheduler
 
 from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat.integrations.carrying import check_host
 from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import select
 
@@ -54,16 +55,7 @@ class StrategyCallback(LRScheduler):
         """Refuse a model that was prepared with another optimizer; go to the first epoch of the fit."""
         if self.model._optimizer is not self.run.optimizer:
             raise ValueError("prepare the model with the binding's optimizer: model.prepare(run.optimizer, ...)")
-        if paddle.distributed.get_world_size() > 1 and self.run.plan.thaws:
-            raise ValueError(
-                "gradual_unfreeze in several processes: paddle.Model wraps the model in paddle.DataParallel, which "
-                "does not notice layers that thaw later; use a task or a Learner there, or a strategy without it"
-            )
-        if self.run.plan.perturbation is not None:
-            raise ValueError(
-                f"perturbation {self.run.plan.perturbation.name} needs further passes over each batch, which "
-                "paddle.Model does not make: use a Learner, a task, or a loop over run.losses(...)"
-            )
+        check_host(self.run, "paddle.Model")
         # What `paddle.Model.load` read may be of a time when other layers were frozen.
         _paddle.settle(self.run.optimizer, select.named_weights(self.run.model).values())
         if not self._listens:
@@ -126,6 +118,29 @@ class StrategyCallback(LRScheduler):
 
     def _hear(self, params_grads: Any) -> None:
         self._updated = True
+
+
+def attach(run: Any, model: Any) -> None:
+    """Give every `fit` of a `paddle.Model` the callback of a binding.
+
+    Args:
+        run: the binding.
+        model: the `paddle.Model`, of the network that is bound.
+
+    Raises:
+        ValueError: the network is another one.
+    """
+    if _paddle.unwrap(model.network) is not _paddle.unwrap(run.model):
+        raise ValueError("this paddle.Model has another network than the binding: bind model.network")
+    fit = model.fit
+
+    def fit_with_strategy(*args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(fit).bind(*args, **kwargs).arguments
+        callbacks = given.pop("callbacks", None) or []
+        callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+        return fit(**given, callbacks=[StrategyCallback(run), *callbacks])
+
+    model.fit = fit_with_strategy
 
 
 def _forget(logs: dict[str, Any]) -> None:

@@ -1,45 +1,111 @@
-"""The callback that carries a binding's unfreezing plan into PaddleNLP's `Trainer`."""
+"""A binding in the `Trainer` of PaddleNLP and of PaddleFormers, and its option `--strategy file.yaml`."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
-from paddle_ftstrat import _paddle
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat.integrations.carrying import check_host
 from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.strategies.serialize import strategy_from_yaml
+
+PACKAGES = ("paddlenlp", "paddleformers")
+# What a Trainer may do to the model, and the arguments that say so, whose names differ between the two.
+_SPLITS = {
+    "tensor parallelism": ("tensor_parallel_degree", "tensor_model_parallel_size"),
+    "pipeline parallelism": ("pipeline_parallel_degree", "pipeline_model_parallel_size"),
+}
 
 
-def trainer_callback(run: Any) -> Any:
-    """A `TrainerCallback` that thaws a binding's layers at each epoch of PaddleNLP's `Trainer`.
+def trainer_callback(run: Any, package: str = "paddlenlp") -> Any:
+    """A `TrainerCallback` that thaws a binding's layers at each epoch of a `Trainer`.
 
-    The rest of the binding goes in as `Trainer(optimizers=(run.optimizer, run.lr_scheduler), callbacks=[…])`; the
-    Trainer steps both. Its own arguments for learning rate, schedule, decay and `max_grad_norm` have no effect then.
-    A resumed training begins with the epoch that its checkpoint was in.
+    `run.attach(trainer)` adds it. Where the Trainer is made with `optimizers=(run.optimizer, run.lr_scheduler)`, it is
+    one of its `callbacks`. The Trainer's own arguments for learning rate, schedule, decay and `max_grad_norm` have no
+    effect then. A resumed training begins with the epoch that its checkpoint was in.
 
     Args:
         run: the binding, of the model that the Trainer gets.
+        package: whose Trainer, "paddlenlp" or "paddleformers".
 
     Raises:
-        ImportError: PaddleNLP is not installed.
-        ValueError: when training begins: the Trainer has another optimizer or LR scheduler, or layers are to be thawed
-            while Paddle's DataParallel holds the model, which does not notice.
+        ImportError: the package is not installed.
+        ValueError: another package; when training begins: the Trainer has another optimizer or LR scheduler, or layers
+            are to be thawed while Paddle's DataParallel holds the model, which does not notice.
 
-    Source: checked with PaddleNLP 2.8.1.
+    Source: checked with PaddleNLP 2.8.1 and PaddleFormers 1.2.0.
     """
-    return _callback_class()(run)
+    _errors.check_keys("package", [package], PACKAGES)
+    return _callback_class(package)(run)
+
+
+def attach(run: Any, trainer: Any) -> None:
+    """Let a Trainer train with a binding, whatever its arguments say of optimizer and schedule.
+
+    Args:
+        run: the binding, of the Trainer's model.
+        trainer: the Trainer, made without `optimizers=`, which it refuses where it shards.
+
+    Raises:
+        ValueError: it trains another model, has an optimizer already, or splits what the strategy needs whole.
+    """
+    if trainer.model is not run.model:
+        raise ValueError("the Trainer trains another model than the binding: bind trainer.model")
+    if trainer.optimizer not in (None, run.optimizer):
+        raise ValueError("the Trainer has another optimizer: make it without optimizers=, or attach before it trains")
+    _refuse_split(run, trainer.args)
+    trainer.optimizer, trainer.lr_scheduler = run.optimizer, run.lr_scheduler
+    package = next(c.__module__ for c in type(trainer).__mro__ if c.__module__.startswith(PACKAGES)).partition(".")[0]
+    trainer.add_callback(trainer_callback(run, package))
+
+
+@dataclass
+class StrategyArguments:
+    """Arguments of a script with a Trainer, beside its `TrainingArguments`.
+
+    `PdArgumentParser((TrainingArguments, StrategyArguments))` gives the script the option `--strategy file.yaml`.
+    """
+
+    strategy: str = field(metadata={"help": "YAML or JSON file with the fine-tuning strategy"})
+
+    def attach(self, trainer: Any, **options: Any) -> Any:
+        """Bind the strategy to a Trainer's model for the length of its training, and put it into the Trainer.
+
+        Args:
+            trainer: the Trainer, made without `optimizers=`.
+            options: of `bind`: `sample_input`, `pretrained`, `layers`, `no_decay`, `fused`.
+
+        Returns:
+            The binding.
+
+        Raises:
+            ValueError: what the file, `bind` or `attach` refuse; a training set without a length.
+        """
+        args = trainer.args
+        batches = len(trainer.get_train_dataloader())
+        per_epoch = max(batches // args.gradient_accumulation_steps, 1)
+        length = (
+            {"max_train_steps": args.max_steps} if args.max_steps > 0 else {"num_epoch": int(args.num_train_epochs)}
+        )
+        run = strategy_from_yaml(self.strategy).bind(trainer.model, steps_per_epoch=per_epoch, **length, **options)
+        run.attach(trainer)
+        return run
 
 
 @functools.cache
-def _callback_class() -> type:
+def _callback_class(package: str) -> type:
     try:
-        from paddlenlp.trainer import TrainerCallback
+        base = importlib.import_module(f"{package}.trainer").TrainerCallback
     except ImportError as error:
-        raise ImportError("trainer_callback needs PaddleNLP: pip install paddlenlp") from error
+        raise ImportError(f"this callback needs {package}: pip install 'paddle_ftstrat[{package}]'") from error
 
-    # A class in here, because its base exists only where PaddleNLP is installed.
-    class StrategyTrainerCallback(TrainerCallback):
+    # A class in here, because its base exists only where the package is installed.
+    class StrategyTrainerCallback(base):
         """Thaws the layers of a binding epoch by epoch."""
 
         def __init__(self, run: Any) -> None:
@@ -49,7 +115,8 @@ def _callback_class() -> type:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Refuse a Trainer that does not use the binding; find the epoch to begin with."""
-            _check(self.run, args, kwargs)
+            _check(self.run, kwargs)
+            _refuse_split(self.run, args)
             # A checkpoint's optimizer state may be of a time when other layers were frozen.
             _paddle.settle(self.run.optimizer, select.named_weights(self.run.model).values())
             batches = len(kwargs["train_dataloader"])
@@ -74,16 +141,35 @@ def _callback_class() -> type:
     return StrategyTrainerCallback
 
 
-def _check(run: Any, args: Any, given: dict[str, Any]) -> None:
-    if given["optimizer"] is not run.optimizer or given["lr_scheduler"] is not run.lr_scheduler:
-        raise ValueError("give the Trainer the binding's: Trainer(optimizers=(run.optimizer, run.lr_scheduler), ...)")
-    if run.plan.perturbation is not None:
+def _check(run: Any, given: dict[str, Any]) -> None:
+    if not _paddle.wraps(given["optimizer"], run.optimizer) or given["lr_scheduler"] is not run.lr_scheduler:
         raise ValueError(
-            f"perturbation {run.plan.perturbation.name} needs further passes over each batch, which the Trainer does "
-            "not make: use a Learner, a task, or a loop over run.losses(...)"
+            "give the Trainer the binding's: run.attach(trainer), or "
+            "Trainer(optimizers=(run.optimizer, run.lr_scheduler), callbacks=[run.trainer_callback()])"
         )
-    if args.world_size > 1 and run.plan.thaws:
+
+
+def _refuse_split(run: Any, args: Any) -> None:
+    """Refuse what would train otherwise than the plan says.
+
+    Raises:
+        ValueError: a way of parallel training, with the reason.
+    """
+    for what, names in _SPLITS.items():
+        if any(getattr(args, name, 1) > 1 for name in names):
+            raise ValueError(f"{what}: layers and weights are split over processes, and a strategy needs them whole")
+    stages = {str(getattr(stage, "value", stage)) for stage in args.sharding or ()}
+    if stages - {"stage1"}:
         raise ValueError(
-            "gradual_unfreeze in several processes: the Trainer wraps the model in paddle.DataParallel, which does not "
-            "notice layers that thaw later; use a task or a Learner there, or a strategy without gradual_unfreeze"
+            f"sharding {' '.join(sorted(stages))}: it replaces parameters or gradients by slices that do not carry "
+            "their settings; use stage1, a task or a Learner"
+        )
+    check_host(run, "the Trainer", wraps=not stages)
+    if not stages:
+        return
+    regularized = [name for name, p in select.named_weights(run.model).items() if p.regularizer is not None]
+    if regularized:
+        raise ValueError(
+            f"sharding stage1 refuses parameters with a regularizer, and {_errors.listing(regularized, 3)} have one: "
+            "use a strategy with weight_decay in place of L2 or L2SP"
         )

@@ -13,6 +13,7 @@ from paddle_ftstrat.schedules.schedule import Schedule
 
 # So many LRs are computed at a time.
 AHEAD = 1024
+CARRIED = "ftstrat"
 NAMES = ("mom", "sqr_mom", "wd", "eps")
 _BOUNDS = {
     "mom": {"minimum": 0, "maximum": 1},
@@ -56,6 +57,7 @@ class ScheduleLR(LRScheduler):
         self.schedule = schedule
         self._ahead: tuple[int, list[float]] = (0, [])
         self.heard: Callable[[bool], None] | None = None
+        self._carried: tuple[Callable[[], Any], Callable[[Any, Any], None]] | None = None
         # The base class keeps base_lr only for schedulers that scale it; a curve already has its own scale.
         super().__init__(learning_rate=float(schedule(0)), last_epoch=last_epoch, verbose=verbose)
 
@@ -79,6 +81,36 @@ class ScheduleLR(LRScheduler):
         values = self.schedule(np.arange(first, first + AHEAD)).tolist()
         self._ahead = (first, values)
         return values[t - first]
+
+    def position(self) -> dict[str, Any]:
+        """The state without what is carried."""
+        return super().state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and what `carry` put beside it: every loop saves this, most of them inside the optimizer's."""
+        carried = {} if self._carried is None else {CARRIED: self._carried[0]()}
+        return {**self.position(), **carried}
+
+    def set_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on at a saved position, and hand on what was carried with it."""
+        rest = dict(state_dict)
+        carried = rest.pop(CARRIED, None)
+        super().set_state_dict(rest)
+        if carried is not None and self._carried is not None:
+            self._carried[1](carried, rest)
+        elif self.heard is not None:
+            self.heard(False)
+
+    set_dict = set_state_dict
+
+    @property
+    def carries(self) -> bool:
+        """Whether its state holds more than the position."""
+        return self._carried is not None
+
+    def carry(self, give: Callable[[], Mapping[str, Any]], take: Callable[[Any, Any], None]) -> None:
+        """Have `state_dict` hold `give()` too, and `set_state_dict` call `take(what was given, position)`."""
+        self._carried = (give, take)
 
     def get_lr(self) -> float:
         """The LR of the coming update, as a Python float."""

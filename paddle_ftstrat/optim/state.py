@@ -49,7 +49,7 @@ def of_binding(run: Any, rows: Sequence[Any]) -> dict[str, Any]:
     """
     return {
         "optimizer": get_state(run.optimizer, {row.name: row.param for row in rows}),
-        "lr_scheduler": run.lr_scheduler.state_dict(),
+        "lr_scheduler": run.lr_scheduler.position(),
         "epoch": run.epoch,
         "max_train_steps": run.plan.max_train_steps,
         **anchors(rows),

@@ -1,0 +1,118 @@
+"""What every host needs: a binding from a block of its configuration, and the binding's state in its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import paddle
+
+from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat.optim.regularizer import L2SPDecay, anchor_of
+from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.strategies import plain_text
+from paddle_ftstrat.strategies.serialize import strategy_from_dict
+
+# The key of a block of configuration that holds the strategy, and those that say how it is bound.
+STRATEGY = "strategy"
+BIND = ("pretrained", "layers", "no_decay", "fused")
+
+
+def carry(run: Any) -> None:
+    """Let the state of a binding travel in that of its LR scheduler, and take up what a host has loaded.
+
+    Args:
+        run: the binding; once is enough.
+    """
+    if run.lr_scheduler.carries:
+        return
+
+    def give() -> dict[str, Any]:
+        return {key: value for key, value in run.state_dict().items() if key not in ("optimizer", "lr_scheduler")}
+
+    def take(carried: Mapping[str, Any], position: Mapping[str, Any]) -> None:
+        # The optimizer's state comes from the host, under Paddle's names.
+        run.set_state_dict({**carried, "optimizer": {}, "lr_scheduler": position})
+
+    weights = list(select.named_weights(run.model).values())
+
+    def begin(params_grads: Any) -> None:
+        # What the host loaded may be of a time when other layers were frozen.
+        _paddle.settle(run.optimizer, weights)
+        for param in weights:
+            if isinstance(param.regularizer, L2SPDecay) and param.regularizer.anchor is None:
+                param.regularizer.anchor = anchor_of(param)
+
+    run.lr_scheduler.carry(give, take)
+    _paddle.before_update(run.optimizer, begin)
+
+
+def anchor_at_first_update(run: Any) -> None:
+    """Let L2SP pull towards the weights that the first update finds: this host loads pretrained ones after binding.
+
+    Args:
+        run: the binding, carried.
+    """
+    for param in select.named_weights(run.model).values():
+        if isinstance(param.regularizer, L2SPDecay):
+            param.regularizer.anchor = None
+
+
+def check_host(run: Any, host: str, wraps: bool = True) -> None:
+    """Refuse a plan that a host cannot follow: its `paddle.DataParallel` misses thawing, it makes one pass per batch.
+
+    Args:
+        run: the binding.
+        host: what the message calls the host.
+        wraps: whether the host wraps the model in `paddle.DataParallel` where there are several processes.
+
+    Raises:
+        ValueError: there are several processes, and the plan thaws; the plan perturbs.
+    """
+    if run.plan.perturbation is not None:
+        raise ValueError(
+            f"perturbation {run.plan.perturbation.name} needs further passes over each batch, which {host} does not "
+            "make: use a Learner, a task, or a loop over run.losses(...)"
+        )
+    if wraps and paddle.distributed.get_world_size() > 1 and run.plan.thaws:
+        raise ValueError(
+            f"gradual_unfreeze in several processes: {host} wraps the model in paddle.DataParallel, which does not "
+            "notice layers that thaw later; use a task or a Learner there, or a strategy without gradual_unfreeze"
+        )
+
+
+def bind_block(block: Mapping[str, Any], model: Any, host: str, base_lr: Any = None, **length: int) -> Any:
+    """A binding from a block of a host's configuration, carried in the host's checkpoints.
+
+    Args:
+        block: `strategy`, a dict as of `strategy.to_dict()` or the path of a YAML file, and beside it `pretrained`,
+            `layers`, `no_decay` and `fused` of `bind`.
+        model: the model.
+        host: what messages call the host.
+        base_lr: η where the strategy gives none.
+        length: `num_epoch`, `steps_per_epoch`, `max_train_steps` of `bind`.
+
+    Raises:
+        ValueError: keys that would have no effect, two learning rates, several processes with thawing layers.
+    """
+    idle = [key for key in block if key not in (STRATEGY, *BIND)]
+    if idle:
+        raise ValueError(
+            f"{host}: {_errors.listing(idle)} beside `strategy` would have no effect: the strategy brings optimizer, "
+            f"schedule, regularization and clip; beside it stand only {_errors.listing(BIND)}"
+        )
+    given = block[STRATEGY]
+    given = dict(given if isinstance(given, Mapping) else plain_text.read(given))
+    if base_lr is not None and given.setdefault("learning_rate", base_lr) != base_lr:
+        raise ValueError(
+            f"{host}: two learning rates, {given['learning_rate']} of the strategy and {base_lr} of the configuration: "
+            "leave the strategy's out, or give the same"
+        )
+    run = strategy_from_dict(given).bind(
+        model,
+        **length,
+        **{key: value for key, value in block.items() if key != STRATEGY},
+    )
+    check_host(run, host)
+    carry(run)
+    return run

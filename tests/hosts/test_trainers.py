@@ -1,0 +1,237 @@
+"""The Trainers of PaddleNLP 2.8.1 and of PaddleFormers 1.2, whichever is installed: a small model, random weights."""
+
+import importlib
+import importlib.util
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddle.io import DataLoader
+from raw_loops import EPOCHS, STRATEGY, bind, by_hand, moved, new_process, same, values
+
+from paddle_ftstrat.integrations.trainers import StrategyArguments
+from paddle_ftstrat.strategies.serialize import strategy_from_dict
+
+INSTALLED = [name for name in ("paddlenlp", "paddleformers") if importlib.util.find_spec(name)]
+if not INSTALLED:
+    pytest.skip("neither PaddleNLP nor PaddleFormers is installed", allow_module_level=True)
+
+SAMPLES, BATCH = 24, 4
+UPDATES = SAMPLES // BATCH
+KINDS = {
+    "momentum": STRATEGY,
+    "adam": {"strategy": "ULMFiTStrategy", "learning_rate": 0.01},
+}
+
+
+@pytest.fixture(params=INSTALLED)
+def host(request):
+    return importlib.import_module(f"{request.param}.trainer")
+
+
+class Net(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(40, 8)
+        self.encoder = nn.LayerList([nn.Linear(8, 8), nn.Linear(8, 8)])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, input_ids, labels=None):
+        x = self.embedding(input_ids).mean(1)
+        for layer in self.encoder:
+            x = paddle.tanh(layer(x))
+        return self.head(x)
+
+
+def net(seed=5):
+    paddle.seed(seed)
+    return Net()
+
+
+def sentences():
+    words = np.random.RandomState(1).randint(1, 40, [SAMPLES, 7]).astype("int64")
+    return [{"input_ids": row, "labels": int(row.sum() % 2)} for row in words]
+
+
+def batches(epoch):
+    return [sentences()[first : first + BATCH] for first in range(0, SAMPLES, BATCH)]
+
+
+def loss(model, batch):
+    ids = paddle.to_tensor(np.stack([sample["input_ids"] for sample in batch]))
+    labels = paddle.to_tensor([sample["labels"] for sample in batch])
+    return nn.functional.cross_entropy(model(ids), labels)
+
+
+class PowerCut(Exception):
+    pass
+
+
+def trainer(host, model, folder, cut=None, **options):
+    class InOrder(host.Trainer):
+        def get_train_dataloader(self):
+            return DataLoader(self.train_dataset, batch_size=BATCH, collate_fn=self.data_collator)
+
+    class Watch(host.TrainerCallback):
+        weights = [values(model)]  # noqa: RUF012
+
+        def on_epoch_end(self, args, state, control, **kwargs):
+            self.weights.append(values(model))
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == cut:
+                raise PowerCut
+
+    given = {"num_train_epochs": EPOCHS, "save_strategy": "steps", "save_steps": 3, "disable_tqdm": True}
+    given = {**given, "amp_master_grad": False, **options}
+    if "use_cpu" in host.TrainingArguments.__dataclass_fields__:
+        given["use_cpu"] = True
+    arguments = host.TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=BATCH, logging_steps=1, report_to=[], **given
+    )
+    made = InOrder(
+        model=model,
+        args=arguments,
+        criterion=nn.CrossEntropyLoss(),
+        train_dataset=sentences(),
+        data_collator=host_collator(host),
+        callbacks=[Watch()],
+    )
+    made.weights = Watch.weights
+    return made
+
+
+def host_collator(host):
+    def collate(samples):
+        ids = paddle.to_tensor(np.stack([sample["input_ids"] for sample in samples]))
+        return {"input_ids": ids, "labels": paddle.to_tensor([sample["labels"] for sample in samples])}
+
+    return collate
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_is_the_loop_by_hand_bit_for_bit(host, tmp_path, kind):
+    with new_process():
+        wanted = by_hand(net(), batches, loss, UPDATES, KINDS[kind])
+        model = net()
+        made = trainer(host, model, tmp_path)
+        run = bind(model, UPDATES, KINDS[kind])
+        run.attach(made)
+        made.train()
+    assert len(made.weights) == len(wanted)
+    for one, other in zip(made.weights, wanted):
+        same(one, other)
+    assert run.epoch == EPOCHS
+    layers = [sorted({name.rpartition(".")[0] for name in moved(a, b)}) for a, b in zip(wanted, wanted[1:])]
+    assert layers[0] == ["head"]
+    assert "embedding" not in layers[1]
+    assert layers[2] == layers[3] == ["embedding", "encoder.0", "encoder.1", "head"]
+
+
+@pytest.mark.parametrize("cut", [4, 8, 13, 20])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_resumes(host, tmp_path, kind, cut):
+    with new_process():
+        wanted = by_hand(net(), batches, loss, UPDATES, KINDS[kind])[-1]
+    with new_process():
+        model = net()
+        made = trainer(host, model, tmp_path, cut=cut)
+        bind(model, UPDATES, KINDS[kind]).attach(made)
+        with pytest.raises(PowerCut):
+            made.train()
+    with new_process():
+        # Other weights than those that L2SP pulls towards: these come from the checkpoint.
+        model = net(seed=8)
+        made = trainer(host, model, tmp_path)
+        run = bind(model, UPDATES, KINDS[kind])
+        run.attach(made)
+        made.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{cut - cut % 3}"))
+    assert run.epoch == EPOCHS
+    assert run.lr_scheduler.last_epoch == UPDATES * EPOCHS
+    same(values(model), wanted)
+
+
+def test_accumulation_counts_updates(host, tmp_path):
+    with new_process():
+        model = net()
+        made = trainer(host, model, tmp_path, gradient_accumulation_steps=2, save_strategy="no")
+        run = bind(model, UPDATES // 2)
+        run.attach(made)
+        made.train()
+    assert run.lr_scheduler.last_epoch == UPDATES // 2 * EPOCHS
+    assert run.epoch == EPOCHS
+
+
+@pytest.mark.parametrize("main_grad", [False, True])
+def test_half_precision_with_and_without_main_grad(host, tmp_path, main_grad):
+    options = {"bf16": True, "fp16_opt_level": "O2", "amp_master_grad": main_grad, "save_strategy": "no"}
+    with new_process():
+        plain = net()
+        before = values(plain)
+        made = trainer(host, plain, tmp_path, **options)
+        run = bind(plain, UPDATES)
+        run.attach(made)
+        made.train()
+    assert run.epoch == EPOCHS
+    assert moved(before, values(plain))
+
+
+def test_option_strategy(host, tmp_path):
+    path = tmp_path / "strategy.yaml"
+    strategy_from_dict(STRATEGY).to_yaml(path)
+    with new_process():
+        wanted = by_hand(net(), batches, loss, UPDATES)
+    with new_process():
+        parser = host.PdArgumentParser((host.TrainingArguments, StrategyArguments))
+        given = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--strategy", str(path)])[1]
+        model = net()
+        made = trainer(host, model, tmp_path)
+        run = given.attach(made)
+        made.train()
+    assert run.steps_per_epoch == UPDATES
+    same(values(model), wanted[-1])
+
+
+class TestRefused:
+    def test_another_model(self, host, tmp_path):
+        with new_process(), pytest.raises(ValueError, match="another model"):
+            bind(net(), UPDATES).attach(trainer(host, net(), tmp_path))
+
+    def test_an_optimizer_that_is_there(self, host, tmp_path):
+        model = net()
+        made = trainer(host, model, tmp_path)
+        made.optimizer = paddle.optimizer.SGD(parameters=model.parameters())
+        with new_process(), pytest.raises(ValueError, match="has another optimizer"):
+            bind(model, UPDATES).attach(made)
+
+    def test_an_optimizer_that_came_later(self, host, tmp_path):
+        with new_process():
+            model = net()
+            made = trainer(host, model, tmp_path)
+            bind(model, UPDATES).attach(made)
+            made.optimizer = paddle.optimizer.SGD(parameters=model.parameters())
+            with pytest.raises(ValueError, match=r"run\.attach\(trainer\)"):
+                made.train()
+
+    @pytest.mark.parametrize(
+        ("argument", "value", "message"),
+        [
+            ("sharding", ["stage1"], "stage1 refuses parameters with a regularizer"),
+            ("sharding", ["stage2"], "stage2: it replaces parameters or gradients"),
+            ("sharding", ["stage3"], "stage3: it replaces parameters or gradients"),
+            ("tensor", 2, "tensor parallelism"),
+            ("pipeline", 2, "pipeline parallelism"),
+        ],
+    )
+    def test_what_splits_the_model(self, host, tmp_path, argument, value, message):
+        with new_process():
+            model = net()
+            made = trainer(host, model, tmp_path)
+            names = {"tensor": "tensor_model_parallel_size", "pipeline": "pipeline_model_parallel_size"}
+            old = {"tensor": "tensor_parallel_degree", "pipeline": "pipeline_parallel_degree"}
+            for name in (argument, names.get(argument), old.get(argument)):
+                if name and hasattr(made.args, name):
+                    setattr(made.args, name, value)
+            with pytest.raises(ValueError, match=message):
+                bind(model, UPDATES).attach(made)
