@@ -1,30 +1,23 @@
 """Starts `resumable.py`, kills it with SIGKILL at random points, and starts it again until it is through."""
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 
 SCRIPT = Path(__file__).parent / "resumable.py"
 
 
 def start(folder, result, every, pace):
     """The training in a process of its own; folder "" trains without checkpoints."""
-    env = {**os.environ, "PACE": str(pace), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(SCRIPT), str(folder), str(result), str(every)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return processes.start(f"{result}.log", SCRIPT, folder, result, every, PACE=str(pace), PYTHONWARNINGS="ignore")
 
 
 def finish(process):
     """Wait for the training to end well."""
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
+    assert processes.finish(process, seconds=300) == 0
 
 
 def killed_and_resumed(tmp_path, kills, seed=0, every=2, pace=0.02):
@@ -37,14 +30,14 @@ def killed_and_resumed(tmp_path, kills, seed=0, every=2, pace=0.02):
     for number, point in enumerate(points):
         progress.unlink(missing_ok=True)
         process = start(folder, result, every, pace)
-        while process.poll() is None and int(progress.read_text() or 0 if progress.exists() else 0) < point:
+        while process.is_alive() and int(progress.read_text() or 0 if progress.exists() else 0) < point:
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.03))
-        while number % 3 == 0 and process.poll() is None and not _is_saving(folder):
+        while number % 3 == 0 and process.is_alive() and not _is_saving(folder):
             # Every third waits for a checkpoint that is being written.
             time.sleep(0.0002)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
         inside += _is_saving(folder)
     finish(start(folder, result, every, pace=0))
     return dict(np.load(result)), inside

@@ -16,7 +16,7 @@ import paddle_ftstrat.training.checkpoint.folder as store_folder
 from paddle_ftstrat.training.checkpoint.store import Store
 
 CASES, STEPS = 220, (1, 2, 3)
-BYTES = 2**22  # of a checkpoint's weights
+BYTES = 2**20  # of a checkpoint's weights
 HOSTILE = [None, -1, 1.5, 2**80, True, "x" * 10**5, [], {}, [[]], {"size": 1}, float("nan"), "../../x", "1" * 4000]
 
 

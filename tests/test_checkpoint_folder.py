@@ -5,19 +5,18 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import paddle
+import processes
 import pytest
 import resumable
 from killing import finish, start
 from paddle import nn
-from test_parallel import launch
+from test_parallel import launched
 from test_store import assert_saved, fill, forked, hidden, state, visible
 
 import paddle_ftstrat as hub
@@ -70,15 +69,15 @@ class TestLock:
         folder, result = tmp_path / "ckpt", tmp_path / "first.npz"
         first = start(folder, result, every=2, pace=0.3)
         while not Path(f"{result}.progress").exists():
-            assert first.poll() is None, first.communicate()
+            assert first.is_alive(), Path(f"{result}.log").read_text()
             time.sleep(0.1)
         second = resumable.build(folder, str(tmp_path / "second"), every=2)
         wanted = rf"another fit writes to .*ckpt: process {first.pid} on host {socket.gethostname()}, since 20\d\d-"
         with pytest.raises(RuntimeError, match=wanted):
             resumable.run(second)
         assert second.recorder.losses == []
-        os.kill(first.pid, signal.SIGKILL)
-        first.communicate()
+        first.kill()
+        first.join()
         third = start(folder, result, every=2, pace=0)
         finish(third)
 
@@ -166,7 +165,7 @@ class TestLock:
 
     def test_all_ranks_are_told(self, tmp_path):
         with Store(tmp_path / "ckpt").writing():
-            told = launch(tmp_path, 2, "both", fails=True, batch=4, folder=str(tmp_path / "ckpt"))
+            told = launched(tmp_path, 2, "both", fails=True, batch=4, folder=str(tmp_path / "ckpt"))
         assert f"process {os.getpid()} on" in told
         for rank in range(2):
             assert "RuntimeError: another fit writes" in (tmp_path / f"logs_both/workerlog.{rank}").read_text()
@@ -316,9 +315,7 @@ class TestOddThings:
 def test_two_hundred_mutated_folders(tmp_path):
     """In a process of its own, whose memory counts."""
     script = Path(__file__).parent / "mutated_folders.py"
-    ran = subprocess.run([sys.executable, str(script), tmp_path], capture_output=True, text=True, timeout=400)
-    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
-    outcomes = json.loads(ran.stdout.splitlines()[-1])
+    outcomes = json.loads(processes.run(tmp_path, script, tmp_path).splitlines()[-1])
     assert outcomes["cases"] >= 200
     assert outcomes["megabytes"] <= 256
     assert outcomes["taken"] + outcomes["refused"] == outcomes["cases"]

@@ -1,9 +1,8 @@
 """Training for long does not take more and more memory."""
 
 import os
-import subprocess
-import sys
 
+import processes
 import pytest
 
 SCRIPT = """
@@ -35,8 +34,5 @@ print(resident.at[7000] / resident.at[2000] - 1)
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="resident memory is read from Linux's /proc")
 def test_five_thousand_updates_take_no_more_memory(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path / "ckpt")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.splitlines()[-1]) < 0.01
+    told = processes.run_code(tmp_path, SCRIPT, tmp_path / "ckpt")
+    assert float(told.splitlines()[-1]) < 0.01

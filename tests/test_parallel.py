@@ -1,4 +1,4 @@
-"""Several processes over gloo, started as users start them, against one process."""
+"""Several processes over gloo against one process; two of the tests start them as users do, which takes long."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run_ranks
 
 from paddle_ftstrat.training.data import EpochSampler
 from paddle_ftstrat.training.distributed import Ranks
@@ -18,32 +19,30 @@ from paddle_ftstrat.training.distributed import Ranks
 SCRIPT = Path(__file__).parent / "parallel_training.py"
 
 
-def launch(tmp_path, processes, name, fails=False, **options):
+def launched(tmp_path, processes, name, fails=False, by_paddle=False, **options):
     """Run the training; what each rank saved, or what was printed where it is to fail."""
-    command = [sys.executable]
-    if processes > 1:
-        logs = str(tmp_path / f"logs_{name}")
-        command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir", logs]
-    command += [str(SCRIPT), str(tmp_path / name), json.dumps(options)]
-    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
-    logs = "".join(path.read_text() for path in sorted(tmp_path.glob(f"logs_{name}/workerlog.*")))
-    if fails:
-        assert done.returncode != 0, done.stdout
-        return done.stdout + done.stderr + logs
-    assert done.returncode == 0, done.stdout + done.stderr + logs
-    return [dict(np.load(tmp_path / f"{name}.{rank}.npz")) for rank in range(processes)]
+    logs, arguments = tmp_path / f"logs_{name}", [SCRIPT, tmp_path / name, json.dumps(options)]
+    if by_paddle:
+        command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--log_dir", logs]
+        env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run([*map(str, command + arguments)], env=env, capture_output=True, text=True, timeout=180)
+        failed, told = [done.returncode != 0], done.stdout + done.stderr
+    else:
+        failed, told = [status != 0 for status in run_ranks(processes, logs, *arguments)], ""
+    told += "".join(path.read_text() for path in sorted(logs.iterdir()))
+    assert all(failed) if fails else not any(failed), told
+    return told if fails else [dict(np.load(tmp_path / f"{name}.{rank}.npz")) for rank in range(processes)]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """One process with the batch of two."""
-    return launch(tmp_path_factory.mktemp("alone"), 1, "alone", batch=8)[0]
+    return launched(tmp_path_factory.mktemp("alone"), 1, "alone", batch=8)[0]
 
 
 def test_two_processes_are_one_with_the_doubled_batch(tmp_path, alone):
     # 25 samples in batches of 2 × 4: of the last one, the second process has none.
-    first, second = launch(tmp_path, 2, "two", batch=4)
+    first, second = launched(tmp_path, 2, "two", by_paddle=True, batch=4)
     for key in ("trace", "losses", "results"):
         np.testing.assert_array_equal(first[key], second[key], err_msg=key)
         np.testing.assert_allclose(first[key], alone[key], atol=1e-5, rtol=0, err_msg=key)
@@ -53,11 +52,11 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path, alone):
 @pytest.mark.parametrize(("phases", "planned", "stop"), [("LPFT", 3, 0), ("Plateau", 4, 9), ("inside an epoch", 3, 0)])
 def test_phases_in_two_processes(tmp_path, phases, planned, stop):
     options = {"phases": phases, "epochs": planned}
-    alone = launch(tmp_path, 1, "one", batch=8, **options)[0]
+    alone = launched(tmp_path, 1, "one", batch=8, **options)[0]
     if stop:
         options["folder"] = str(tmp_path / "ckpt")
-        launch(tmp_path, 2, "cut", batch=4, stop=stop, **options)
-    first, second = launch(tmp_path, 2, "two", batch=4, **options)
+        launched(tmp_path, 2, "cut", batch=4, stop=stop, **options)
+    first, second = launched(tmp_path, 2, "two", batch=4, **options)
     for key in ("losses", "results"):
         np.testing.assert_array_equal(first[key], second[key], err_msg=key)
         np.testing.assert_allclose(first[key], alone[key], atol=1e-5, rtol=0, err_msg=key)
@@ -72,16 +71,16 @@ def test_phases_in_two_processes(tmp_path, phases, planned, stop):
 
 
 def test_two_processes_that_accumulate_are_one_with_the_large_batch(tmp_path, alone):
-    first, second = launch(tmp_path, 2, "both", batch=2, accumulate=2)
+    first, second = launched(tmp_path, 2, "both", batch=2, accumulate=2)
     np.testing.assert_array_equal(first["trace"], second["trace"])
     np.testing.assert_allclose(first["trace"], alone["trace"], atol=1e-5, rtol=0)
 
 
 def test_resumed_with_one_and_again_with_two_processes(tmp_path, alone):
     folder = str(tmp_path / "ckpt")
-    launch(tmp_path, 2, "a", batch=4, folder=folder, stop=5)
-    launch(tmp_path, 1, "b", batch=4, accumulate=2, folder=folder, stop=9)
-    first, second = launch(tmp_path, 2, "c", batch=4, folder=folder)
+    launched(tmp_path, 2, "a", batch=4, folder=folder, stop=5)
+    launched(tmp_path, 1, "b", batch=4, accumulate=2, folder=folder, stop=9)
+    first, second = launched(tmp_path, 2, "c", batch=4, folder=folder)
     np.testing.assert_array_equal(first["trace"], second["trace"])
     np.testing.assert_allclose(first["trace"][-1], alone["trace"][-1], atol=1e-5, rtol=0)
     np.testing.assert_allclose(first["losses"], alone["losses"], atol=1e-5, rtol=0)
@@ -89,13 +88,13 @@ def test_resumed_with_one_and_again_with_two_processes(tmp_path, alone):
 
 
 def test_running_statistics_stay_equal(tmp_path):
-    first, second = launch(tmp_path, 2, "norm", batch=4, norm="BatchNorm1D")
+    first, second = launched(tmp_path, 2, "norm", batch=4, norm="BatchNorm1D")
     np.testing.assert_array_equal(first["trace"], second["trace"])
 
 
 def test_a_task_in_two_processes(tmp_path):
-    first, second = launch(tmp_path, 2, "task", batch=4, task=str(tmp_path / "two"))
-    alone = launch(tmp_path, 1, "task_alone", batch=8, task=str(tmp_path / "one"))[0]
+    first, second = launched(tmp_path, 2, "task", batch=4, task=str(tmp_path / "two"))
+    alone = launched(tmp_path, 1, "task_alone", batch=8, task=str(tmp_path / "one"))[0]
     np.testing.assert_array_equal(first["found"], second["found"])
     np.testing.assert_allclose(first["found"], alone["found"], atol=1e-5, rtol=0)
     told = (tmp_path / "logs_task" / "workerlog.1").read_text()
@@ -104,19 +103,19 @@ def test_a_task_in_two_processes(tmp_path):
 
 
 def test_a_rank_that_dies_ends_the_run(tmp_path):
-    told = launch(tmp_path, 2, "dead", fails=True, batch=4, die=3)
+    told = launched(tmp_path, 2, "dead", fails=True, by_paddle=True, batch=4, die=3)
     assert "update 3 was the last" in told
 
 
 def test_ranks_that_want_different_things_are_told(tmp_path):
-    told = launch(tmp_path, 2, "differ", fails=True, batch=4, differ=True)
+    told = launched(tmp_path, 2, "differ", fails=True, batch=4, differ=True)
     assert "ValueError: the processes differ" in told
     assert "momentum" in told
 
 
 @pytest.mark.parametrize("what", ["train", "valid"])
 def test_loaders_of_different_lengths_are_refused_by_every_rank(tmp_path, what):
-    told = launch(tmp_path, 2, "lengths", fails=True, lengths=[3, 5], what=what)
+    told = launched(tmp_path, 2, "lengths", fails=True, lengths=[3, 5], what=what)
     assert told.count(f"ValueError: {what}: the processes' DataLoaders have [3, 5] batches, by rank") >= 1
     for rank in range(2):
         log = (tmp_path / "logs_lengths" / f"workerlog.{rank}").read_text()

@@ -1,0 +1,73 @@
+"""Processes of tests' own, forked from one that has imported what takes seconds: Paddle, this package, numba."""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["paddle_ftstrat", "paddle_ftstrat.optim.fused.kernels", "sklearn.metrics"])
+
+
+def start(log, script, *arguments, **environment):
+    """`python script arguments…` with these variables added; what it prints goes to the file `log`."""
+    place = os.getcwd(), {**os.environ, **environment}
+    process = _CONTEXT.Process(target=_run, args=(str(log), str(script), [*map(str, arguments)], *place))
+    process.start()
+    return process
+
+
+def finish(process, seconds=180):
+    """Its exit status; one that takes longer is killed."""
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode
+
+
+def run(folder, script, *arguments, **environment):
+    """What a script prints that ends well."""
+    log = folder / "output.txt"
+    status = finish(start(log, script, *arguments, **environment))
+    assert status == 0, log.read_text()
+    return log.read_text()
+
+
+def run_code(folder, code, *arguments, **environment):
+    """The same of a script's text."""
+    (folder / "script.py").write_text(code)
+    return run(folder, folder / "script.py", *arguments, **environment)
+
+
+def run_ranks(count, logs, script, *arguments):
+    """A script in processes that know each other, as `paddle.distributed.launch` starts them: their exit status."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        ends = ["{}:{}".format(*probe.getsockname()) for probe in probes]
+    logs.mkdir()
+    processes = [
+        start(
+            logs / f"workerlog.{rank}", script, *arguments,
+            PADDLE_TRAINER_ID=str(rank), PADDLE_TRAINERS_NUM=str(count), PADDLE_CURRENT_ENDPOINT=ends[rank],
+            PADDLE_TRAINER_ENDPOINTS=",".join(ends), PADDLE_MASTER=ends[0], PADDLE_DISTRI_BACKEND="gloo",
+            CUDA_VISIBLE_DEVICES="",
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+    return [finish(process) for process in processes]
+
+
+def _run(log, script, arguments, folder, environment):
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1), os.dup2(handle, 2)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, os.path.dirname(script))
+    runpy.run_path(script, run_name="__main__")
