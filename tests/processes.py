@@ -12,9 +12,11 @@ _CONTEXT.set_forkserver_preload(["paddle_ftstrat", "paddle_ftstrat.optim.fused.k
 
 
 def start(log, script, *arguments, **environment):
-    """`python script arguments…` with these variables added; what it prints goes to the file `log`."""
-    place = os.getcwd(), {**os.environ, **environment}
-    process = _CONTEXT.Process(target=_run, args=(str(log), str(script), [*map(str, arguments)], *place))
+    """`python script arguments…` with these variables, or without where None; what it prints goes to the file `log`."""
+    variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
+    process = _CONTEXT.Process(
+        target=_run, args=(str(log), str(script), [*map(str, arguments)], os.getcwd(), variables)
+    )
     process.start()
     return process
 

@@ -1,10 +1,9 @@
 """Matrix products on processors that are not Intel's: MKL's widest code, taken in time, told when it is too late."""
 
 import os
-import subprocess
-import sys
 import textwrap
 
+import processes
 import pytest
 
 from paddle_ftstrat._paddle import threads
@@ -57,15 +56,10 @@ def in_a_process(tmp_path, code, flags=AVX2, **environment):
         from paddle_ftstrat._paddle import threads
         threads.CPUINFO = pathlib.Path({str(path)!r})
     """
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("MKL_")}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(start) + textwrap.dedent(code)],
-        env={**inherited, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    inherited = {key: None for key in os.environ if key.startswith("MKL_")}
+    return processes.run_code(
+        tmp_path, textwrap.dedent(start) + textwrap.dedent(code), **{**inherited, **environment}
+    ).split()
 
 
 FIRST = {

@@ -1,12 +1,8 @@
 """OneFlow's optimizers: its own numbers, its document's examples, torch's way with groups, and what is refused."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import paddle
+import processes
 import pytest
 from conftest import golden
 from paddle import nn
@@ -404,14 +400,7 @@ class TestState:
             "state = optimizer.state_dict(); print(state['state']['step'], optimizer.param_groups[0]['lr'],"
             "float(state['state'][0]['exp_avg'].sum()))"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path / "state.pdopt")],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
-        )
-        step, lr, total = done.stdout.split()[-3:]
+        step, lr, total = processes.run_code(tmp_path, program, tmp_path / "state.pdopt").split()[-3:]
         assert (step, lr) == ("2", "0.1")
         assert float(total) == pytest.approx(float(optimizer.state_dict()["state"][0]["exp_avg"].sum()), abs=1e-6)
 

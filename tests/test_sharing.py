@@ -1,10 +1,7 @@
 """Layers with equal ParamAttr names that share one Parameter."""
 
 import copy
-import os
 import re
-import socket
-import subprocess
 import sys
 import threading
 from contextlib import ExitStack
@@ -12,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+import processes
 import pytest
 from paddle import nn
 from paddle.base.layer_helper_base import LayerHelperBase
@@ -415,44 +413,6 @@ def test_the_static_graph_shares_by_itself():
         paddle.disable_static()
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def run_two_processes(out):
-    """This file's `train_in_parallel` in two gloo processes on the CPU."""
-    ends = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    root = str(Path(hub.__file__).parent.parent)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(out)],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
-                "CUDA_VISIBLE_DEVICES": "",
-                "PADDLE_DISTRI_BACKEND": "gloo",
-                "PADDLE_TRAINER_ID": str(rank),
-                "PADDLE_TRAINERS_NUM": "2",
-                "PADDLE_TRAINER_ENDPOINTS": ",".join(ends),
-                "PADDLE_CURRENT_ENDPOINT": ends[rank],
-                "PADDLE_MASTER": ends[0],
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        logs = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(logs)
-
-
 def train(model, wrapped, inputs):
     optimizer = paddle.optimizer.SGD(0.1, parameters=wrapped.parameters())
     for _ in range(3):
@@ -474,7 +434,7 @@ def train_in_parallel(out):
 
 
 def test_data_parallel(tmp_path):
-    run_two_processes(tmp_path)
+    assert processes.run_ranks(2, tmp_path / "logs", __file__, tmp_path) == [0, 0]
     paddle.seed(0)
     model = Twin()
     expected = train(model, model, x())

@@ -3,13 +3,13 @@
 import ast
 import inspect
 import logging
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import paddle
+import processes
 import pytest
 from paddle import nn
 from paddle.io import TensorDataset
@@ -589,8 +589,6 @@ pairs = [(np.ones(4, "float32"), np.int64(0)), (np.zeros(4, "float32"), np.int64
 config = hub.RunConfig(log_interval=1, checkpoint_dir={str(tmp_path)!r})
 hub.ClassifierTask(paddle.nn.Linear(4, 2), {{"train": pairs}}, config).finetune()
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    output = done.stdout + done.stderr
+    output = processes.run_code(tmp_path, script)
     assert output.count("[TRAIN] step 1 / 1") == (told is not None)
     assert told is None or told in output

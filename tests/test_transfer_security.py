@@ -6,8 +6,6 @@ import os
 import pickle
 import pickletools
 import struct
-import subprocess
-import sys
 import time
 import tracemalloc
 import zipfile
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+import processes
 import pytest
 from paddle import nn
 
@@ -445,10 +444,8 @@ def test_a_bad_array_is_found_before_the_first_good_one_is_written(tmp_path):
 def test_damaged_files_by_the_thousand(tmp_path):
     """Weights and strategies: read or refused within the bounds, and nothing of them run. FTSTRAT_FUZZ=1 takes all."""
     count = 1_000 if os.environ.get("FTSTRAT_FUZZ") else 400
-    command = [sys.executable, str(Path(__file__).parent / "mutating.py"), str(tmp_path), str(count)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert ran.returncode == 0, ran.stderr[-3_000:]
-    report = json.loads(ran.stdout.splitlines()[-1])
+    told = processes.run(tmp_path, Path(__file__).parent / "mutating.py", tmp_path, count)
+    report = json.loads(told.splitlines()[-1])
     print(report["outcomes"])
     assert sum(report["outcomes"].values()) == count
     assert report["broken"] == []

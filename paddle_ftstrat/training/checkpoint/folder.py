@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ DTYPES = (
 _BLOCK = 2**24  # bytes that are read at a time
 _LONGEST_MANIFEST = 2**18  # bytes; 1,000 parts take half of it
 _ALIGNMENT = 64  # bytes
+_WORTH_A_THREAD = 2**16  # bytes
 _COPYING = 4  # threads: one alone does not use all of the memory's bandwidth
 
 
@@ -101,7 +102,7 @@ def write(
 
 
 class _Summed:
-    """A file that adds up what is written to it, in a thread beside: that takes as long as writing does."""
+    """A file that adds up what is written to it, what is large in a thread beside: that takes as long as writing."""
 
     def __init__(self, file: BinaryIO, thread: ThreadPoolExecutor) -> None:
         self._file, self._thread = file, thread
@@ -110,10 +111,10 @@ class _Summed:
 
     def write(self, data: Any) -> None:
         self.size += len(data)
-        try:
-            summing = self._thread.submit(self.digest.update, data).result
-        except RuntimeError:  # the interpreter exits and starts no threads any more
-            summing = partial(self.digest.update, data)
+        summing = partial(self.digest.update, data)
+        if len(data) >= _WORTH_A_THREAD:
+            with suppress(RuntimeError):  # the interpreter exits and starts no threads any more
+                summing = self._thread.submit(self.digest.update, data).result
         self._file.write(data)
         summing()
 
