@@ -204,6 +204,13 @@ ROWS = (
         "从 safetensors 加载 1.09 亿个参数：耗时与用 numpy 读该文件之比",
         "transfer", ("time_of_numpy_load",), 1.3,
     ),
+    Row("`import paddle_ftstrat` after Paddle's own import", "在导入 Paddle 之后 `import paddle_ftstrat`",
+        "import", ("alone_s",), 0.15, unit=" s"),
+    Row(
+        "the same until a strategy can be made; the Learner, tasks and files come when they are asked for",
+        "同上，直到可以创建策略；Learner、任务和文件读写在用到时才导入",
+        "import", ("with_a_strategy_s",), 0.15, unit=" s",
+    ),
 )  # fmt: skip
 
 

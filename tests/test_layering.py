@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "paddle_ftstrat"
 FILES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 # Lowest first; a module may import from its own level and from those below.
 LEVELS = {
@@ -38,6 +39,9 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+MODULES = {module_name(path) for path in FILES}
+
+
 def level(module):
     inner = module.removeprefix("paddle_ftstrat").lstrip(".")
     for known in sorted(LEVELS, key=len, reverse=True):
@@ -58,10 +62,9 @@ def imports(tree, typing=True):
         if not typing and id(node) in guarded:
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("paddle_ftstrat"):
-            known = {module_name(path) for path in FILES}
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
-                yield full if full in known else node.module
+                yield full if full in MODULES else node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("paddle_ftstrat"))
 
@@ -69,13 +72,13 @@ def imports(tree, typing=True):
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_go_downward(path):
     here = level(module_name(path))
-    for imported in imports(ast.parse(path.read_text("utf-8")), typing=False):
+    for imported in imports(TREES[path], typing=False):
         assert level(imported) <= here, f"{module_name(path)} imports {imported}, which stands above it"
 
 
 @pytest.mark.parametrize("typing", [False, True])
 def test_there_is_no_import_cycle(typing):
-    graph = {module_name(path): set(imports(ast.parse(path.read_text("utf-8")), typing)) for path in FILES}
+    graph = {module_name(path): set(imports(TREES[path], typing)) for path in FILES}
     done, path = set(), []
 
     def visit(module):
@@ -103,7 +106,7 @@ def test_schedules_do_without_paddle(path):
 @pytest.mark.parametrize("path", [path for path in FILES if path.name != "settings.py"], ids=module_name)
 def test_only_settings_writes_parameter_fields(path):
     fields = {"optimize_attr", "regularizer", "need_clip", "stop_gradient"}
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(TREES[path]):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         for target in targets:
             if isinstance(target, ast.Attribute) and target.attr in fields and ast.unparse(target.value) != "self":
@@ -115,7 +118,7 @@ def test_only_one_folder_touches_private_paddle(path):
     # A layer's registries have no public form that keeps aliases; reading them is allowed where layers are walked.
     allowed = {"_parameters", "_sub_layers"} if path.parent.name in {"param_attr", "transfer"} else set()
     allowed |= EXTENSION_POINTS | {"_asdict", "_fields"}
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(TREES[path]):
         if not (isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr) and node.attr not in allowed):
             continue
         owner = ast.unparse(node.value)
@@ -132,7 +135,7 @@ def own_private_names():
     """Names with an underscore that this package itself defines."""
     if not own_private_names.found:
         for path in FILES:
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            for node in ast.walk(TREES[path]):
                 if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                     own_private_names.found.add(node.name)
                 elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):

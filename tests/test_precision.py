@@ -51,7 +51,7 @@ def prepared(dtype, monkeypatch, **how):
 
 def o2(dtype, monkeypatch, level="O2"):
     monkeypatch.setattr(precision, "autocasts", lambda dtype: True)
-    return precision.make(level, dtype, scaler=None if dtype == "bfloat16" else Scaler())
+    return precision.mixed_precision(level, dtype, scaler=None if dtype == "bfloat16" else Scaler())
 
 
 def values(model):
@@ -480,7 +480,7 @@ class TestScaler:
 
 class TestMake:
     def test_float32_is_a_plain_update(self):
-        plain = precision.make()
+        plain = precision.mixed_precision()
         twins = [model_of(), model_of()]
         runs = [hub.DefaultStrategy(0.1, "adam").bind(model) for model in twins]
         plain.prepare(twins[0])
@@ -511,12 +511,12 @@ class TestMake:
     )
     def test_what_would_do_nothing_is_refused(self, arguments, message):
         with pytest.raises(ValueError, match=message):
-            precision.make(**arguments)
+            precision.mixed_precision(**arguments)
 
     def test_a_scaler_that_is_off_is_refused(self, monkeypatch):
         monkeypatch.setattr(precision, "autocasts", lambda dtype: True)
         with pytest.raises(ValueError, match="switched off"):
-            precision.make("O1", "float16", paddle.amp.GradScaler(enable=False))
+            precision.mixed_precision("O1", "float16", paddle.amp.GradScaler(enable=False))
 
     @pytest.mark.parametrize("level", precision.LEVELS)
     @pytest.mark.parametrize("dtype", HALVES)
@@ -567,11 +567,11 @@ class TestMake:
         with pytest.raises(ValueError, match=r"\['incr_count'\] missing"):
             other.set_state_dict({"scale": 1.0})
         with pytest.raises(ValueError, match="resume in the precision that was saved"):
-            precision.make().set_state_dict(state)
+            precision.mixed_precision().set_state_dict(state)
 
     def test_paddles_scaler_goes_through_json(self, grad_scaler, monkeypatch):
         monkeypatch.setattr(precision, "autocasts", lambda dtype: True)
-        amp = precision.make("O2", "float16", grad_scaler)
+        amp = precision.mixed_precision("O2", "float16", grad_scaler)
         state = json.loads(json.dumps(amp.state_dict()))
         assert state["scale"] == 1024.0
         state["scale"] = 64.0

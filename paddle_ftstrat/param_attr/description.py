@@ -8,9 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from paddle_ftstrat.param_attr import select, settings
 from paddle_ftstrat.param_attr.rows import FrozenRows
 from paddle_ftstrat.param_attr.settings import text_of
@@ -140,6 +137,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], width: int = 1
         weight  6
         b       3
     """
+    from rich.console import Console  # at the first table: it takes a while
+    from rich.table import Table
+
     grid = Table(box=None, pad_edge=False, header_style="")
     for heading in headings:
         grid.add_column(heading, overflow="fold")

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import paddle
 from paddle import nn
-from safetensors.numpy import save
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat._files import replacing
@@ -339,8 +338,11 @@ def _tensor(values: np.ndarray, param: Any) -> Any:
     return paddle.to_tensor(native, place=param.place).astype(param.dtype)
 
 
-_WRITERS = {
-    ".npz": _write_npz,
+def _write_safetensors(file: Any, arrays: Mapping[str, np.ndarray]) -> None:
     # Not save_file: it leaves a file that only its owner may read.
-    ".safetensors": lambda file, arrays: file.write(save(dict(arrays), {"format": "pd"})),
-}
+    from safetensors.numpy import save
+
+    file.write(save(dict(arrays), {"format": "pd"}))
+
+
+_WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors}

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from paddle_ftstrat import _errors
 from paddle_ftstrat.plan import mode_of
-from paddle_ftstrat.training.recorder import summary
+from paddle_ftstrat.training.recorder import bar, say, summary
 from paddle_ftstrat.training.state import Training
 
 EVENTS = (
@@ -113,12 +110,6 @@ def evaluated_weights(learner: Training) -> Iterator[None]:
         yield
 
 
-def say(line: str) -> None:
-    """Print a line beside tqdm's bars; at once, since a log file is followed while training goes on."""
-    tqdm.write(line)
-    sys.stdout.flush()
-
-
 class ProgressCallback(Callback):
     """A tqdm bar per epoch with loss, LR and speed, and a line of results after each.
 
@@ -136,7 +127,7 @@ class ProgressCallback(Callback):
         self._started = time.perf_counter()
         label = f"epoch {state.epoch}/{state.num_epoch}"
         done = state.batch_number
-        self._bar = tqdm(total=state.batches, initial=done, desc=label, unit="batch", disable=self._quiet, leave=False)
+        self._bar = bar(total=state.batches, initial=done, desc=label, unit="batch", disable=self._quiet)
 
     def on_batch_end(self, learner: Training) -> None:
         if self._bar is not None and not self._bar.disable:

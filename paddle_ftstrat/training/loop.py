@@ -72,7 +72,7 @@ class Loop:
         self.num_threads = None if num_threads is None else _errors.check_whole("num_threads", num_threads, minimum=1)
         self.cache_frozen = cache_frozen
         self.features: FrozenFeatures | None = None
-        self.precision = amp if isinstance(amp, precision.Precision) else precision.make(amp)
+        self.precision = amp if isinstance(amp, precision.Precision) else precision.mixed_precision(amp)
         self.loss = loss
         self.metrics = evaluation.find(metrics)
         self.path = Path(path)

@@ -10,7 +10,6 @@ from typing import Any
 
 import paddle
 from paddle import nn
-from tqdm.auto import tqdm
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import threads
@@ -20,10 +19,10 @@ from paddle_ftstrat.param_attr import select, settings
 from paddle_ftstrat.schedules.annealing import SchedExp
 from paddle_ftstrat.schedules.suggest import minimum, slide, steep, suggest, valley
 from paddle_ftstrat.training import rng
-from paddle_ftstrat.training.callbacks import Callback, StopTraining, say
+from paddle_ftstrat.training.callbacks import Callback, StopTraining
 from paddle_ftstrat.training.checkpoint.manager import CheckpointManager, Start
 from paddle_ftstrat.training.loop import Loop
-from paddle_ftstrat.training.recorder import Recorder, Sweep
+from paddle_ftstrat.training.recorder import Recorder, Sweep, bar, say
 from paddle_ftstrat.training.state import Position, Span, Training, TrainState
 
 __all__ = ["LRFinder", "minimum", "slide", "steep", "valley"]
@@ -66,7 +65,7 @@ class LRFinder(Callback):
     def on_fit_begin(self, learner: Training) -> None:
         learner.state.skip_validation = True
         self._first, self._best = len(learner.recorder.losses), math.inf
-        self._bar = tqdm(total=self.num_it, desc="lr_find", unit="update", disable=learner.quiet, leave=False)
+        self._bar = bar(total=self.num_it, desc="lr_find", unit="update", disable=learner.quiet)
         schedule = SchedExp(self.start_lr, self.end_lr).over(self.num_it)
         plan = replace(learner.run.plan, schedules={"lr": schedule}, max_train_steps=self.num_it)
         learner.run.follow(plan)

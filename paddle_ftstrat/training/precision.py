@@ -20,7 +20,7 @@ LEVELS = ("O1", "O2")
 DTYPES = ("bfloat16", "float16")
 
 
-def make(level: str | None = None, dtype: str = "bfloat16", scaler: Any = None) -> Precision:
+def mixed_precision(level: str | None = None, dtype: str = "bfloat16", scaler: Any = None) -> Precision:
     """The precision of a training loop; the same four calls for each.
 
     Args:
@@ -37,7 +37,7 @@ def make(level: str | None = None, dtype: str = "bfloat16", scaler: Any = None) 
         >>> import paddle_ftstrat as hub
         >>> model = paddle.nn.Linear(2, 1)
         >>> run = hub.DefaultStrategy(learning_rate=0.1, optimizer_name="sgd").bind(model)
-        >>> precision = make()
+        >>> precision = mixed_precision()
         >>> precision.prepare(model)
         >>> with precision.forward():
         ...     loss = model(paddle.ones([4, 2])).mean()

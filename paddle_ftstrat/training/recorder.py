@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from paddle_ftstrat.pictures import finished, pyplot
 
@@ -198,4 +198,19 @@ def silent() -> logging.Logger:
 
 class _BesideBars(logging.Handler):
     def emit(self, record: Any) -> None:
-        tqdm.write(self.format(record))
+        say(self.format(record))
+
+
+def say(line: str) -> None:
+    """Print a line beside tqdm's bars; at once, since a log file is followed while training goes on."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
+def bar(*args: Any, **options: Any) -> Any:
+    """tqdm's bar, which goes when it is done."""
+    from tqdm.auto import tqdm  # asks for notebooks' widgets, which takes a while
+
+    return tqdm(*args, leave=False, **options)

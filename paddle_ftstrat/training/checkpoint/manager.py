@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from paddle_ftstrat import _errors
 from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.training import data, distributed, rng
 from paddle_ftstrat.training.checkpoint import contents, fingerprint
 from paddle_ftstrat.training.checkpoint.store import Checkpoint, Store
 from paddle_ftstrat.training.distributed import Ranks
+from paddle_ftstrat.training.recorder import bar
 from paddle_ftstrat.training.state import Position, Span
 
 if TYPE_CHECKING:
@@ -206,7 +205,7 @@ class CheckpointManager:
             with closing(data.read(loader)) as batches:
                 if begin.batch and not fixed:
                     label = f"epoch {begin.epoch}: reading up to batch {begin.batch}"
-                    for _ in tqdm(range(begin.batch), desc=label, unit="batch", leave=False, disable=learner.quiet):
+                    for _ in bar(range(begin.batch), desc=label, unit="batch", disable=learner.quiet):
                         next(batches, None)
                     if rng.host_state() == before:
                         # Reading draws no random numbers, so whatever the training itself drew has to be put back.
