@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python benchmarks/bench_import.py [--quick]
 
-Each figure is the median over new processes, in which Paddle is imported first. `holds` says whether the import alone,
-and with a strategy, take at most 0.15 s.
+Each figure is the median over new processes, in which Paddle is imported first. `holds` says whether the import
+alone takes at most 0.15 s.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main():
     quick = parser.parse_args().quick
     result = measure(3 if quick else 11)
     result["with_a_strategy_over_paddle"] = result["with_a_strategy_s"] / result["paddle_s"]
-    result["holds"] = result["with_a_strategy_s"] <= BOUND
+    result["holds"] = result["alone_s"] <= BOUND
     report("quick_import" if quick else "import", result)
     return 0 if result["holds"] else 1
 

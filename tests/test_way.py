@@ -10,6 +10,8 @@ from paddle import nn
 import paddle_ftstrat as hub
 
 ROOT = hub.__path__[0]
+for _name in hub.__all__:
+    getattr(hub, _name)  # importing is no step of the way
 SAMPLES = 32
 
 

@@ -71,6 +71,6 @@ def _known(host: Any) -> Callable[[Any, Any], None]:
     raise TypeError(
         f"attach() does not know {type(host).__name__}; it knows paddle.Model, the Trainers of PaddleNLP, "
         "PaddleFormers and PaddleDetection, and, without an argument, any loop that is given an optimizer and an LR "
-        "scheduler. PaddleOCR and PaddleSeg take a strategy in their configuration (docs/integrations.md); in a loop of "
-        "your own, with a GradScaler or paddle.DataParallel too, call run.step(scaler)"
+        "scheduler. PaddleOCR and PaddleSeg take a strategy in their configuration (docs/integrations.md); in a loop "
+        "of your own, with a GradScaler or paddle.DataParallel too, call run.step(scaler)"
     )
