@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import paddle
@@ -397,3 +398,127 @@ def test_a_learner_without_checkpoints_says_so():
         learner.load_checkpoint()
     with pytest.raises(TypeError, match="checkpoints must be a folder or Checkpoints, not 3"):
         hub.Learner(nn.Linear(2, 1), [(np.ones(2, "float32"), np.float32(1.0))], checkpoints=3)
+
+
+class TestRate:
+    """A fit of 4 epochs of 5 updates on a line down to 0, interrupted after 7 updates, goes on with another LR."""
+
+    LINE: ClassVar = {"linear_decay": {"start_point": 0.0}}
+
+    def learner(self, tmp_path, **options):
+        paddle.seed(0)
+        np.random.seed(0)
+        pairs = [(np.ones(2, "float32"), np.float32(1.0)) for _ in range(10)]
+        checkpoints = hub.Checkpoints(tmp_path, every=1, **options)
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        return hub.Learner(model, pairs, batch_size=2, progress=False, checkpoints=checkpoints)
+
+    def interrupted(self, tmp_path, strategy, **options):
+        learner = self.learner(tmp_path, **options)
+        with pytest.raises(Interrupted):
+            learner.fit(4, strategy=strategy, cbs=[Interrupt(7)])
+        return learner
+
+    def strategy(self, lr=0.2, scheduler=None, **options):
+        return hub.CombinedStrategy("momentum", lr, scheduler=self.LINE if scheduler is None else scheduler, **options)
+
+    @pytest.mark.parametrize(
+        ("choice", "expected"),
+        [
+            ("keep", [0.2 * (1 - t / 20) for t in range(20)]),
+            ("new", [0.2 * (1 - t / 20) for t in range(6)] + [0.1 * (1 - t / 20) for t in range(6, 20)]),
+            ("restart", [0.2 * (1 - t / 20) for t in range(6)] + [0.1 * (1 - t / 14) for t in range(14)]),
+        ],
+    )
+    def test_the_choices(self, tmp_path, choice, expected):
+        before = self.interrupted(tmp_path, self.strategy())
+        velocity = before.run.state_dict()["optimizer"]["0.weight"]["velocity"]
+        learner = self.learner(tmp_path, on_lr_change=choice)
+        learner.fit(4, strategy=self.strategy(0.1))
+        np.testing.assert_allclose(learner.recorder.lrs, expected, atol=1e-12)
+        assert velocity is not None
+
+    @pytest.mark.parametrize("choice", ["keep", "new", "restart"])
+    def test_interrupted_again_it_goes_on_the_same_way(self, tmp_path, choice):
+        found = []
+        for stops in ((), (9, 12)):
+            folder = tmp_path / str(len(stops))
+            self.interrupted(folder, self.strategy())
+            for stop in stops:
+                with pytest.raises(Interrupted):
+                    again = self.learner(folder, on_lr_change=choice)
+                    again.fit(4, strategy=self.strategy(0.1), cbs=[Interrupt(stop)])
+            learner = self.learner(folder, on_lr_change=choice)
+            learner.fit(4, strategy=self.strategy(0.1))
+            found.append((learner.recorder.lrs, [param.numpy().tolist() for param in learner.model.parameters()]))
+        assert found[0] == found[1]
+
+    def test_weights_and_optimizer_state_go_on(self, tmp_path):
+        """`keep` is the unbroken training; with the others the update after the checkpoint has the old momentum."""
+        whole = self.learner(tmp_path / "whole")
+        whole.fit(4, strategy=self.strategy())
+        self.interrupted(tmp_path / "parts", self.strategy())
+        learner = self.learner(tmp_path / "parts", on_lr_change="keep")
+        learner.fit(4, strategy=self.strategy(0.5))
+        for a, b in zip(whole.model.parameters(), learner.model.parameters()):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"scheduler": {"cosine_decay": {}}},
+            {"scheduler": {"linear_decay": {"start_point": 0.0}, "layer_decay": 0.5}},
+            {"lr": 0.3, "scheduler": {"layer_factors": [0.25, 1.0]}},
+        ],
+    )
+    def test_schedules_and_the_lr_by_depth_are_the_lr_too(self, tmp_path, other):
+        self.interrupted(tmp_path, self.strategy())
+        learner = self.learner(tmp_path, on_lr_change="new")
+        learner.fit(4, strategy=self.strategy(**other))
+        plan = self.strategy(**other).plan(20)
+        np.testing.assert_allclose(learner.recorder.lrs[6:], [plan.lr(t) for t in range(6, 20)])
+        fresh = self.strategy(**other).bind(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), max_train_steps=20)
+        assert learner.run.block_factors == fresh.block_factors
+
+    def test_of_policies_and_phases(self, tmp_path):
+        def phased(lr):
+            return hub.PhasedStrategy([hub.Phase(train="head", epochs=1, learning_rate=lr), hub.Phase()], "sgd", lr)
+
+        self.interrupted(tmp_path / "phases", phased(0.2))
+        learner = self.learner(tmp_path / "phases", on_lr_change="new")
+        learner.fit(4, strategy=phased(0.1))
+        assert learner.recorder.lrs == [0.2] * 6 + [0.1] * 14
+        self.interrupted(tmp_path / "again", phased(0.2))
+        with pytest.raises(ValueError, match='on_lr_change="restart"'):
+            self.learner(tmp_path / "again", on_lr_change="restart").fit(4, strategy=phased(0.1))
+        first = self.learner(tmp_path / "policy")
+        with pytest.raises(Interrupted):
+            first.fit_one_cycle(4, 0.1, cbs=[Interrupt(7)])
+        learner = self.learner(tmp_path / "policy", on_lr_change="new")
+        learner.fit_one_cycle(4, slice(0.01, 0.2))
+        assert max(learner.recorder.lrs[6:]) > max(first.recorder.lrs[:6])
+        assert learner.run.block_factors == pytest.approx([0.05, 1.0])
+
+    @pytest.mark.parametrize(
+        ("strategy", "told"),
+        [
+            (
+                {"lr": 0.1},
+                r'learning_rate: 0\.2 in the checkpoint, 0\.1 now.*on_lr_change="keep" \| "restart" \| "new"',
+            ),
+            ({"lr": 0.1, "clip": {"Norm": 1.0}}, r"strategy\.clip\.Norm: absent in the checkpoint"),
+        ],
+    )
+    def test_without_the_choice_or_with_other_changes_it_is_refused(self, tmp_path, strategy, told):
+        self.interrupted(tmp_path, self.strategy())
+        options = {"on_lr_change": "new"} if "clip" in strategy else {}
+        with pytest.raises(ValueError, match=f"(?s){told}"):
+            self.learner(tmp_path, **options).fit(4, strategy=self.strategy(**strategy))
+        with pytest.raises(ValueError, match="on_lr_change: unknown choice 'news'. Did you mean 'new'"):
+            hub.Checkpoints("x", on_lr_change="news")
+
+    def test_with_another_length(self, tmp_path):
+        self.interrupted(tmp_path, self.strategy())
+        learner = self.learner(tmp_path, on_lr_change="new", on_length_change="extend")
+        learner.fit(6, strategy=self.strategy(0.1))
+        np.testing.assert_allclose(learner.recorder.lrs[6:], [0.1 * (1 - t / 30) for t in range(6, 30)], atol=1e-12)

@@ -12,10 +12,8 @@ from paddle.regularizer import L2Decay
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import fused, masters, table
-from paddle_ftstrat.optim.custom import CustomOptimizer
 from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
-from paddle_ftstrat.param_attr import rows as labels
-from paddle_ftstrat.param_attr import select
+from paddle_ftstrat.param_attr import select, settings
 from paddle_ftstrat.plan import Plan
 
 # GlobalNorm: g·v/max(‖all g‖, v); Norm: the same for each parameter by itself; Value: g limited to [−v, v].
@@ -86,8 +84,6 @@ def build_optimizer(
     check = masters.FiniteGradients(names, lr_scheduler)
     # Inside what turns half precision into float32, where all sums have the range.
     _paddle.before_update(optimizer, check)
-    if not isinstance(optimizer, CustomOptimizer):  # which does so by itself
-        labels.hold(optimizer)
     masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
     decoupled = None
     if not in_force.by_optimizer:
@@ -125,7 +121,7 @@ def _check_sparse(row: table.OptimizerRow, model: nn.Layer, rows: Sequence[Any],
     remedy = f"build {sparse} with sparse=False"
     if any(masters.is_half(r.param) for r in rows):
         raise ValueError(f"Paddle aborts on sparse gradients in half precision, of Embedding(sparse=True): {remedy}")
-    if any(labels.frozen_rows(r.param) for r in rows if r.name.rpartition(".")[0] in sparse):
+    if any(settings.frozen_rows(r.param) for r in rows if r.name.rpartition(".")[0] in sparse):
         raise ValueError(f"freeze_rows needs dense gradients: {remedy}")
     if not row.sparse:
         fit = [name for name in table.names() if table.ROWS[name].sparse]

@@ -1,4 +1,4 @@
-"""What goes before an update: half-precision parameters become float32, gradients that are not finite are refused.
+"""What goes around an update: half precision becomes float32, infinite gradients are refused, frozen rows kept.
 
 Paddle's own way (`multi_precision=True`) clips, regularises and decays in half precision, drops every regularizer when
 gradients are float32 (`paddle.amp.decorate(master_grad=True)`), and exists for few optimizers on few devices. Here a
@@ -16,7 +16,7 @@ import paddle
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import Pairs, precision
-from paddle_ftstrat.param_attr import settings
+from paddle_ftstrat.param_attr import rows, settings
 
 _FIELD = "ftstrat_float32"
 _HALF = (paddle.float16, paddle.bfloat16)
@@ -69,7 +69,7 @@ def catch_up(params: Iterable[Any]) -> None:
 
 
 def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> None:
-    """Let an optimizer update half-precision parameters through float32; others it updates as ever.
+    """Let an optimizer update half-precision parameters through float32, others as ever, and leave frozen rows alone.
 
     Args:
         optimizer: a Paddle optimizer over a flat list of parameters.
@@ -77,11 +77,22 @@ def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> None
         lasting: keep the float32 values from update to update; else each update starts from the rounded value.
     """
     catch_up(params)
+    held: list[tuple[Any, Any]] = []
 
     def enter(pairs: Pairs) -> Pairs:
-        return [(_stand_in(optimizer, p, lasting), _wide(g)) if is_half(p) else (p, g) for p, g in pairs]
+        entered = [(_stand_in(optimizer, p, lasting), _wide(g)) if is_half(p) else (p, g) for p, g in pairs]
+        if settings.any_frozen_rows([param for param, _ in entered]):
+            # Also asked for new optimizer state, in the middle of an update, without gradients.
+            held.extend(rows.silence(entered))
+        return entered
 
-    _paddle.update_through(optimizer, enter, _write_back)
+    def leave(given: Pairs, entered: Pairs) -> None:
+        if held:
+            rows.put_back(held)
+            held.clear()
+        _write_back(given, entered)
+
+    _paddle.update_through(optimizer, enter, leave)
 
 
 def scaled_step(scaler: Any, optimizer: Any, params: Iterable[Any]) -> bool:

@@ -11,6 +11,7 @@ from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim.hyper import NAMES
 from paddle_ftstrat.optim.regularizer import anchors, checked_anchors
 from paddle_ftstrat.param_attr import rows as labels
+from paddle_ftstrat.param_attr import settings
 from paddle_ftstrat.plan import Plan, Progress
 
 MASTER = "master_weight"
@@ -56,7 +57,7 @@ def of_binding(run: Any, rows: Sequence[Any]) -> dict[str, Any]:
         "block_factors": run.block_factors,
         "phase": run.progress.state_dict(),
         "best_weights": run.progress.best_weights,
-        "frozen_rows": labels.saved((row.name, row.param) for row in rows),
+        "frozen_rows": settings.saved_rows((row.name, row.param) for row in rows),
         "average": {} if run.average is None else dict(run.average.values),
         "averaged": 0 if run.average is None else run.average.count,
         "hypers": {name: run.hyper(name) for name in NAMES if run.has_hyper(name)},

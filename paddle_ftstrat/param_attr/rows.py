@@ -143,14 +143,8 @@ def frozen_rows(param: Any) -> FrozenRows | None:
     return settings.frozen_rows(param)
 
 
-def saved(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """The frozen rows of (name, parameter) pairs, by name, as JSON can hold them."""
-    found = {name: frozen_rows(param) for name, param in named}
-    return {name: [rows.axis, list(rows.rows)] for name, rows in found.items() if rows is not None}
-
-
 def restore(named: Iterable[tuple[str, Any]], given: Mapping[str, Any] | None) -> None:
-    """Freeze the rows that `saved` noted, and no others; None, of a state without them, changes nothing."""
+    """Freeze the rows that `settings.saved_rows` noted, and no others; None, of an older state, changes nothing."""
     for name, param in named if given is not None else ():
         axis, rows = given.get(name, (0, ()))
         settings.set_frozen_rows(param, FrozenRows(axis, tuple(rows), param.shape[axis]) if rows else None)
@@ -187,22 +181,6 @@ def put_back(held: Iterable[tuple[Any, Any]]) -> None:
     """Give frozen rows their values of before the update."""
     for param, values in held:
         _overwrite(param, frozen_rows(param), values)
-
-
-def hold(optimizer: Any) -> None:
-    """Have all updates of an optimizer leave frozen rows as they are."""
-    held: list[tuple[Any, Any]] = []
-
-    def enter(pairs: _paddle.Pairs) -> _paddle.Pairs:
-        # Also asked for new optimizer state, in the middle of an update, without gradients.
-        held.extend(silence(pairs))
-        return pairs
-
-    def leave(*_: Any) -> None:
-        put_back(held)
-        held.clear()
-
-    _paddle.update_through(optimizer, enter, leave)
 
 
 def _axes(param: Any, axis: Any, guess: bool = False) -> list[tuple[Any, int]]:

@@ -6,7 +6,7 @@ from the user's and give them back. The record lies in `optimize_attr`, the one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from operator import attrgetter, contains
@@ -126,6 +126,12 @@ def frozen_rows(param: Any) -> Any | None:
 def any_frozen_rows(params: Sequence[Any]) -> bool:
     """Whether some rows of one of these parameters are frozen; asked at each update, of thousands in C."""
     return any(map(contains, map(attrgetter("optimize_attr"), params), repeat(_ROWS)))
+
+
+def saved_rows(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The frozen rows of (name, parameter) pairs, by name, as JSON can hold them."""
+    found = {name: frozen_rows(param) for name, param in named}
+    return {name: [rows.axis, list(rows.rows)] for name, rows in found.items() if rows is not None}
 
 
 def set_frozen_rows(param: Any, rows: Any | None) -> None:

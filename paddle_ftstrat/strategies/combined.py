@@ -252,7 +252,7 @@ class CombinedStrategy(DefaultStrategy):
         Raises:
             ValueError, TypeError: as for the class.
         """
-        _errors.check_keys("regularization", [name], REGULARIZATION)
+        _errors.check_keys("regularization", [name], [*REGULARIZATION, "EWC"])
         self._regularization[name] = _errors.check_number(f"regularization.{name}", value, minimum=0)
         self._weight_decay_given |= name == "weight_decay"
         return self
@@ -287,7 +287,7 @@ class CombinedStrategy(DefaultStrategy):
             schedules=self._with_phases(schedules, phases, starts, max_train_steps),
             l2=self._regularization["L2"],
             l2sp=self._regularization["L2SP"],
-            ewc=self._regularization["EWC"],
+            ewc=self._regularization.get("EWC", 0.0),
             weight_decay=self._regularization["weight_decay"] if self._weight_decay_given else None,
             clip=self._chosen_clip(),
             depth=self._depth(),

@@ -24,7 +24,7 @@ SCHEDULER: dict[str, Any] = {
     "gradual_unfreeze": {"blocks": 0, "params_layer": None},
     "slanted_triangle": {"cut_fraction": 0.0, "ratio": 32},
 }
-REGULARIZATION = {"L2": 0.0, "L2SP": 0.0, "EWC": 0.0, "weight_decay": 0.0}
+REGULARIZATION = {"L2": 0.0, "L2SP": 0.0, "weight_decay": 0.0}
 CLIP = {"GlobalNorm": 0.0, "Norm": 0.0, "Value": 0.0}
 # The entry whose default above leaves its key off, as it does in PaddleHub.
 _SWITCHES = {"linear_decay": "start_point", "slanted_triangle": "cut_fraction"}

@@ -14,6 +14,7 @@ from paddle_ftstrat.schedules import curves
 from paddle_ftstrat.schedules.annealing import combined_cos
 from paddle_ftstrat.schedules.curves import flat_cos, one_cycle, sgdr
 from paddle_ftstrat.schedules.schedule import Schedule, join
+from paddle_ftstrat.strategies import keys
 from paddle_ftstrat.strategies.combined import CombinedStrategy
 
 MOMS = (0.95, 0.85, 0.95)
@@ -41,7 +42,7 @@ class Policy(CombinedStrategy):
         self.learning_rate = _errors.check_number(name, top, minimum=0)
 
     def add_scheduler(self, name: str = "discriminative", value: Any = None, **values: Any) -> CombinedStrategy:
-        """Set `discriminative`, `layer_decay` or `gradual_unfreeze`; the schedule is the policy's own.
+        """Set `gradual_unfreeze`, or what gives the LR by depth; the schedule is the policy's own.
 
         Raises:
             ValueError, TypeError: another key, or as for CombinedStrategy.
@@ -71,7 +72,7 @@ class Policy(CombinedStrategy):
     _shown: Sequence[str] = ("div", "div_final", "pct_start", "moms")
 
 
-_BY_DEPTH = ("discriminative", "layer_decay", "gradual_unfreeze")
+_BY_DEPTH = (*keys.DEPTH, "gradual_unfreeze")
 
 
 class OneCycleStrategy(Policy):

@@ -101,7 +101,7 @@ class BaseTask:
             path=self._folder,
             # Without a terminal the log says it all.
             progress=None if verbose and sys.stderr.isatty() else False,
-            checkpoints=self._folder / "checkpoints",
+            checkpoints=self.config.checkpoints(self._folder / "checkpoints"),
             data_parallel=self.config.use_data_parallel,
             **{name: value for name, value in options.items() if name in _LEARNER_OPTIONS},
         )

@@ -14,6 +14,7 @@ import paddle
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.strategies import DefaultStrategy
+from paddle_ftstrat.training.checkpoint.manager import Checkpoints
 
 PHASES = ("train", "dev", "test")
 ALIASES = {"val": "dev", "valid": "dev", "validate": "dev", "predict": "test"}
@@ -36,6 +37,8 @@ class RunConfig:
         batch_size: samples per batch, ≥ 1.
         enable_memory_optim: has no meaning in dygraph; changing it warns.
         strategy: a strategy; None: `DefaultStrategy()`.
+        on_length_change, on_lr_change: how a task with the same folder goes on with another number of epochs or LR; see
+            `Checkpoints`.
 
     Raises:
         ValueError: a number out of range.
@@ -60,6 +63,8 @@ class RunConfig:
     batch_size: int = 32
     enable_memory_optim: bool = field(default=False, repr=False)
     strategy: DefaultStrategy | None = None
+    on_length_change: str | None = field(default=None, repr=False)
+    on_lr_change: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         put = partial(object.__setattr__, self)
@@ -71,6 +76,7 @@ class RunConfig:
                 _errors.check_flag(name, getattr(self, name))
         if not isinstance(self.checkpoint_dir, (str, os.PathLike, type(None))):
             raise TypeError(f"checkpoint_dir must be a path, not {_errors.shown(self.checkpoint_dir)}")
+        self.checkpoints("")
         put("checkpoint_dir", self.checkpoint_dir or f"ckpt_{time.strftime('%Y%m%d%H%M%S')}")
         put("strategy", DefaultStrategy() if self.strategy is None else self.strategy)
         if not isinstance(self.strategy, DefaultStrategy):
@@ -79,6 +85,14 @@ class RunConfig:
             if getattr(self, name) is not default:
                 # Past the generated __init__, to the line that makes the config.
                 warnings.warn(f"RunConfig({name}={not default}) has no effect in dygraph: leave it out", stacklevel=3)
+
+    def checkpoints(self, folder: str | os.PathLike[str]) -> Checkpoints:
+        """The settings of the checkpoints in a folder.
+
+        Raises:
+            ValueError: an unknown choice.
+        """
+        return Checkpoints(folder, on_length_change=self.on_length_change, on_lr_change=self.on_lr_change)
 
     def choose_device(self) -> None:
         """Move Paddle to the device that `use_cuda` asks for."""

@@ -22,7 +22,7 @@ from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import call, find_units, split_batch
 from paddle_ftstrat.plan import Plan, Top
 from paddle_ftstrat.schedules.schedule import ParamScheduler
-from paddle_ftstrat.strategies import DefaultStrategy
+from paddle_ftstrat.strategies import DefaultStrategy, strategy_from_dict
 from paddle_ftstrat.training import data, distributed, evaluation, losses, passes, precision, rng
 from paddle_ftstrat.training.callbacks import ProgressCallback, StopTraining, as_list, evaluated_weights
 from paddle_ftstrat.training.checkpoint import fingerprint
@@ -190,7 +190,9 @@ class Loop:
         self.prepare()
         cbs = [*cbs, ProgressCallback(self.quiet)]
         with self.calling(cbs), threads.cpu_threads(self.num_threads), self.journal.writing():
-            start = self.journal.begin(self, about, start_epoch, self.updates)
+            start = self.journal.begin(self, about, start_epoch, self.updates, strategy)
+            if start.strategy is not None:
+                strategy = strategy_from_dict(start.strategy)
             self.run = run = bound(self._planned(strategy, start.span))
             run.lr_scheduler.step(start.position.step - start.span.begin)
             self.state = state = TrainState(n_epoch, len(self.train), self.updates, start.span, start.seed)
@@ -223,8 +225,8 @@ class Loop:
         if span.begin and any(not isinstance(phase.train, Top) for phase in plan.phases[:-1]):
             # Unfreezing goes by the epochs that are done; phases with schedules go by the curve.
             raise ValueError(
-                f'on_length_change="restart" begins a new curve, but {type(strategy).__name__} has phases that are '
-                'over: go on with "extend" or "keep"'
+                f'on_length_change="restart" begins a new curve, and so does on_lr_change="restart", but '
+                f'{type(strategy).__name__} has phases that are over: go on with "extend", "new" or "keep"'
             )
         by_hand = [callback.over(steps) for callback in self.callbacks if isinstance(callback, ParamScheduler)]
         return replace(plan, schedules={k: v for scheds in [plan.schedules, *by_hand] for k, v in scheds.items()})

@@ -167,9 +167,10 @@ class FusedStep:
             return
         if params is None:
             return
-        held = rows.silence(zip(params.params, params.grads)) if settings.any_frozen_rows(params.params) else ()
+        held = settings.any_frozen_rows(params.params) and rows.silence(zip(params.params, params.grads))
         self._run(params)
-        rows.put_back(held)
+        if held:
+            rows.put_back(held)
         grads, params.grads = params.grads, []
         for listener in self._listeners or ():
             if listener is not self._decoupled:

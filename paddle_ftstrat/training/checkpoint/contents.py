@@ -68,10 +68,11 @@ def collect(learner: Training, run: Binding) -> tuple[dict[str, dict[str, Any]],
     return parts, facts
 
 
-def restore(learner: Training, run: Binding, saved: Checkpoint) -> None:
+def restore(learner: Training, run: Binding, saved: Checkpoint, same_lr: bool) -> None:
     """Put a fit that goes on, or was finished, where it was when `saved` was written, whose tensors are let go then.
 
-    Warns of what will keep the rest of the training from being bit-identical.
+    Unless it has the `same_lr`, the LR by depth is that of its plan. Warns of what will keep the rest of the training
+    from being bit-identical.
     """
     lines = fingerprint.differences(saved.facts["environment"], environment(learner, run))
     if lines:
@@ -83,6 +84,8 @@ def restore(learner: Training, run: Binding, saved: Checkpoint) -> None:
     tensors = {part: saved.parts.get(part, {}) for part in TENSORS}
     tensors["optimizer"] = joined({"": {}}, tensors["optimizer"])[""]
     state = {**saved.facts["run"], **tensors}
+    if not same_lr:
+        state["block_factors"] = run.block_factors
     # Another length was confirmed by the user, or the fit would have been refused.
     run.set_state_dict({**state, "max_train_steps": run.plan.max_train_steps})
     run.lr_scheduler.step(learner.state.curve_step + run.progress.skipped)

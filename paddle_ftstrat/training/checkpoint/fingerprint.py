@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat.param_attr import rows, select, settings
+from paddle_ftstrat.param_attr import select, settings
+from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.schedules.schedule import ParamScheduler
+from paddle_ftstrat.strategies import DefaultStrategy, strategy_from_dict
 from paddle_ftstrat.training import data
 
 if TYPE_CHECKING:
@@ -69,6 +72,29 @@ def of_optimizer(plan: Any) -> dict[str, Any]:
     return {"optimizer": {"name": name, **{key: _text(value) for key, value in plan.optimizer_options.items()}}}
 
 
+def without(about: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """What is told of a fit, these keys left out."""
+    return {key: value for key, value in about.items() if key not in keys}
+
+
+def only_lr_differs(saved: Any, strategy: DefaultStrategy, epochs: int, updates: int) -> bool:
+    """Whether a strategy's plan differs from the one saved, as `of_strategy` writes it, in the LR alone.
+
+    Its schedules and its LR by depth count as the LR.
+    """
+    try:
+        before = strategy_from_dict(saved)
+    except (ValueError, TypeError):  # what only its text tells, or code outside the library
+        return False
+
+    def others(plan: Plan) -> Plan:
+        phases = tuple(replace(phase, learning_rate=None, scheduler=None) for phase in plan.phases)
+        return replace(plan, schedules={}, depth=None, phases=phases)
+
+    plans = [one.plan(epochs * updates, updates) for one in (before, strategy)]
+    return others(plans[0]) == others(plans[1])
+
+
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line per difference: `data.batch: 32 in the checkpoint, 64 now`."""
     before, after = dict(_leaves("", saved)), dict(_leaves("", now))
@@ -116,6 +142,6 @@ def _own_settings(model: nn.Layer) -> dict[str, Any]:
         if own.learning_rate != 1.0 or own.regularizer is not None or not own.trainable or not own.need_clip:
             regularizer = None if own.regularizer is None else _text(own.regularizer)
             found[name] = [own.learning_rate, regularizer, own.trainable, own.need_clip]
-    for name, held in rows.saved(select.named_weights(model).items()).items():
+    for name, held in settings.saved_rows(select.named_weights(model).items()).items():
         found[f"{name}, frozen rows"] = held
     return found

@@ -19,9 +19,11 @@ from paddle_ftstrat.training.state import Position, Span
 
 if TYPE_CHECKING:
     from paddle_ftstrat.binding import Binding
+    from paddle_ftstrat.strategies import DefaultStrategy
     from paddle_ftstrat.training.state import Training
 
-_CHOICES = ("extend", "restart", "keep")
+_ON_LENGTH = ("extend", "restart", "keep")
+_ON_LR = ("keep", "restart", "new")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class Checkpoints:
         on_length_change: how to go on where the fit now has another number of epochs: "extend" goes on at the same
             update of the longer (or shorter) curve; "restart" begins a new curve over the updates that are left;
             "keep" stays on the old curve, and at its last value past its end. None raises.
+        on_lr_change: how to go on where the strategy now has another learning rate, schedule, or LR by depth: "keep"
+            goes on with those of the checkpoint; "new" takes the new ones from here on, at the same place of their
+            curve; "restart" begins the new curve over the updates that are left. Weights and optimizer state go on in
+            each case. None raises.
 
     Raises:
         ValueError: a number out of range, an unknown choice.
@@ -59,6 +65,7 @@ class Checkpoints:
     background: bool = True
     monitor: str | None = None
     on_length_change: str | None = None
+    on_lr_change: str | None = None
 
     def __post_init__(self) -> None:
         if self.every is not None:
@@ -66,8 +73,9 @@ class Checkpoints:
         _errors.check_whole("keep", self.keep, minimum=1)
         if not isinstance(self.background, bool):
             raise TypeError(f"background must be True or False, not {self.background!r}")
-        if self.on_length_change is not None and self.on_length_change not in _CHOICES:
-            raise ValueError("on_length_change: " + _errors.unknown("choice", self.on_length_change, _CHOICES))
+        for name, choices in (("on_length_change", _ON_LENGTH), ("on_lr_change", _ON_LR)):
+            if getattr(self, name) is not None and getattr(self, name) not in choices:
+                raise ValueError(f"{name}: " + _errors.unknown("choice", getattr(self, name), choices))
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Start:
     Attributes:
         resumed: the checkpoint that it goes on from, which ends with the fit.
         finished: the random numbers of Python and numpy at its end, where an earlier process finished it.
+        strategy: what trains in place of the given one, as a dict, where the checkpoint's LR is kept.
     """
 
     position: Position
@@ -84,6 +93,7 @@ class Start:
     seed: int
     resumed: Checkpoint | None = None
     finished: dict[str, Any] | None = None
+    strategy: dict[str, Any] | None = None
 
 
 class CheckpointManager:
@@ -134,8 +144,10 @@ class CheckpointManager:
                 raise error or RuntimeError(why)
             yield
 
-    def begin(self, learner: Training, about: Mapping[str, Any], start_epoch: int, updates: int) -> Start:
-        """What the fit that begins now has behind it.
+    def begin(
+        self, learner: Training, about: Mapping[str, Any], start_epoch: int, updates: int, strategy: DefaultStrategy
+    ) -> Start:
+        """What the fit that begins now, by a strategy, has behind it.
 
         Raises:
             ValueError: the checkpoint is one of another training; the differences are listed.
@@ -154,11 +166,14 @@ class CheckpointManager:
             results = [len(learner.recorder.values), None]
             self._fits.append({"about": dict(about), "seed": seed, "results": results, "ended": None})
             return fresh
-        self._check(about, before[number])
-        entry, was = {**before[number], "about": dict(about)}, before[number]["about"][fingerprint.LENGTH]
+        before_about, last = before[number]["about"], number + 1 == len(before)
+        changed = self._check(about, before_about, updates, strategy if last else None)
+        if changed == "keep":
+            about = {**about, "strategy": before_about["strategy"]}
+        entry, was = {**before[number], "about": dict(about)}, before_about[fingerprint.LENGTH]
         if entry["ended"] and was == about[fingerprint.LENGTH]:
-            return self._pass_over(learner, fresh, entry, last=number + 1 == len(before))
-        if number + 1 < len(before):
+            return self._pass_over(learner, fresh, entry, last)
+        if not last:
             raise ValueError(
                 f"{self._found.path}: fit {number + 1} of {len(before)} was finished with {was} epochs, and later ones "
                 f"have built on it: it cannot become one of {about[fingerprint.LENGTH]}"
@@ -166,10 +181,13 @@ class CheckpointManager:
         contents.check_callbacks(learner, self._found)
         found, position = self._found, contents.position_of(self._found, learner)
         span = self._span(position, about[fingerprint.LENGTH], was, updates)
+        if changed == "restart":
+            span = Span(position.step, about[fingerprint.LENGTH] * updates - position.step)
         # Only now: after an error the checkpoint is still the one to go on from.
         self._found = None
         self._fits.append({**entry, "ended": None})
-        return Start(position, span, found.facts["seed"], resumed=found)
+        kept = about["strategy"] if changed == "keep" else None
+        return Start(position, span, found.facts["seed"], resumed=found, strategy=kept)
 
     def begin_epoch(self, learner: Training, begin: Position, resumed: Checkpoint | None) -> None:
         """Have the random numbers of Python and numpy be those with which the epoch of `begin` began, and keep them."""
@@ -179,7 +197,8 @@ class CheckpointManager:
 
     def restore(self, learner: Training, run: Binding, saved: Checkpoint) -> None:
         """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
-        contents.restore(learner, run, saved)
+        now, then = (fits[len(self._fits) - 1]["about"] for fits in (self._fits, saved.facts["fits"]))
+        contents.restore(learner, run, saved, now.get("strategy") == then.get("strategy"))
         rng.set_host_state(self._mine(saved.facts["hosts"])["now"])
 
     def batches(self, learner: Training, begin: Position, resumed: Checkpoint | None) -> Iterator[Any]:
@@ -297,14 +316,23 @@ class CheckpointManager:
         if self._found is not None:
             self._best, self._best_at = self._found.facts["best"]
 
-    def _check(self, about: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-        without = [{k: v for k, v in side.items() if k != fingerprint.LENGTH} for side in (saved["about"], about)]
-        lines = fingerprint.differences(*without)
-        if lines:
-            raise ValueError(
-                f"the checkpoint {self._found.path} is of another training:\n  {fingerprint.listing(lines)}\n"
-                f"Restore these settings, or use another folder than {self.settings.folder} to train anew"
-            )
+    def _check(
+        self, about: Mapping[str, Any], saved: Mapping[str, Any], updates: int, strategy: DefaultStrategy | None
+    ) -> str | None:
+        """How the LR goes on where it is another one and nothing else is; None where all is the same."""
+        lines = fingerprint.differences(*(fingerprint.without(side, fingerprint.LENGTH) for side in (saved, about)))
+        if not lines:
+            return None
+        same = fingerprint.without(saved, fingerprint.LENGTH, "strategy")
+        only_lr = same == fingerprint.without(about, fingerprint.LENGTH, "strategy") and strategy is not None
+        if only_lr and fingerprint.only_lr_differs(saved["strategy"], strategy, about[fingerprint.LENGTH], updates):
+            if self.settings.on_lr_change is not None:
+                return self.settings.on_lr_change
+            lines.append('or say how the LR goes on: Checkpoints(on_lr_change="keep" | "restart" | "new")')
+        raise ValueError(
+            f"the checkpoint {self._found.path} is of another training:\n  {fingerprint.listing(lines)}\n"
+            f"Restore these settings, or use another folder than {self.settings.folder} to train anew"
+        )
 
     def _pass_over(self, learner: Training, fresh: Start, entry: dict[str, Any], last: bool) -> Start:
         self._fits.append(entry)
