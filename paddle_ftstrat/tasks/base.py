@@ -22,7 +22,7 @@ from paddle_ftstrat.training.callbacks import TrackerCallback, evaluated_weights
 from paddle_ftstrat.training.learner import Learner
 
 BEST = "best_model"
-_BIND_OPTIONS = ("pretrained", "layers", "no_decay", "sample_input", "fused")
+_BIND_OPTIONS = ("pretrained", "layers", "no_decay", "sample_input", "fused", "fisher")
 _LEARNER_OPTIONS = (
     "tune", "head", "head_factor", "batch_norm", "accumulate", "amp", "num_threads", "cache_frozen"
 )  # fmt: skip
