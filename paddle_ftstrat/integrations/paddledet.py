@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 from paddle.optimizer.lr import LRScheduler
@@ -47,8 +48,8 @@ def install() -> None:
 
     Raises:
         ImportError: PaddleDetection is not installed.
-        ValueError: when the Trainer is made: `clip_grad_by_norm`, `clip_grad_by_value` or a `regularizer` beside the
-            strategy, which has its own, or what `bind` refuses.
+        ValueError: when the Trainer is made: `clip_grad_by_norm`, `clip_grad_by_value` or other keys beside the strategy,
+            which has its own, or what `bind` refuses. Of a `regularizer` a warning tells: there is one by default.
 
     Source: checked with paddledet 2.6.0: `ppdet/optimizer/optimizer.py`, `ppdet/engine/trainer.py`.
     """
@@ -74,6 +75,13 @@ def install() -> None:
         for name in ("clip_grad_by_norm", "clip_grad_by_value"):
             if getattr(self, name) is not None:
                 raise ValueError(f"OptimizerBuilder.{name} beside a strategy: use the strategy's `clip`")
+        if self.regularizer and self.regularizer != "None":
+            # It may be PaddleDetection's default, which nobody wrote.
+            warnings.warn(
+                f"OptimizerBuilder.regularizer {self.regularizer} is not used beside a strategy, which has its own "
+                "`regularization`; `regularizer: null` says so",
+                stacklevel=2,
+            )
         length = {"num_epoch": workspace.global_config["epoch"], "steps_per_epoch": learning_rate.steps_per_epoch}
         learning_rate.run = run = bind_block(block, model, "PaddleDetection", learning_rate.base_lr, **length)
         anchor_at_first_update(run)

@@ -154,6 +154,8 @@ def test_a_killed_run_resumes(host, tmp_path, kind, cut):
 
 
 def test_accumulation_counts_updates(host, tmp_path):
+    if "paddleformers" in host.__name__:
+        pytest.skip("PaddleFormers 1.2.0 cannot accumulate on a CPU: it calls paddle.device.synchronize()")
     with new_process():
         model = net()
         made = trainer(host, model, tmp_path, gradient_accumulation_steps=2, save_strategy="no")
