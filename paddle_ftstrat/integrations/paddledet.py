@@ -49,7 +49,8 @@ def install() -> None:
     Raises:
         ImportError: PaddleDetection is not installed.
         ValueError: when the Trainer is made: `clip_grad_by_norm`, `clip_grad_by_value` or other keys beside the
-            strategy, which has its own, or what `bind` refuses. Of a `regularizer` a warning tells: there is one by default.
+            strategy, which has its own, or what `bind` refuses. Of a `regularizer`, which PaddleDetection has by
+            default, a warning tells.
 
     Source: checked with paddledet 2.6.0: `ppdet/optimizer/optimizer.py`, `ppdet/engine/trainer.py`.
     """
