@@ -6,6 +6,7 @@ from . import param_attr as param_attr
 from . import schedules as schedules
 from . import transfer as transfer
 from ._paddle.threads import cpu_threads as cpu_threads
+from .acceleration import accelerate as accelerate
 from .binding import Binding as Binding
 from .integrations.optuna import OptunaPruning as OptunaPruning
 from .integrations.visualdl import VisualDLCallback as VisualDLCallback

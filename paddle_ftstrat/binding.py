@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat import _errors, _paddle, pictures, resolve
+from paddle_ftstrat import _errors, _paddle, acceleration, pictures, resolve
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.optim import averaging, build, masters, state
 from paddle_ftstrat.optim.hyper import ScheduleLR
@@ -29,7 +29,8 @@ class Binding:
         plan: what to do.
         model: a model with parameters; one of `paddle.jit.to_static` too, and one that `paddle.DataParallel` wraps
             unless there are several processes and the plan thaws layers later.
-        steps_per_epoch, sample_input, pretrained, layers, no_decay, fused, fisher: as for `DefaultStrategy.bind`.
+        steps_per_epoch, sample_input, pretrained, layers, no_decay, fused, fisher, accelerate: as for
+            `DefaultStrategy.bind`.
 
     Raises:
         ValueError, TypeError: anything wrong in the plan, the model or their combination; nothing is changed then.
@@ -64,8 +65,10 @@ class Binding:
         no_decay: Any = None,
         fused: bool | None = None,
         fisher: Any = None,
+        accelerate: bool | None = None,
     ) -> None:
         weights = resolve.check_model(model)
+        self._accelerated = acceleration.survey(model, accelerate)
         threads.take_widest_code()
         self.plan, self.model, self.steps_per_epoch = plan, model, steps_per_epoch
         self._units = depth.find_units(model, sample_input, layers)
@@ -82,6 +85,7 @@ class Binding:
         self._owner = description.Owner()
         self.lr_scheduler.heard = self._coming
         self._begin()
+        self._accelerated.apply()
 
     def _begin(self) -> None:
         """Stand at the plan's first update."""
@@ -308,7 +312,8 @@ class Binding:
 
     def describe(self) -> description.Description:
         """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
-        return resolve.describe_rows(self._rows, self.plan, self.optimizer, self.lr_scheduler.last_epoch)
+        t, layers = self.lr_scheduler.last_epoch, str(self._accelerated)
+        return resolve.describe_rows(self._rows, self.plan, self.optimizer, t, layers)
 
     def plot(self, path: Any = None, steps: int | None = None) -> Any:
         """Draw the LR of every block over the updates; frozen stretches are dotted, a dot marks the thaw.
@@ -337,6 +342,8 @@ class Binding:
 
     def release(self) -> None:
         """Give the model its user's own settings back. Afterwards `step` and `begin_epoch` raise."""
+        if self.in_force:
+            acceleration.accelerate(self.model, undo=True)
         for row in self._rows:
             settings.restore(row.param, self._owner)
         _paddle.forget_traces(_paddle.unwrap(self.model))
@@ -377,10 +384,8 @@ class Binding:
         """Blocks whose LR is another share of the top one's than before get a new factor."""
         if len(lrs) != len(self.blocks):
             raise ValueError(f"lr has {len(lrs)} values, but there are {len(self.blocks)} blocks")
-        if lrs[-1] == 0:
-            return
-        factors = np.asarray(lrs) / lrs[-1]
-        if not np.allclose(factors, self.block_factors, rtol=1e-12, atol=0):
+        factors = np.asarray(lrs) / (lrs[-1] or 1)
+        if lrs[-1] and not np.allclose(factors, self.block_factors, rtol=1e-12, atol=0):
             self.block_factors = factors.tolist()
 
     def _apply(self) -> None:

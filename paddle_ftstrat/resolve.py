@@ -280,8 +280,10 @@ def row_of(row: Resolved, decay: Decay) -> description.Row:
     )
 
 
-def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: int) -> description.Description:
-    """What holds for each parameter, as rows and as a table, with the plan's totals below it."""
+def describe_rows(
+    rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: int, layers: str
+) -> description.Description:
+    """What holds for each parameter, as rows and as a table; below it the plan's totals and what runs `layers`."""
     blocks = 1 + max(row.depth.block for row in rows)
     shown = [description.row_of(row.name, row.param) for row in rows]
     values = [int(np.prod(row.shape)) for row in shown]
@@ -295,6 +297,7 @@ def describe_rows(rows: Sequence[Resolved], plan: Plan, optimizer: Any, update: 
         *(f"averaging {plan.averaging}" for _ in range(plan.averaging is not None)),
         *(f"perturbation {plan.perturbation}" for _ in range(plan.perturbation is not None)),
         fused.describe(optimizer),
+        layers,
         f"{training:,} of {sum(values):,} values train now, in {blocks} block{'s' * (blocks != 1)}",
     ]
     return description.Description(shown, notes)

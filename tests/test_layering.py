@@ -21,6 +21,7 @@ LEVELS = {
     "param_attr": 1,
     "transfer": 2,
     "optim": 2,
+    "acceleration": 2,
     "resolve": 3,
     "binding": 3,
     "strategies": 4,

@@ -1,7 +1,6 @@
 """CPU threads: how many this process may use, Paddle's kernels on that many for a while, and their widest code.
 
-Checked on paddlepaddle 2.6.2 and 3.3.1. Their wheels for Linux and Windows bring Intel's OpenMP, which Paddle's own
-kernels, oneDNN and MKL all use. The number of threads belongs to the thread that calls; MKL's is the process's.
+Checked on paddlepaddle 2.6.2 and 3.3.1. The number of threads belongs to the thread that calls; MKL's is the process's.
 
 Both bring MKL 2019.0.5 too, which asks for the processor's maker and gives all but Intel's the code for SSE, without
 AVX, however wide their registers are. The variable MKL_DEBUG_CPU_TYPE overrules it, when it is set before MKL is used
@@ -26,9 +25,9 @@ from paddle.base import core
 from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat._paddle import openmp
 
 _VARIABLE = "OMP_NUM_THREADS"
-_OPENMP = ("libiomp5.so", "libiomp5md.dll", "libiomp5.dylib")
 MKL_VARIABLE = "MKL_DEBUG_CPU_TYPE"
 CPUINFO = Path("/proc/cpuinfo")
 # With any of these the user has chosen.
@@ -277,9 +276,8 @@ def set_threads(threads: int) -> None:
 
 def get_threads() -> int:
     """How many threads Paddle's kernels use when this thread calls them."""
-    ask = _runtime()
-    if ask is not None:
-        return ask()
+    if openmp.library() is not None:
+        return openmp.library().omp_get_max_threads()
     return written_threads() if _HERE.said is None else _HERE.said
 
 
@@ -289,17 +287,6 @@ def written_threads() -> int:
         return max(1, int(os.environ.get("OMP_NUM_THREADS", "1")))
     except ValueError:
         return 1
-
-
-@functools.cache
-def _runtime() -> Callable[[], int] | None:
-    """The function of Paddle's OpenMP that tells the number; None where Paddle was built without."""
-    folder = Path(paddle.__file__).parent / "libs"
-    for name in _OPENMP:
-        if (folder / name).exists():
-            # Paddle has it loaded; this gives another handle of the same library.
-            return ctypes.CDLL(str(folder / name)).omp_get_max_threads
-    return None
 
 
 class Code(NamedTuple):

@@ -92,6 +92,7 @@ class DefaultStrategy(Serializable):
         no_decay: Any = None,
         fused: bool | None = None,
         fisher: Mapping[str, Any] | None = None,
+        accelerate: bool | None = None,
     ) -> Binding:
         """Put the strategy in force on a model: parameter settings, optimizer, clip and LR scheduler.
 
@@ -107,6 +108,7 @@ class DefaultStrategy(Serializable):
             no_decay: selectors of parameters that decoupled decay skips, `[]` for none; else biases and normalisation.
             fused: False for Paddle's operations; else one fused pass where that fits, True refusing where it never can.
             fisher: for EWC, what `hub.fisher` gives: parameter name → how much each of its values matters.
+            accelerate: False for Paddle's layers as they are; else `hub.accelerate`, True refusing where none can be.
 
         Returns:
             The binding: `run.optimizer`, `run.lr_scheduler`, `run.begin_epoch()`, `run.step()`.
@@ -131,6 +133,7 @@ class DefaultStrategy(Serializable):
             no_decay=no_decay,
             fused=fused,
             fisher=fisher,
+            accelerate=accelerate,
         )
 
     def suggest_space(self) -> SearchSpace:

@@ -22,7 +22,7 @@ from paddle_ftstrat.training.callbacks import TrackerCallback, evaluated_weights
 from paddle_ftstrat.training.learner import Learner
 
 BEST = "best_model"
-_BIND_OPTIONS = ("pretrained", "layers", "no_decay", "sample_input", "fused", "fisher")
+_BIND_OPTIONS = ("pretrained", "layers", "no_decay", "sample_input", "fused", "fisher", "accelerate")
 _LEARNER_OPTIONS = (
     "tune", "head", "head_factor", "batch_norm", "accumulate", "amp", "num_threads", "cache_frozen"
 )  # fmt: skip
@@ -45,8 +45,9 @@ class BaseTask:
         label_list: names of the classes; None: the data's `label_list` or `classes`, where it has one.
         cbs: callbacks of the training. Where one watches an epoch's results (early stopping), or a phase of the
             strategy ends by a `Plateau`, the dev data is evaluated at the end of each epoch, too.
-        **options: `pretrained`, `layers`, `no_decay`, `sample_input`, `fused` as for `strategy.bind`; `tune`, `head`,
-            `head_factor`, `batch_norm`, `accumulate`, `amp`, `num_threads`, `cache_frozen` as for the Learner.
+        **options: `pretrained`, `layers`, `no_decay`, `sample_input`, `fused`, `accelerate` as for `strategy.bind`;
+            `tune`, `head`, `head_factor`, `batch_norm`, `accumulate`, `amp`, `num_threads`, `cache_frozen` as for the
+            Learner.
 
     Attributes:
         learner: the Learner that does the work.

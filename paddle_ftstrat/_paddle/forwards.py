@@ -1,0 +1,100 @@
+"""What a forward that stands in for Paddle's has to read of a layer, and whether this is the place for one.
+
+Checked on paddlepaddle 2.6.2 and 3.3.1.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.base import core
+from paddle.base.dygraph import base as dygraph
+from paddle.base.dygraph import tensor_patch_methods
+from paddle.base.framework import _dygraph_tracer
+from paddle.nn.layer.transformer import _convert_attention_mask
+
+_GRAD_FILE = inspect.getsourcefile(dygraph)
+_BACKWARD_FILES = {inspect.getsourcefile(tensor_patch_methods)}
+_O0 = core.AmpLevel.O0
+_FLOAT32 = paddle.float32
+
+
+def plain_here(x: Any) -> bool:
+    """Whether an operation on x is one of dygraph, in float32, on the CPU, and not one that `auto_cast` casts.
+
+    Example:
+        >>> plain_here(paddle.ones([2])), plain_here(paddle.ones([2], "float64"))
+        (True, False)
+    """
+    return (
+        paddle.in_dynamic_mode()
+        and x.dtype == _FLOAT32
+        and x.place.is_cpu_place()
+        and x.is_dense()
+        and _dygraph_tracer()._amp_level == _O0
+    )
+
+
+Edge = tuple[bool, str]
+
+
+def edges(*tensors: Any) -> list[Edge]:
+    """Of each tensor that an operation in Python gets: whether it needs a gradient, and its name if it is a leaf."""
+    return [
+        (not tensor.stop_gradient, tensor.name if tensor.is_leaf else "") for tensor in tensors if tensor is not None
+    ]
+
+
+def wanted(edges: list[Edge]) -> list[bool]:
+    """Which gradients the backward of such an operation has to return; to return another one is an error.
+
+    `paddle.grad(outputs, inputs)` takes away what does not lead to its inputs, and tells the operation nothing of it. A
+    leaf that is none of them is not wanted; of the others all are, which is wrong where only tensors behind the
+    operation are asked for: Paddle raises then.
+    """
+    asked = _asked()
+    return [needs and (asked is None or not leaf or leaf in asked) for needs, leaf in edges]
+
+
+def _asked() -> set[str] | None:
+    """The names of the inputs of the `paddle.grad` that this backward is part of; None within `Tensor.backward`."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "grad":
+        if frame.f_code.co_name == "backward" and frame.f_code.co_filename in _BACKWARD_FILES:
+            return None
+        frame = frame.f_back
+    inputs = frame.f_locals.get("inputs") if frame is not None and frame.f_code.co_filename == _GRAD_FILE else None
+    return {tensor.name for tensor in inputs} if isinstance(inputs, (list, tuple)) else None
+
+
+def has_hooks(layer: nn.Layer) -> bool:
+    """Whether something is called before or after the layer's forward."""
+    return bool(layer._forward_pre_hooks or layer._forward_post_hooks)
+
+
+def norm_shape(layer: nn.LayerNorm) -> tuple[list[int], float]:
+    """The shape over which a LayerNorm normalises, and its ε."""
+    return list(layer._normalized_shape), layer._epsilon
+
+
+def is_exact_gelu(layer: nn.GELU) -> bool:
+    """Whether a GELU is the one of the error function, not the one of tanh."""
+    return layer._approximate in (False, "none")
+
+
+def embedding_options(layer: nn.Embedding) -> tuple[int, bool]:
+    """The id whose row gets no gradient (−1 for none), and whether the gradient is dense and the plain sum."""
+    padding = layer._padding_idx
+    plain = not layer._sparse and not any(
+        getattr(layer, f"_{name}", None) for name in ("max_norm", "scale_grad_by_freq")
+    )
+    return -1 if padding is None else padding, plain
+
+
+def float_mask(mask: Any) -> Any:
+    """An attention mask as what is added to the scores: of bool or int, 0 where it is true and −1e9 elsewhere."""
+    return _convert_attention_mask(mask, _FLOAT32)

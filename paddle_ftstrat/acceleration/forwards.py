@@ -1,0 +1,230 @@
+"""The forwards that stand in for those of Paddle's layers, and which layers each fits.
+
+Every forward looks at its input first and hands what it is not made for to the layer's own class: other devices and
+dtypes, `auto_cast`, `to_static`, and inputs so small that starting costs more than is gained.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import paddle
+from paddle import nn
+from paddle.nn import functional
+
+from paddle_ftstrat import _paddle
+from paddle_ftstrat._paddle import forwards
+
+# With fewer values in its output a layer runs as it is: an operation in Python costs some 50 µs.
+LEAST = 1 << 15
+LINEAR, RELU, GELU = range(3)
+NO_NUMBA = "numba is not installed"
+
+
+class Stand(NamedTuple):
+    """A forward in place of that of a class, and what says why a layer keeps its own ("" where it need not)."""
+
+    forward: Callable[..., Any]
+    objection: Callable[[Any], str]
+
+
+STANDS: dict[type, Stand] = {}
+
+
+def stands_for(cls: type, objection: Callable[[Any], str] = lambda layer: "") -> Callable[[Any], Any]:
+    """Enter a forward for a class of layers and its subclasses that have the same forward."""
+
+    def entered(forward: Any) -> Any:
+        # Pickled, a bound method becomes the attribute of its function's name, which is then the class's own forward.
+        forward.__name__ = "forward"
+        STANDS[cls] = Stand(paddle.jit.not_to_static(forward), objection)
+        return forward
+
+    return entered
+
+
+def stand_of(layer: nn.Layer) -> Stand | None:
+    """What there is for a layer's forward.
+
+    Example:
+        >>> stand_of(nn.Linear(1, 1)).forward is STANDS[nn.Linear].forward, stand_of(nn.Flatten())
+        (True, None)
+    """
+    base = next((cls for cls in STANDS if isinstance(layer, cls)), None)
+    return STANDS[base] if base is not None and type(layer).forward is base.forward else None
+
+
+def name_of(layer: nn.Layer) -> str:
+    """The class of layers as which a layer is replaced."""
+    return next(cls.__name__ for cls in STANDS if isinstance(layer, cls))
+
+
+@functools.cache
+def operations() -> Any:
+    """The module of the operations with its kernels; None, after a warning, where numba fails."""
+    try:
+        from paddle_ftstrat.acceleration import functions, kernels
+
+        kernels.run("gate", 0, 1)
+    except Exception as error:
+        # What numba raises where it does not get along with a processor or another package has no common class.
+        warnings.warn(f"layers are not accelerated: numba fails ({error!r})", stacklevel=4)
+        return None
+    return functions
+
+
+def why_none() -> str:
+    """Why no kernel can be made in this process; "" where it can."""
+    if importlib.util.find_spec("numba") is None:
+        return NO_NUMBA
+    return (
+        "" if _paddle.compression_works() else "numba unpacks what it keeps on disk, and this process's zlib is broken"
+    )
+
+
+def _fits(x: Any, width: int | None = None, least: int | None = None) -> bool:
+    """Whether an input is one for the operations; `width` is the last axis of the output where it is another."""
+    if not forwards.plain_here(x):
+        return False
+    values = x.size if width is None else x.size // max(x.shape[-1], 1) * width
+    return values >= max(LEAST if least is None else least, 1) and operations() is not None
+
+
+def _float32(*tensors: Any) -> bool:
+    return all(tensor is None or tensor.dtype == paddle.float32 for tensor in tensors)
+
+
+def _objection_to_dropout(layer: nn.Dropout) -> str:
+    if layer.mode != "upscale_in_train":
+        return f"mode={layer.mode!r}"
+    if layer.axis is not None:
+        return f"axis={layer.axis!r}"
+    return "inplace=True" if getattr(layer, "inplace", False) else ""
+
+
+def _objection_to_norm(layer: nn.LayerNorm) -> str:
+    if layer.weight is None or layer.bias is None:
+        return "no weight or no bias"
+    return "" if len(forwards.norm_shape(layer)[0]) == 1 else "over several axes"
+
+
+def _objection_to_attention(layer: nn.MultiHeadAttention) -> str:
+    return "need_weights=True" if layer.need_weights else ""
+
+
+def _dropped(p: float, training: bool) -> Any:
+    functions = operations()
+    return functions.drop(p) if training and p else functions.KEEP
+
+
+@stands_for(nn.Linear)
+def linear(self, input):  # noqa: D103
+    weight, bias = self.weight, self.bias
+    if not (_fits(input, weight.shape[-1]) and _float32(weight, bias)):
+        return type(self).forward(self, input)
+    functions = operations()
+    return functions.Dense.apply(input, weight, bias, LINEAR, functions.KEEP)
+
+
+@stands_for(nn.ReLU)
+def relu(self, x):  # noqa: D103
+    if not _fits(x):
+        return type(self).forward(self, x)
+    functions = operations()
+    return functions.Activation.apply(x, RELU, functions.KEEP)
+
+
+@stands_for(nn.GELU, lambda layer: "" if forwards.is_exact_gelu(layer) else "approximate='tanh'")
+def gelu(self, x):  # noqa: D103
+    if not _fits(x):
+        return type(self).forward(self, x)
+    functions = operations()
+    return functions.Activation.apply(x, GELU, functions.KEEP)
+
+
+@stands_for(nn.Dropout, _objection_to_dropout)
+def dropout(self, input):  # noqa: D103
+    if not (self.training and 0 < self.p < 1 and _fits(input)):
+        return type(self).forward(self, input)
+    functions = operations()
+    return functions.Activation.apply(input, LINEAR, functions.drop(self.p))
+
+
+@stands_for(nn.LayerNorm, _objection_to_norm)
+def layer_norm(self, input):  # noqa: D103
+    shape, epsilon = forwards.norm_shape(self)
+    # Paddle's own gives its input a wrong gradient where its weight is frozen (2.6.2 and 3.3.1).
+    if not (
+        _fits(input, least=0 if self.weight.stop_gradient else None)
+        and list(input.shape[-1:]) == shape
+        and _float32(self.weight, self.bias)
+    ):
+        return type(self).forward(self, input)
+    functions = operations()
+    return functions.Norm.apply(input, None, self.weight, self.bias, epsilon, functions.KEEP)
+
+
+@stands_for(nn.Embedding, lambda layer: "" if forwards.embedding_options(layer)[1] else "sparse or scaled gradient")
+def embedding(self, x):  # noqa: D103
+    weight, (padding, _) = self.weight, forwards.embedding_options(self)
+    if weight.stop_gradient or not (_fits(weight) and x.dtype == paddle.int64 and x.size):
+        return type(self).forward(self, x)
+    return operations().Lookup.apply(weight, x, padding)
+
+
+@stands_for(nn.MultiHeadAttention, _objection_to_attention)
+def attention(self, query, key=None, value=None, attn_mask=None, cache=None):  # noqa: D103
+    key = query if key is None else key
+    value = query if value is None else value
+    if cache is not None or not (_fits(query) and _fits_attention(query, key, value, attn_mask)):
+        return type(self).forward(self, query, key, value, attn_mask, cache)
+    q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
+    mask = None if attn_mask is None else forwards.float_mask(attn_mask)
+    dropped = _dropped(self.dropout, self.training)
+    return self.out_proj(operations().Attention.apply(q, k, v, mask, self.num_heads, dropped))
+
+
+def _fits_attention(query: Any, key: Any, value: Any, mask: Any) -> bool:
+    """Whether all are [batch, length, width], and a mask one that is spread over the scores and needs no gradient."""
+    if not len(query.shape) == len(key.shape) == len(value.shape) == 3:
+        return False
+    return mask is None or (mask.stop_gradient and mask.shape[-1] == key.shape[1] and len(mask.shape) in (2, 3, 4))
+
+
+@stands_for(nn.TransformerEncoderLayer)
+def encoder_layer(self, src, src_mask=None, cache=None):  # noqa: D103
+    f = {functional.relu: RELU, functional.gelu: GELU}.get(self.activation)
+    inner = (self.linear1, self.linear2, self.norm1, self.norm2, self.dropout, self.dropout1, self.dropout2)
+    if f is None or cache is not None or not (_fits(src) and all(map(_as_it_was, inner))):
+        return type(self).forward(self, src, src_mask, cache)
+    functions, mask = operations(), None if src_mask is None else forwards.float_mask(src_mask)
+    attended = self.self_attn(*3 * [self.norm1(src) if self.normalize_before else src], mask)
+    src = _added(self.norm1, self.dropout1, attended, src, self.normalize_before)
+    x = self.norm2(src) if self.normalize_before else src
+    dropped = _dropped(self.dropout.p, self.dropout.training)
+    x = functions.Dense.apply(x, self.linear1.weight, self.linear1.bias, f, dropped)
+    return _added(self.norm2, self.dropout2, self.linear2(x), src, self.normalize_before)
+
+
+def _added(norm: Any, dropout: Any, x: Any, residual: Any, before: bool) -> Any:
+    """residual + dropout(x), normalised unless that was done before."""
+    if before:
+        return residual + dropout(x)
+    dropped = _dropped(dropout.p, dropout.training)
+    return operations().Norm.apply(x, residual, norm.weight, norm.bias, forwards.norm_shape(norm)[1], dropped)
+
+
+def _as_it_was(layer: nn.Layer) -> bool:
+    """Whether a layer's call does what its class's forward does and nothing more, so that a larger one may do it."""
+    stand, own = STANDS.get(type(layer)), layer.__dict__.get("forward")
+    known = stand is not None and not stand.objection(layer) and not forwards.has_hooks(layer)
+    return (
+        known
+        and (own is None or getattr(own, "__func__", None) is stand.forward)
+        and _float32(*layer.parameters(include_sublayers=False))
+        and 0 <= getattr(layer, "p", 0) < 1
+    )

@@ -1,0 +1,528 @@
+"""Accelerated layers against Paddle's own: outputs, gradients, dropout, where they step in and where not."""
+
+import copy
+import pickle
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddle.nn import functional
+
+import paddle_ftstrat as hub
+from paddle_ftstrat._paddle import pointers
+from paddle_ftstrat.acceleration import forwards
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch):
+    """Small tensors, too, take the faster way here."""
+    monkeypatch.setattr(forwards, "LEAST", 0)
+    paddle.seed(0)
+
+
+def close(here, there, tolerance=TOLERANCE, floor=1e-3):
+    here, there = np.asarray(here), np.asarray(there)
+    assert here.shape == there.shape
+    assert np.abs(here - there).max() <= tolerance * max(np.abs(there).max(), floor)
+
+
+def run(layer, inputs, weights, *more):
+    """The output and the gradients by inputs and parameters, of Σ output·weights."""
+    inputs = [paddle.to_tensor(x) if x.dtype.kind == "i" else paddle.to_tensor(x, stop_gradient=False) for x in inputs]
+    output = layer(*inputs, *more)
+    (output * paddle.to_tensor(weights)).sum().backward()
+    params = {name: param.grad for name, param in layer.named_parameters() if not param.stop_gradient}
+    grads = {**params, **{f"input {i}": x.grad for i, x in enumerate(inputs) if not x.stop_gradient}}
+    layer.clear_gradients()
+    return output.numpy(), {name: None if grad is None else grad.numpy() for name, grad in grads.items()}
+
+
+class Spy:
+    """The module of the operations, and which of them were used."""
+
+    def __init__(self):
+        self.module, self.used = forwards.operations(), set()
+
+    def __getattr__(self, name):
+        self.used.add(name)
+        return getattr(self.module, name)
+
+
+def both(layer, inputs, *more, through="Dense"):
+    """What Paddle gives and what the accelerated layer gives, which has to go through an operation."""
+    shape = layer(*map(paddle.to_tensor, inputs), *more).shape
+    weights = np.random.default_rng(1).standard_normal(shape).astype("float32")
+    plain = run(layer, inputs, weights, *more)
+    assert hub.accelerate(layer).replaced
+    spy = Spy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forwards, "operations", lambda: spy)
+        fast = run(layer, inputs, weights, *more)
+    assert through in spy.used
+    return plain, fast
+
+
+def normal(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
+def encoder(activation, before, dropout=0.0):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout, activation, normalize_before=before)
+    for param in layer.parameters():
+        param.set_value(param + 0.1 * paddle.randn(param.shape))
+    return layer
+
+
+def mask(kind):
+    masks = {
+        "none": None,
+        "bool": np.random.default_rng(0).random((3, 1, 5, 5)) > 0.2,
+        "padding": np.where(np.arange(5) < np.array([5, 3, 1])[:, None], 0, -1e9)[:, None, None].astype("float32"),
+        "causal": np.triu(np.full((5, 5), -np.inf), 1).astype("float32"),
+        "heads": normal(1, 2, 5, 5),
+    }
+    return None if masks[kind] is None else paddle.to_tensor(masks[kind])
+
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(7, 5), [normal(4, 3, 7)], "Dense"),
+    "linear of a vector": (lambda: nn.Linear(7, 5), [normal(7)], "Dense"),
+    "linear without bias": (lambda: nn.Linear(7, 5, bias_attr=False), [normal(9, 7)], "Dense"),
+    "relu": (nn.ReLU, [normal(5, 1001)], "Activation"),
+    "gelu": (nn.GELU, [4 * normal(5, 1001)], "Activation"),
+    "layer norm": (lambda: nn.LayerNorm(33), [3 + normal(4, 5, 33)], "Norm"),
+    "layer norm of many rows": (lambda: nn.LayerNorm(16), [normal(5000, 16)], "Norm"),
+    "embedding": (lambda: nn.Embedding(10, 70), [np.random.default_rng(0).integers(0, 10, (6, 4))], "Lookup"),
+    "embedding with padding": (lambda: nn.Embedding(10, 3, padding_idx=2), [np.array([[2, 3], [3, 2]])], "Lookup"),
+    "attention": (lambda: nn.MultiHeadAttention(8, 2), [normal(3, 5, 8)], "Attention"),
+    "attention across": (lambda: nn.MultiHeadAttention(8, 4), [normal(3, n, 8) for n in (5, 6, 6)], "Attention"),
+    **{
+        f"encoder {a} {before}": (lambda a=a, before=before: encoder(a, before), [normal(3, 5, 8)], "Norm")
+        for a in ("relu", "gelu", "tanh")
+        for before in (False, True)
+    },
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_outputs_and_gradients_are_those_of_paddle(name):
+    make, inputs, operation = LAYERS[name]
+    (output, grads), (fast_output, fast_grads) = both(make(), inputs, through=operation)
+    close(fast_output, output)
+    assert grads.keys() == fast_grads.keys()
+    for key, grad in grads.items():
+        close(fast_grads[key], grad)
+
+
+@pytest.mark.parametrize("kind", ["none", "bool", "padding", "causal", "heads"])
+def test_attention_masks(kind):
+    (output, grads), (fast_output, fast_grads) = both(
+        nn.MultiHeadAttention(8, 2), [normal(3, 5, 8)], None, None, mask(kind), through="Attention"
+    )
+    close(fast_output, output)
+    for key, grad in grads.items():
+        close(fast_grads[key], grad)
+
+
+@pytest.mark.parametrize("name", ["linear", "gelu", "layer norm", "attention", "encoder gelu False"])
+def test_gradients_are_the_finite_differences_in_float64(name):
+    make, (x,), _ = LAYERS[name]
+    layer = make()
+    exact = copy.deepcopy(layer).to(dtype="float64")
+    hub.accelerate(layer)
+    weights = np.random.default_rng(1).standard_normal(layer(paddle.to_tensor(x)).shape)
+    _, grads = run(layer, [x], weights.astype("float32"))
+    direction = np.random.default_rng(2).standard_normal(x.shape)
+    h = 1e-5 / max(1, np.abs(direction).max())
+    ends = [float((exact(paddle.to_tensor(x + s * h * direction)) * paddle.to_tensor(weights)).sum()) for s in (1, -1)]
+    slope = (ends[0] - ends[1]) / (2 * h)
+    assert abs((grads["input 0"] * direction).sum() - slope) <= 1e-4 * np.sqrt(x.size) * np.abs(grads["input 0"]).max()
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(4, 3), lambda: nn.LayerNorm(4)])
+@pytest.mark.parametrize("frozen", [{"input"}, {"weight"}, {"bias"}, {"weight", "bias"}, {"input", "bias"}])
+def test_what_needs_no_gradient_gets_none(frozen, make):
+    layer, weights = make(), normal(5, 3)
+
+    def grads(layer, frozen):
+        x = paddle.to_tensor(normal(5, 4), stop_gradient="input" in frozen)
+        for name, param in layer.named_parameters():
+            param.stop_gradient = name in frozen
+        (layer(x)[:, :3] * paddle.to_tensor(weights)).sum().backward()
+        found = {name: tensor.grad for name, tensor in {**dict(layer.named_parameters()), "input": x}.items()}
+        return {name: grad.numpy() for name, grad in found.items() if grad is not None}
+
+    # With everything to train: with a frozen weight, Paddle's LayerNorm gives the input a wrong gradient.
+    plain = grads(copy.deepcopy(layer), set())
+    hub.accelerate(layer)
+    fast = grads(layer, frozen)
+    assert fast.keys() == plain.keys() - frozen
+    for name, grad in fast.items():
+        close(grad, plain[name])
+
+
+def test_a_model_without_anything_to_train_gives_no_gradient():
+    layer = nn.Linear(4, 3)
+    for param in layer.parameters():
+        param.stop_gradient = True
+    hub.accelerate(layer)
+    assert layer(paddle.to_tensor(normal(5, 4))).stop_gradient
+    layer.weight.stop_gradient = False
+    with paddle.no_grad():
+        assert layer(paddle.to_tensor(normal(5, 4))).stop_gradient
+
+
+def test_an_output_used_twice_and_a_residual_add_up():
+    class Twice(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = encoder("relu", False), nn.LayerNorm(8)
+
+        def forward(self, x):
+            y = self.layer(x)
+            return self.norm(y) + y * 2 + x
+
+    (output, grads), (fast_output, fast_grads) = both(Twice(), [normal(3, 5, 8)])
+    close(fast_output, output)
+    for key, grad in grads.items():
+        close(fast_grads[key], grad)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_keeps_its_share_evenly_and_scales_it(p):
+    layer = nn.Dropout(p)
+    hub.accelerate(layer)
+    x = paddle.to_tensor(1 + np.abs(normal(400, 500)), stop_gradient=False)
+    y = layer(x)
+    y.sum().backward()
+    kept = y.numpy() != 0
+    bound = 5 * np.sqrt(p * (1 - p))
+    assert abs(kept.mean() - (1 - p)) < bound / np.sqrt(kept.size)
+    assert np.abs(kept.mean(0) - (1 - p)).max() < bound / np.sqrt(len(kept))
+    assert np.abs(kept.mean(1) - (1 - p)).max() < bound / np.sqrt(kept.shape[1])
+    for lag in (1, 2, 499, 500, 501):
+        flat = (kept - kept.mean()).ravel()
+        assert abs((flat[lag:] * flat[:-lag]).mean()) < 5 * p * (1 - p) / np.sqrt(flat.size)
+    close(y.numpy()[kept], (x.numpy() / (1 - p))[kept])
+    close(x.grad.numpy(), kept / np.float32(1 - p))
+
+
+def test_dropout_follows_the_seed_and_differs_between_calls():
+    layer, x = nn.Dropout(0.5), paddle.ones([100, 100])
+    hub.accelerate(layer)
+    paddle.seed(3)
+    first, second = layer(x).numpy(), layer(x).numpy()
+    state = paddle.get_rng_state()
+    third = layer(x).numpy()
+    paddle.set_rng_state(state)
+    assert np.array_equal(layer(x).numpy(), third)
+    paddle.seed(3)
+    assert np.array_equal(layer(x).numpy(), first)
+    assert abs(np.corrcoef((first != 0).ravel(), (second != 0).ravel())[0, 1]) < 0.05
+    layer.eval()
+    assert np.array_equal(layer(x).numpy(), x.numpy())
+
+
+@pytest.mark.parametrize("part", ["activation", "residual", "attention"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_dropout_inside_an_encoder_layer_has_the_gradient_of_its_mask(part, activation):
+    layer = encoder(activation, False)
+    {"activation": layer.dropout, "residual": layer.dropout1}.get(part, nn.Dropout()).p = 0.5
+    layer.self_attn.dropout = 0.5 if part == "attention" else 0.0
+    hub.accelerate(layer)
+    x, direction = normal(4, 5, 8), np.random.default_rng(5).standard_normal((4, 5, 8)).astype("float32")
+
+    def value(x):
+        paddle.seed(7)  # the same mask each time
+        x = paddle.to_tensor(x, stop_gradient=False)
+        output = (layer(x) * paddle.to_tensor(direction)).sum()
+        return output, x
+
+    output, inputs = value(x)
+    output.backward()
+    h = 1e-2
+    slope = (float(value(x + h * direction)[0]) - float(value(x - h * direction)[0])) / (2 * h)
+    assert abs((inputs.grad.numpy() * direction).sum() - slope) < 2e-2 * np.linalg.norm(
+        inputs.grad.numpy()
+    ) * np.linalg.norm(direction)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    layer = encoder("gelu", False, 0.3)
+    hub.accelerate(layer)
+    results = []
+    for threads in (1, 2, 3):
+        paddle.seed(1)
+        with hub.cpu_threads(threads):
+            results.append(run(layer, [normal(64, 5, 8)], normal(64, 5, 8)))
+    for output, grads in results[1:]:
+        close(output, results[0][0], 1e-6)
+        for key, grad in grads.items():
+            close(grad, results[0][1][key], 1e-6)
+
+
+def test_views_are_read_as_they_are():
+    layer = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.GELU())
+    x = paddle.to_tensor(normal(4, 6))
+    plain = layer(x.t()).numpy()
+    hub.accelerate(layer)
+    close(layer(x.t()).numpy(), plain)
+
+
+# What a backward in Python raises comes out as one or the other, by Paddle's version.
+RAISED = (RuntimeError, OSError)
+
+
+def penalty(layer):
+    """The gradients of a penalty on the gradient by the input."""
+    x = paddle.to_tensor(normal(5, 4), stop_gradient=False)
+    (grad,) = paddle.grad(layer(x).tanh().sum(), x, create_graph=True)
+    grad.square().sum().backward()
+    return {name: param.grad.numpy() for name, param in layer.named_parameters() if param.grad is not None}
+
+
+def test_second_order_is_right_for_linear_and_refused_elsewhere():
+    layer = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    plain = penalty(layer)
+    layer.clear_gradients()
+    hub.accelerate(layer)
+    fast = penalty(layer)
+    assert plain.keys() == fast.keys()
+    for name, grad in plain.items():
+        close(fast[name], grad)
+    for refused in (nn.LayerNorm(4), nn.GELU(), nn.Dropout(), nn.ReLU()):
+        hub.accelerate(refused)
+        with pytest.raises(RAISED, match="accelerate=False"):
+            penalty(refused)
+
+
+def test_gradients_may_be_asked_for_by_some_inputs_only():
+    model = Model()
+
+    def pass_through():
+        rows = model.embedding(paddle.to_tensor(IDS))
+        return rows, model.head(model.encoder(rows).mean(1)).square().sum()
+
+    rows, output = pass_through()
+    rows.retain_grads()
+    output.backward()
+    plain = [tensor.grad.numpy() for tensor in (rows, *model.parameters())]
+    hub.accelerate(model)
+    rows, output = pass_through()
+    close(paddle.grad(output, rows)[0].numpy(), plain[0])
+    for grad, expected in zip(paddle.grad(pass_through()[1], model.parameters()), plain[1:]):
+        close(grad.numpy(), expected, floor=0.1)  # that of the keys' bias is 0 but for rounding
+
+
+@pytest.mark.parametrize("least", [0, 1 << 15])
+def test_a_frozen_layer_norm_hands_on_the_right_gradient(least, monkeypatch):
+    # Paddle's, 2.6.2 and 3.3.1, leaves the weight out of the input's gradient then, so ours steps in at any size.
+    monkeypatch.setattr(forwards, "LEAST", least)
+    layer = nn.LayerNorm(4)
+    layer.weight.set_value(paddle.to_tensor([1.0, 2.0, 3.0, 4.0]))
+    hub.accelerate(layer)
+    grads = []
+    for frozen in (False, True):
+        layer.weight.stop_gradient = frozen
+        x = paddle.to_tensor(normal(5, 4), stop_gradient=False)
+        (layer(x) * paddle.to_tensor(normal(5, 4))).sum().backward()
+        grads.append(x.grad.numpy())
+    close(*grads)
+
+
+def test_a_weight_changed_between_forward_and_backward_is_an_error():
+    layer = nn.Linear(4, 3)
+    hub.accelerate(layer)
+    loss = layer(paddle.to_tensor(normal(5, 4))).sum()
+    with paddle.no_grad():
+        layer.weight.add_(paddle.ones([4, 3]))
+    with pytest.raises(RAISED, match="changed in place"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("activation", [functional.relu, nn.ReLU()])
+def test_values_that_are_no_numbers_stay_so(activation):
+    x = normal(3, 5, 8)
+    x[0, 0, 0] = np.nan
+    layer = encoder("gelu", False)
+    hub.accelerate(layer)
+    assert np.isnan(layer(paddle.to_tensor(x)).numpy()[0]).all()
+    relu = nn.ReLU()
+    hub.accelerate(relu)
+    assert np.isnan(relu(paddle.to_tensor(x)).numpy()[0, 0, 0])
+
+
+class Model(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.encoder = nn.Embedding(20, 8), encoder("gelu", False)
+        self.dropout, self.head = nn.Dropout(0.0), nn.Linear(8, 2)
+
+    def forward(self, ids):
+        return self.head(self.dropout(self.encoder(self.embedding(ids)).mean(1)))
+
+
+IDS = np.random.default_rng(0).integers(0, 20, (4, 5))
+
+
+def test_class_parameters_names_and_state_stay():
+    model = Model()
+    before = {name: id(param) for name, param in model.named_parameters()}
+    kinds, keys = [type(layer) for layer in model.sublayers()], list(model.state_dict())
+    hub.accelerate(model)
+    assert {name: id(param) for name, param in model.named_parameters()} == before
+    assert [type(layer) for layer in model.sublayers()] == kinds
+    assert list(model.state_dict()) == keys
+    assert repr(model) == repr(Model())
+
+
+def test_hooks_are_called_and_may_change_what_passes():
+    seen, plain, fast = [], Model(), None
+    plain.eval()
+    fast = copy.deepcopy(plain)
+    hub.accelerate(fast)
+    for model in (plain, fast):
+        model.encoder.linear1.register_forward_pre_hook(lambda layer, inputs: (inputs[0] * 2,))
+        model.encoder.norm1.register_forward_post_hook(lambda layer, inputs, output: output + 1)
+        model.encoder.self_attn.q_proj.register_forward_post_hook(lambda *args: seen.append(1))
+    ids = paddle.to_tensor(IDS)
+    close(fast(ids).numpy(), plain(ids).numpy())
+    assert len(seen) == 2
+
+
+def test_undoing_leaves_no_trace():
+    model = Model()
+    before = [dict(layer.__dict__) for layer in model.sublayers(include_self=True)]
+    hub.accelerate(model)
+    hub.accelerate(model)
+    assert any("forward" in layer.__dict__ for layer in model.sublayers())
+    hub.accelerate(model, undo=True)
+    assert [list(layer.__dict__) for layer in model.sublayers(include_self=True)] == list(map(list, before))
+
+
+def test_a_copy_is_accelerated_and_of_its_own_and_a_pickled_one_plain():
+    model = Model()
+    hub.accelerate(model)
+    other = copy.deepcopy(model)
+    assert other.head.forward.__self__ is other.head
+    other.head.weight.set_value(paddle.zeros([8, 2]))
+    other.head.bias.set_value(paddle.zeros([2]))
+    assert not other(paddle.to_tensor(IDS)).numpy().any()
+    assert model(paddle.to_tensor(IDS)).numpy().any()
+    gelu = nn.GELU()
+    hub.accelerate(gelu)
+    loaded = pickle.loads(pickle.dumps(gelu))
+    close(loaded(paddle.ones([3])).numpy(), gelu(paddle.ones([3])).numpy())
+
+
+def test_a_layer_of_the_users_own_stays_as_it_is():
+    class Doubled(nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    class Same(nn.Linear):
+        pass
+
+    model = nn.Sequential(Doubled(4, 4), Same(4, 4), nn.Linear(4, 4), nn.Dropout(0.5, axis=0))
+    model[2].forward = lambda x: x
+    done = hub.accelerate(model)
+    assert done.replaced == {"1": "Linear"}
+    assert done.kept == {"2": "has a forward of its own", "3": "axis=0"}
+    assert str(done).startswith("accelerated: 1 Linear; ")
+    assert "3 (axis=0)" in str(done)
+    hub.accelerate(model, undo=True)
+    assert "forward" in model[2].__dict__
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Fails when an operation of this library's runs."""
+    monkeypatch.setattr(forwards, "operations", lambda: pytest.fail("not the layer's own forward"))
+
+
+def test_small_inputs_run_as_they_are(monkeypatch, refused):
+    monkeypatch.setattr(forwards, "LEAST", 1 << 15)
+    model = Model()
+    hub.accelerate(model)
+    model(paddle.to_tensor(IDS)).sum().backward()
+
+
+def test_float64_runs_as_it_is(refused):
+    layer = nn.Linear(4, 4).to(dtype="float64")
+    hub.accelerate(layer)
+    assert layer(paddle.ones([2, 4], "float64")).dtype == paddle.float64
+
+
+def test_another_device_changes_nothing(monkeypatch):
+    monkeypatch.setattr(pointers, "on_cpu", lambda tensors: False)
+    model = Model()
+    assert str(hub.accelerate(model)) == "layers run by Paddle's own operations: the model is not on the CPU"
+    run = hub.DefaultStrategy(0.1).bind(model)
+    assert "the model is not on the CPU" in str(run.describe())
+    assert all("forward" not in layer.__dict__ for layer in model.sublayers())
+
+
+def test_without_numba_nothing_changes(monkeypatch):
+    monkeypatch.setattr(forwards, "why_none", lambda: forwards.NO_NUMBA)
+    assert hub.accelerate(nn.Linear(4, 4)).reason == forwards.NO_NUMBA
+
+
+def test_a_compiled_model_stays_as_it_is():
+    model = paddle.jit.to_static(Model())
+    assert hub.accelerate(model).reason == "compiled by paddle.jit.to_static"
+
+
+@pytest.mark.parametrize("full_graph", [True, False])
+def test_a_model_that_is_compiled_later_traces_its_own_layers(full_graph, monkeypatch):
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.GELU())
+    model.eval()
+    plain = model(paddle.ones([3, 4])).numpy()
+    hub.accelerate(model)
+    compiled = paddle.jit.to_static(model, full_graph=full_graph)
+    close(compiled(paddle.ones([3, 4])).numpy(), plain)
+
+
+def test_bind_accelerates_and_release_undoes_it():
+    model = Model()
+    run = hub.DefaultStrategy(0.1).bind(model)
+    assert "accelerated: 1 Embedding" in str(run.describe())
+    assert "forward" in model.head.__dict__
+    run.release()
+    assert "forward" not in model.head.__dict__
+    first = hub.DefaultStrategy(0.1).bind(model)
+    hub.DefaultStrategy(0.1).bind(model)
+    first.release()
+    assert "forward" in model.head.__dict__
+
+
+def test_what_bind_is_asked_for():
+    model = Model()
+    run = hub.DefaultStrategy(0.1).bind(model, accelerate=False)
+    assert "accelerate=False" in str(run.describe())
+    assert "forward" not in model.head.__dict__
+    hub.DefaultStrategy(0.1).bind(model, accelerate=True)
+    with pytest.raises(ValueError, match="accelerate=True, but no layer has a faster forward"):
+        hub.DefaultStrategy(0.1).bind(nn.Conv1D(1, 1, 1), accelerate=True)
+    with pytest.raises(TypeError, match="accelerate must be None, True or False, not 1"):
+        hub.DefaultStrategy(0.1).bind(model, accelerate=1)
+
+
+def test_a_training_of_200_steps_ends_where_the_plain_one_does():
+    ends = []
+    start = Model().state_dict()
+    start = {name: value.numpy() for name, value in start.items()}
+    for accelerate in (False, True):
+        model = Model()
+        model.set_state_dict(start)
+        run = hub.AdamWeightDecayStrategy(1e-3).bind(model, 200, accelerate=accelerate)
+        generator = np.random.default_rng(0)
+        for _ in range(200):
+            ids = generator.integers(0, 20, (4, 5))
+            loss = functional.cross_entropy(model(paddle.to_tensor(ids)), paddle.to_tensor(ids.sum(1) % 2))
+            loss.backward()
+            run.step()
+        ends.append(float(loss))
+    assert abs(ends[1] - ends[0]) <= 1e-3 * abs(ends[0])
