@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,6 @@ class Binding:
         self.optimizer, self._decay, self._hypers = build.build_optimizer(
             plan, model, self._rows, self.lr_scheduler, fused
         )
-        self._hypers.check(plan.schedules)
         self.average = None if plan.averaging is None else averaging.keep(self, weights)
         self._owner = description.Owner()
         self.lr_scheduler.heard = self._coming
@@ -93,7 +92,6 @@ class Binding:
         if self.plan.thaws:
             resolve.refuse_wrapped(self.model)
         self._reminded = not self.plan.thaws or self.plan.starts is not None
-        self._publish()
         self._apply()
         self._coming(stepped=False)
 
@@ -276,7 +274,6 @@ class Binding:
         if len(factors) != len(self.blocks):
             raise ValueError(f"{len(factors)} factors were given, but there are {len(self.blocks)} blocks")
         self._rows = [row.at(replace(row.depth, factor=factors[row.depth.block])) for row in self._rows]
-        self._publish()
         self._apply()
 
     def hyper(self, name: str) -> Any:
@@ -330,15 +327,15 @@ class Binding:
 
     def callback(self, initial_epoch: int | None = None) -> Any:
         """A callback for `paddle.Model.fit`: LR per update, phases (see `integrations.paddle_model`)."""
-        return _integration("paddle_model").StrategyCallback(self, initial_epoch)
+        return import_module("paddle_ftstrat.integrations.paddle_model").StrategyCallback(self, initial_epoch)
 
     def trainer_callback(self) -> Any:
         """A callback for PaddleNLP's `Trainer`: phases (see `integrations.trainers`)."""
-        return _integration("trainers").trainer_callback(self)
+        return import_module("paddle_ftstrat.integrations.trainers").trainer_callback(self)
 
     def attach(self, host: Any = None) -> tuple[Any, Any]:
         """Put the binding into somebody else's loop; its optimizer and LR scheduler (see `integrations.hosts`)."""
-        return _integration("hosts").attach(self, host)
+        return import_module("paddle_ftstrat.integrations.hosts").attach(self, host)
 
     def release(self) -> None:
         """Give the model its user's own settings back. Afterwards `step` and `begin_epoch` raise."""
@@ -389,6 +386,7 @@ class Binding:
             self.block_factors = factors.tolist()
 
     def _apply(self) -> None:
+        self._owner.rows.update((row.name, resolve.row_of(row, self._decay)) for row in self._rows)
         changed = resolve.changes(self._rows, self.progress.phase, self.model)
         for row in self._rows:
             settings.apply(row.param, row.in_phase(self.progress.phase), self._owner)
@@ -397,15 +395,6 @@ class Binding:
         if self.average is not None:
             self.average.join()
 
-    def _publish(self) -> None:
-        self._owner.rows.clear()
-        self._owner.rows.update((row.name, resolve.row_of(row, self._decay)) for row in self._rows)
-
     def _check_in_force(self) -> None:
         if not self.in_force:
             raise RuntimeError("this binding is not in force: it was released, or the model was bound again since")
-
-
-def _integration(name: str) -> Any:
-    """What plugs a binding into somebody else's loop or library, loaded when it is asked for."""
-    return importlib.import_module(f"paddle_ftstrat.integrations.{name}")

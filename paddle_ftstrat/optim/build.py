@@ -90,6 +90,7 @@ def build_optimizer(
         decayed = {r.param.name for r in rows if r.decayed}
         decoupled = Decoupled(optimizer, lr_scheduler, decayed, in_force.coefficient)
     hypers = HyperParameters(optimizer, decoupled)
+    hypers.check(plan.schedules)
     fused.attach(optimizer, names, decoupled, hypers, check, fused_update)
     return optimizer, in_force, hypers
 
