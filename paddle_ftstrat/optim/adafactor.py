@@ -8,7 +8,7 @@ from typing import Any
 import paddle
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim.custom import Accumulator, Accumulators, CustomOptimizer, dense, plus
+from paddle_ftstrat.optim.custom import Accumulator, Accumulators, CustomOptimizer, dense, plus, times
 
 
 class Adafactor(CustomOptimizer):
@@ -95,10 +95,10 @@ class Adafactor(CustomOptimizer):
         grad, lr, decay = dense(grad, weight, cast=weight is not param), self.lr_of(param), self.decay_of(param)
         paddle.assign(plus(state["count"], 1.0), output=state["count"])
         step = self._step(weight, lr, state["count"])
-        update = grad * self._inverse_root(paddle.square(grad), state)
-        update = update * (step / paddle.clip(_size(update).scale(1.0 / self._threshold), min=1.0))
+        update = self._inverse_root(paddle.square(grad), state).multiply_(grad)
+        times(update, step / paddle.clip(_size(update).scale(1.0 / self._threshold), min=1.0))
         if self._beta1 is not None:
-            update = state["mean"].scale_(self._beta1).add_(update.scale(1.0 - self._beta1))
+            update = state["mean"].scale_(self._beta1).add_(update.scale_(1.0 - self._beta1))
         if decay:
             weight.scale_(1.0 - lr * decay)
         weight.subtract_(update)
@@ -112,16 +112,18 @@ class Adafactor(CustomOptimizer):
         return step * paddle.clip(_size(weight), min=self._epsilon2) if self._scaled else step
 
     def _inverse_root(self, square: Any, state: Any) -> Any:
-        """1/√V after this update, or what broadcasts to it."""
-        square = plus(square, self._epsilon1)
+        """1/√V after this update, a new tensor."""
         new = paddle.pow(state["count"], self._rate)  # 1 − β₂
         if "square" in state:
-            return paddle.rsqrt(state["square"].lerp_(square, new))
+            return paddle.rsqrt(state["square"].lerp_(plus(square, self._epsilon1), new))
         short, long = longest_axes(square.shape)
-        row = state["row"].lerp_(square.mean(axis=long), new)
-        column = state["column"].lerp_(square.mean(axis=short), new)
+        row = state["row"].lerp_(plus(_mean(square, long), self._epsilon1), new)
+        column = state["column"].lerp_(plus(_mean(square, short), self._epsilon1), new)
         row = row / row.mean(axis=short - (long < short), keepdim=True)
-        return paddle.rsqrt(row).unsqueeze(long) * paddle.rsqrt(column).unsqueeze(short)
+        row, column = paddle.rsqrt(row).unsqueeze(long), paddle.rsqrt(column).unsqueeze(short)
+        if len(square.shape) > 2:
+            return row * column
+        return paddle.matmul(row, column) if long else paddle.matmul(column, row)
 
 
 def longest_axes(shape: Sequence[int]) -> tuple[int, int]:
@@ -138,3 +140,11 @@ def longest_axes(shape: Sequence[int]) -> tuple[int, int]:
 def _size(tensor: Any) -> Any:
     """Root mean square, [1]."""
     return paddle.sqrt(paddle.square(tensor).mean()).reshape([1])
+
+
+def _mean(tensor: Any, axis: int) -> Any:
+    """The mean over an axis; of a matrix as a product, which a CPU does in a tenth of the time."""
+    if len(tensor.shape) > 2:
+        return tensor.mean(axis=axis)
+    shares = paddle.full([tensor.shape[axis]], 1.0 / tensor.shape[axis], tensor.dtype)
+    return paddle.matmul(tensor, shares) if axis else paddle.matmul(shares, tensor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Union
@@ -264,6 +265,24 @@ def dense(grad: Any, weight: Any, cast: bool = False) -> Any:
 def plus(tensor: Any, number: float) -> Any:
     """tensor + number, in float64 exactly too: Paddle 2's own sum with a number rounds it to float32."""
     return paddle.add(tensor, paddle.full([1], number, tensor.dtype))
+
+
+def times(tensor: Any, factor: Any) -> Any:
+    """tensor·factor in place, for a factor [1]: the quick way of a CPU, and one that no GPU has to wait for."""
+    return tensor.scale_(factor) if tensor.place.is_cpu_place() else tensor.multiply_(factor)
+
+
+def bias_correction(beta: float, count: Any) -> Any:
+    """1 − β^count, [1], to all digits where β is near 1."""
+    return -paddle.expm1(count.scale(math.log(beta))) if beta else paddle.ones_like(count)
+
+
+def adam_denominator(moment: Any, grad: Any, beta: float, count: Any, epsilon: float) -> Any:
+    """√(v/(1 − β^count)) + ε, a new tensor, after v ← βv + (1 − β)g² in place of `moment`."""
+    root = paddle.square(grad).scale_(1.0 - beta)
+    moment.scale_(beta).add_(root)
+    paddle.assign(moment, output=root)
+    return times(root.sqrt_(), paddle.rsqrt(bias_correction(beta, count))).scale_(1.0, bias=epsilon)
 
 
 def named_accumulators(given: Accumulators) -> dict[str, Accumulator]:

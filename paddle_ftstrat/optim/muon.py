@@ -10,7 +10,15 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim.custom import Accumulator, Accumulators, CustomOptimizer, plus
+from paddle_ftstrat.optim.custom import (
+    Accumulator,
+    Accumulators,
+    CustomOptimizer,
+    adam_denominator,
+    bias_correction,
+    plus,
+    times,
+)
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.transfer.tune import find_head
 
@@ -125,16 +133,15 @@ class Muon(CustomOptimizer):
         # A linear layer's weight is [inputs, outputs], one of more axes [outputs, …].
         outputs, inputs = matrix.shape if len(param.shape) > 2 else matrix.shape[::-1]
         larger = {"original": max(1.0, outputs / inputs), "match_rms_adamw": 0.04 * max(outputs, inputs)}
-        orthogonal = orthogonalized(matrix, self._steps).scale(lr * math.sqrt(larger[self._adjust]))
+        orthogonal = orthogonalized(matrix, self._steps).scale_(lr * math.sqrt(larger[self._adjust]))
         param.subtract_(orthogonal.reshape(param.shape))
 
     def _adamw(self, param: Any, grad: Any, lr: float, state: dict[str, Any]) -> None:
         beta1, beta2 = self._adamw_betas
-        paddle.assign(plus(state["count"], 1.0), output=state["count"])
-        first = state["moment1"].scale_(beta1).add_(grad.scale(1.0 - beta1)) / bias(beta1, state["count"])
-        second = state["moment2"].scale_(beta2).add_(paddle.square(grad).scale(1.0 - beta2))
-        root = paddle.sqrt(second / bias(beta2, state["count"]))
-        param.subtract_((first / plus(root, self._epsilon)).scale(lr))
+        count = paddle.assign(plus(state["count"], 1.0), output=state["count"])
+        step = state["moment1"].scale_(beta1).add_(grad.scale(1.0 - beta1)).scale(lr)
+        times(step, 1.0 / bias_correction(beta1, count))
+        param.subtract_(step.divide_(adam_denominator(state["moment2"], grad, beta2, count, self._epsilon)))
 
 
 def hidden_weights(model: nn.Layer) -> set[str]:
@@ -175,13 +182,9 @@ def orthogonalized(matrix: Any, steps: int = 5) -> Any:
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.t()
-    x = x / plus(paddle.norm(x), 1e-7)
+    x = x / plus(paddle.sqrt(paddle.square(x).sum()), 1e-7)
     for _ in range(steps):
         gram = paddle.matmul(x, x, transpose_y=True)
-        x = x.scale(_A) + paddle.matmul(gram.scale(_B) + paddle.matmul(gram, gram).scale(_C), x)
+        polynomial = paddle.matmul(gram, gram).scale_(_C).add_(gram.scale_(_B))
+        x = paddle.matmul(polynomial, x).add_(x.scale_(_A))
     return x if wide else x.t()
-
-
-def bias(beta: float, count: Any) -> Any:
-    """1 − β^count, [1], to all digits where β is near 1."""
-    return -paddle.expm1(count.scale(math.log(beta))) if beta else paddle.ones_like(count)

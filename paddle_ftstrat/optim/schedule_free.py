@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import paddle
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim.custom import Accumulator, CustomOptimizer, State, dense, plus
-from paddle_ftstrat.optim.muon import bias
+from paddle_ftstrat.optim.custom import Accumulator, CustomOptimizer, State, adam_denominator, dense, plus, times
 
 _STATE = {
     "z": Accumulator(),
@@ -58,17 +57,18 @@ class ScheduleFree(CustomOptimizer):
         weight, state, lr, decay = self.weight_of(param), self.state_of(param), self.lr_of(param), self.decay_of(param)
         grad = dense(grad, weight, cast=weight is not param)
         paddle.assign(plus(state["count"], 1.0), output=state["count"])
-        step = self._step(grad, state)
+        step = self._step(grad, lr, state)
         if decay:
-            step = step + weight.scale(decay)
+            step.add_(weight.scale(lr * decay))
         share = self._share(lr, state)
         weight.lerp_(state["z"], share)
-        weight.subtract_(step * (1.0 - (1.0 - share).scale(self._interpolation)).scale(lr))
-        state["z"].subtract_(step.scale(lr))
+        state["z"].subtract_(step)
+        weight.subtract_(times(step, 1.0 - (1.0 - share).scale(self._interpolation)))
         self.write_back(param, weight)
 
-    def _step(self, grad: Any, state: State) -> Any:
-        return grad
+    def _step(self, grad: Any, lr: float, state: State) -> Any:
+        """lr·u without decay, a new tensor."""
+        return grad.scale(lr)
 
     def _share(self, lr: float, state: State) -> Any:
         """c, [1]; 0 as long as every LR was 0."""
@@ -180,6 +180,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         common = (learning_rate, parameters, weight_decay, grad_clip, multi_precision, apply_decay_param_fun, name)
         super().__init__((beta, r, weight_lr_power), *common)
 
-    def _step(self, grad: Any, state: State) -> Any:
-        second = state["moment2"].scale_(self._beta2).add_(paddle.square(grad).scale(1.0 - self._beta2))
-        return grad / plus(paddle.sqrt(second / bias(self._beta2, state["count"])), self._epsilon)
+    def _step(self, grad: Any, lr: float, state: State) -> Any:
+        return grad.scale(lr).divide_(
+            adam_denominator(state["moment2"], grad, self._beta2, state["count"], self._epsilon)
+        )
