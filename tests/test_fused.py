@@ -28,6 +28,8 @@ OPTIMIZERS = {
     "momentum": [{}, {"use_nesterov": True}, {"weight_decay": 0.05}],
     "adam": [{}, {"weight_decay": 0.05}, {"beta1": 0.5, "epsilon": 1e-3}],
     "adamw": [{}, {"weight_decay": 0.2}],
+    "schedule_free_sgd": [{}, {"weight_decay": 0.05}, {"r": 1.0, "weight_lr_power": 1.0}],
+    "schedule_free_adamw": [{}, {"weight_decay": 0.2}, {"beta": 0.5, "beta2": 0.9, "epsilon": 1e-3}],
 }
 REGULARIZATION = [{}, {"L2": 0.1}, {"L2SP": 0.1}, {"L2SP": 0.1, "weight_decay": 0.1}, {"weight_decay": 0.1}]
 CLIPS = [{}, {"GlobalNorm": 0.05}, {"GlobalNorm": 1e3}, {"Norm": 0.02}, {"Value": 0.01}]

@@ -336,8 +336,12 @@ def coupled_regularizer(optimizer: Any) -> Any | None:
 
 
 def own_decay(optimizer: Any) -> tuple[float, Any | None]:
-    """AdamW's decay and its function parameter `.name` → whether it decays; (0.0, None) for the others."""
-    decay = getattr(optimizer, "_weight_decay", 0.0) if type(optimizer) is paddle.optimizer.AdamW else 0.0
+    """The decoupled decay of AdamW, or of one of this package, and its function parameter `.name` → whether it decays.
+
+    (0.0, None) for the others.
+    """
+    own = type(optimizer) is paddle.optimizer.AdamW or getattr(optimizer, "decoupled", False)
+    decay = getattr(optimizer, "_weight_decay", 0.0) if own else 0.0
     return decay, getattr(optimizer, "_apply_decay_param_fun", None)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Union
 
+import numpy as np
 import paddle
 from paddle.optimizer import Optimizer
 
@@ -113,7 +114,7 @@ class CustomOptimizer(Optimizer):
             learning_rate = _errors.check_number("learning_rate", learning_rate, minimum=0)
         super().__init__(learning_rate, parameters, weight_decay, grad_clip, name)
         self._multi_precision = multi_precision
-        self._decays = apply_decay_param_fun
+        self._apply_decay_param_fun = apply_decay_param_fun
         self._states: dict[str, State] = {}
         self._already_create_accumulator: set[str] = set()
 
@@ -159,8 +160,8 @@ class CustomOptimizer(Optimizer):
         """The decoupled decay of one parameter: 0.0 where it has a regulariser of its own or is left out."""
         if not self.decoupled:
             return 0.0
-        if self._decays is not None:
-            return self._weight_decay if self._decays(param.name) else 0.0
+        if self._apply_decay_param_fun is not None:
+            return self._weight_decay if self._apply_decay_param_fun(param.name) else 0.0
         return self._weight_decay if getattr(param, "regularizer", None) is None else 0.0
 
     def _create_accumulators(self, block: Any, parameters: Iterable[Any]) -> None:
@@ -279,6 +280,9 @@ def bias_correction(beta: float, count: Any) -> Any:
 
 def adam_denominator(moment: Any, grad: Any, beta: float, count: Any, epsilon: float) -> Any:
     """√(v/(1 − β^count)) + ε, a new tensor, after v ← βv + (1 − β)g² in place of `moment`."""
+    if moment.dtype == paddle.float32:
+        # As the fused update and Paddle's kernels have it: β and 1 − β from one float32 number.
+        beta = float(np.float32(beta))
     root = paddle.square(grad).scale_(1.0 - beta)
     moment.scale_(beta).add_(root)
     paddle.assign(moment, output=root)

@@ -30,9 +30,11 @@ class ScheduleFree(CustomOptimizer):
     def __init__(self, averaging: tuple[float, float, float], *args: Any) -> None:
         interpolation, r, power = averaging
         # Under no name of a momentum: what a schedule has moved would leave no average in y and z.
-        self._interpolation = _errors.check_number("beta", interpolation, above=0, maximum=1)
-        self._r = _errors.check_number("r", r, minimum=0)
-        self._power = _errors.check_number("weight_lr_power", power, minimum=0)
+        self.averaging = (
+            _errors.check_number("beta", interpolation, above=0, maximum=1),
+            _errors.check_number("r", r, minimum=0),
+            _errors.check_number("weight_lr_power", power, minimum=0),
+        )
         super().__init__(*args)
 
     def averaged_weights(self) -> dict[str, Any]:
@@ -44,7 +46,7 @@ class ScheduleFree(CustomOptimizer):
                     continue
                 z = self.state_of(param)["z"]
                 y = self._master_weights.get(param.name, param).astype(z.dtype)
-                found[param.name] = (y + (z - y).scale(1.0 - 1.0 / self._interpolation)).astype(param.dtype)
+                found[param.name] = (y + (z - y).scale(1.0 - 1.0 / self.averaging[0])).astype(param.dtype)
             return found
 
     def _add_state(self, param: Any, kinds: Mapping[str, Accumulator]) -> State:
@@ -63,7 +65,7 @@ class ScheduleFree(CustomOptimizer):
         share = self._share(lr, state)
         weight.lerp_(state["z"], share)
         state["z"].subtract_(step)
-        weight.subtract_(times(step, 1.0 - (1.0 - share).scale(self._interpolation)))
+        weight.subtract_(times(step, 1.0 - (1.0 - share).scale(self.averaging[0])))
         self.write_back(param, weight)
 
     def _step(self, grad: Any, lr: float, state: State) -> Any:
@@ -72,9 +74,10 @@ class ScheduleFree(CustomOptimizer):
 
     def _share(self, lr: float, state: State) -> Any:
         """c, [1]; 0 as long as every LR was 0."""
+        _, r, power = self.averaging
         largest, total = state["largest_lr"], state["weight_sum"]
         paddle.assign(paddle.maximum(largest, paddle.full([1], lr, largest.dtype)), output=largest)
-        weight = paddle.pow(largest, self._power) * paddle.pow(state["count"], self._r)
+        weight = paddle.pow(largest, power) * paddle.pow(state["count"], r)
         total.add_(weight)
         return paddle.where(total > 0, weight / total, paddle.zeros_like(total))
 

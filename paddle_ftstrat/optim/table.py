@@ -36,11 +36,16 @@ _KINDS = {"weight_decay": WeightDecayRegularizer, "lr_ratio": Callable}
 
 @dataclass(frozen=True)
 class FusedRule:
-    """What the fused update has to know: the rule in `fused.kernels`, accumulators of full size and of one value."""
+    """What the fused update has to know: the rule in `fused.kernels`, and the names of accumulators.
+
+    `moments` are those of full size; `powers` those of the powers of the betas, `shares` the count, the largest LR and
+    the sum of weights of an average, each of one value.
+    """
 
     name: str
     moments: tuple[str, ...] = ()
     powers: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ def _paddle(name: str) -> type[Optimizer] | None:
 
 # The decay of a CustomOptimizer with `decoupled = True`, and that of Paddle's AdamW.
 _DECOUPLED = {"decay": "native", "native": ("weight_decay", "apply_decay_param_fun"), "excludes": "include"}
+_SHARES = ("count", "largest_lr", "weight_sum")
 _ADAM = FusedRule("adam", ("moment1", "moment2"), ("beta1_pow_acc", "beta2_pow_acc"))
 
 ROWS: dict[str, OptimizerRow] = {
@@ -142,6 +148,7 @@ ROWS: dict[str, OptimizerRow] = {
             "schedule_free_sgd",
             schedule_free.ScheduleFreeSGD,
             aliases=("schedulefree_sgd",),
+            fused=FusedRule("schedule_free_sgd", ("z",), shares=_SHARES),
             sparse=True,
             replaces_decay=True,
             **_DECOUPLED,
@@ -150,6 +157,7 @@ ROWS: dict[str, OptimizerRow] = {
             "schedule_free_adamw",
             schedule_free.ScheduleFreeAdamW,
             aliases=("schedulefree_adamw",),
+            fused=FusedRule("schedule_free_adamw", ("z", "moment2"), shares=_SHARES),
             sparse=True,
             replaces_decay=True,
             **_DECOUPLED,

@@ -99,6 +99,7 @@ def make_ready(rule: str) -> None:
     table = (np.zeros(1, np.int64),) * 3
     squares(at, table, 0, 0, np.zeros(1))
     powers(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
+    shares(np.zeros((3, 0), np.int64), np.zeros(0, np.float32), 0.0, 2.0, np.zeros((2, 0), np.float32))
     UPDATES[rule](at, table, 0, 0, numbers)
 
 
@@ -122,6 +123,22 @@ def powers(at, factors, out):  # noqa: D103
         power = carray(_pointer(at[i]), (1,))
         out[i] = power[0]
         power[0] *= factors[i]
+
+
+@_pass()
+def shares(at, lr, r, power, out):  # noqa: D103
+    for i in range(len(lr)):
+        count, largest, total = (
+            carray(_pointer(at[0, i]), (1,)),
+            carray(_pointer(at[1, i]), (1,)),
+            carray(_pointer(at[2, i]), (1,)),
+        )
+        count[0] += ONE
+        largest[0] = max(largest[0], lr[i])
+        weight = largest[0] ** power * count[0] ** r
+        total[0] += weight
+        out[0, i] = weight / total[0] if total[0] > ZERO else ZERO
+        out[1, i] = count[0]
 
 
 @_pass()
@@ -211,3 +228,24 @@ def adam(p, x, m, v, c):  # noqa: D103
     m = _fma(m, c.a, (ONE - c.a) * x)
     v = _fma(v, c.b, (ONE - c.b) * (x * x))
     return _fma(m / (math.sqrt(v) + c.eps), -c.lr, _fma(p, c.before, p)) * c.after, m, v
+
+
+# The state of the schedule-free ones is (z, v); a is the share of z in the average, after that of the step in y.
+
+
+@_pass()
+def _averaged(p, z, step, c):
+    return p + c.a * (z - p) - c.after * step, z - step
+
+
+@fused_rule
+def schedule_free_sgd(p, x, m, v, c):  # noqa: D103
+    p, m = _averaged(p, m, c.lr * x - c.before * p, c)
+    return p, m, v
+
+
+@fused_rule
+def schedule_free_adamw(p, x, m, v, c):  # noqa: D103
+    v = _fma(v, c.b, (ONE - c.b) * (x * x))
+    p, m = _averaged(p, m, c.lr * x / (math.sqrt(v) + c.eps) - c.before * p, c)
+    return p, m, v

@@ -93,7 +93,8 @@ def describe(optimizer: Any) -> str:
 
     Example:
         >>> describe(paddle.optimizer.Lamb(0.1, parameters=paddle.nn.Linear(1, 1).parameters()))
-        "updates by Paddle's own operations: the optimizer is Lamb, and only SGD, Momentum, Adam, AdamW are fused"
+        "updates by Paddle's own operations: the optimizer is Lamb, and only SGD, Momentum, Adam, AdamW,
+        ScheduleFreeSGD, ScheduleFreeAdamW are fused"
     """
     step = vars(optimizer).get("step")
     if isinstance(step, FusedStep):
@@ -193,7 +194,7 @@ class FusedStep:
         params = self._params
         if params is None or not params.are(seen):
             names = [self._names.get(param.name, param.name) for param in seen.params]
-            params = self._params = FusedParams(optimizer, rule.moments, rule.powers, seen, names)
+            params = self._params = FusedParams(optimizer, rule.moments, (*rule.powers, *rule.shares), seen, names)
         params.read(seen)
         self._fill(params)
         return params
@@ -224,8 +225,10 @@ class FusedStep:
     def _run(self, params: FusedParams) -> None:
         kernels, chunks = self._kernels, params.chunks
         self._clip(params, self._squares(params))
-        if params.powers:
+        if self._rule.powers:
             self._correct(params)
+        if self._rule.shares:
+            self._average(params)
         shares = chunks.shares(kernels.threads_for(int(chunks.ends[-1]), threads.for_updates()))
         kernels.run(kernels.UPDATES[self._rule.name], (params.addresses, chunks.table), shares, params.numbers)
         pointers.mark_changed(params.params)
@@ -238,6 +241,17 @@ class FusedStep:
         self._kernels.powers(params.powers[1], numbers[:, B].copy(), second)
         root = np.sqrt(1 - second)
         numbers[:, LR] *= root / (1 - first)
+        numbers[:, EPS] *= root
+
+    def _average(self, params: FusedParams) -> None:
+        """The share of z, that of the step, and the second moment's bias correction go into A, AFTER, LR and ε."""
+        numbers, out = params.numbers, np.empty((2, len(params.keys)), np.float32)
+        interpolation, r, power = self._optimizer.averaging
+        self._kernels.shares(np.stack(params.powers), numbers[:, LR].copy(), r, power, out)
+        numbers[:, A], numbers[:, AFTER] = out[0], 1.0 - interpolation * (1.0 - out[0])
+        with np.errstate(divide="ignore"):  # no second moment is one with β₂ = 0
+            root = np.sqrt(-np.expm1(out[1] * np.log(numbers[:, B].astype(np.float64))))
+        numbers[:, LR] *= root
         numbers[:, EPS] *= root
 
     def _clip(self, params: FusedParams, squares: np.ndarray) -> None:
