@@ -13,6 +13,7 @@ import paddle
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import fused
 from paddle_ftstrat.optim.build import Decay
+from paddle_ftstrat.optim.custom import CustomOptimizer
 from paddle_ftstrat.optim.regularizer import EWCDecay, L2Decay, L2SPDecay, anchor_of
 from paddle_ftstrat.param_attr import depth, description, select, settings
 from paddle_ftstrat.param_attr.settings import ParamSettings
@@ -289,6 +290,7 @@ def describe_rows(
     values = [int(np.prod(row.shape)) for row in shown]
     shares = [1 - (row.frozen_rows.share if row.frozen_rows else 0) if row.trainable else 0 for row in shown]
     training = round(sum(count * share for count, share in zip(values, shares)))
+    own = optimizer.describe() if isinstance(optimizer, CustomOptimizer) else ""
     notes = [
         "",
         f"optimizer {type(optimizer).__name__}, LR of the next update {optimizer.get_lr():.6g}, "
@@ -297,6 +299,7 @@ def describe_rows(
         *(f"averaging {plan.averaging}" for _ in range(plan.averaging is not None)),
         *(f"perturbation {plan.perturbation}" for _ in range(plan.perturbation is not None)),
         fused.describe(optimizer),
+        *([own] if own else []),
         layers,
         f"{training:,} of {sum(values):,} values train now, in {blocks} block{'s' * (blocks != 1)}",
     ]

@@ -106,8 +106,11 @@ class TestMuon:
     )
     def test_the_user_chooses(self, hidden, expected):
         strategy = hub.strategy_from_yaml(hub.DefaultStrategy(1e-3, "muon", hidden=hidden).to_yaml())
-        state = bound(strategy, transformer()).state_dict()["optimizer"]
+        run = bound(strategy, transformer())
+        state = run.state_dict()["optimizer"]
         assert {name for name, kinds in state.items() if set(kinds) == {"momentum"}} == expected
+        told = f"Muon updates {len(expected)} weights, AdamW the other {len(state) - len(expected)}"
+        assert told in str(run.describe())
         others = [set(kinds) for name, kinds in state.items() if name not in expected]
         assert all(kinds == {"count", "moment1", "moment2"} for kinds in others)
 

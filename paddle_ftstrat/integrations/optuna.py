@@ -32,11 +32,10 @@ class OptunaPruning(Callback):
 
     def __init__(self, trial: Any, monitor: str = "valid_loss") -> None:
         try:
-            from optuna import TrialPruned
+            import optuna  # noqa: F401
         except ImportError as error:
             raise ImportError("OptunaPruning needs Optuna: pip install 'paddle_ftstrat[optuna]'") from error
         self.trial, self.monitor = trial, monitor
-        self._pruned = TrialPruned
 
     def on_fit_begin(self, learner: Training) -> None:
         """Refuse what cannot be reported.
@@ -49,7 +48,14 @@ class OptunaPruning(Callback):
             raise ValueError("OptunaPruning works in one process: its pruner would end this one and leave the others")
 
     def on_epoch_end(self, learner: Training) -> None:
+        """Report the epoch's value.
+
+        Raises:
+            optuna.TrialPruned: the study's pruner says so.
+        """
+        from optuna import TrialPruned
+
         epoch, value = learner.state.epoch, learner.recorder.values[-1][self.monitor]
         self.trial.report(value, epoch)
         if self.trial.should_prune():
-            raise self._pruned(f"pruned after epoch {epoch} with {self.monitor} {value:g}")
+            raise TrialPruned(f"pruned after epoch {epoch} with {self.monitor} {value:g}")

@@ -4,7 +4,7 @@ from paddle_ftstrat.optim import lr_scheduler
 from paddle_ftstrat.optim.adafactor import Adafactor
 from paddle_ftstrat.optim.custom import Accumulator, CustomOptimizer, from_function
 from paddle_ftstrat.optim.grouped import Optimizer, ParamGroup
-from paddle_ftstrat.optim.muon import Muon
+from paddle_ftstrat.optim.muon import Muon, hidden_weights
 from paddle_ftstrat.optim.optimizers import LAMB, SGD, Adagrad, Adam, AdamW, RMSprop
 from paddle_ftstrat.optim.rules import DecayedAdagrad, Ftrl, LarsMomentum, Lion
 from paddle_ftstrat.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
@@ -30,6 +30,7 @@ __all__ = [
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "from_function",
+    "hidden_weights",
     "lr_scheduler",
     "register",
 ]

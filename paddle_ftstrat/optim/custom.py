@@ -136,6 +136,10 @@ class CustomOptimizer(Optimizer):
         """The state that one parameter has: by default `accumulators`. For optimizers that keep less of some."""
         return self.accumulators
 
+    def describe(self) -> str:
+        """A line for `run.describe()`, where there is more to say than the optimizer's name."""
+        return ""
+
     def lr_of(self, param: Any) -> float:
         """The LR of the coming update of one parameter: the scheduler's, times ParamAttr's multiplier."""
         return self.get_lr() * multiplier(param)

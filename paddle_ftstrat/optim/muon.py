@@ -111,6 +111,11 @@ class Muon(CustomOptimizer):
             learning_rate, parameters, weight_decay, grad_clip, multi_precision, apply_decay_param_fun, name
         )
 
+    def describe(self) -> str:
+        """How many weights go which way."""
+        hidden = len(self._hidden)
+        return f"Muon updates {hidden} weights, AdamW the other {len(self._parameter_list) - hidden}"
+
     def lr_of(self, param: Any) -> float:
         """The LR of the coming update of one parameter: the scheduler's, times ParamAttr's multiplier and AdamW's."""
         return super().lr_of(param) * (1.0 if param.name in self._hidden else self._ratio)
