@@ -1,5 +1,6 @@
 """`compare`: the same seeds for all, an LR for each, and a break that changes nothing."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -107,6 +108,24 @@ def test_functions_and_phases():
     assert [lr for *_, lr in watch.seen] == [0.05, 0.05, 0.3, 0.3]
     with pytest.raises(ValueError, match=r"'a' is a function of the learning rate: give lrs="):
         hub.compare(ours, maker(), 1)
+
+
+def test_averages_are_scored(monkeypatch):
+    inside = []
+
+    @contextlib.contextmanager
+    def averaged(run):
+        kept = run.model[1].bias.numpy()
+        run.model[1].bias.set_value(np.float32([1e3, -1e3]))
+        yield
+        run.model[1].bias.set_value(kept)
+        inside.append(type(run.optimizer).__name__)
+
+    monkeypatch.setattr(hub.Binding, "averaged", averaged, raising=False)
+    free = hub.DefaultStrategy(0.1, "schedule_free_sgd")
+    found = hub.compare({"free": free}, maker(test=True), 1, seeds=1, metric="loss", progress=False)
+    assert found.lines[0].scores[0] > 10
+    assert inside[-1] == "ScheduleFreeSGD"
 
 
 def test_an_lr_whose_loss_is_not_finite_is_not_chosen():
