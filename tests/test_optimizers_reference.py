@@ -213,3 +213,94 @@ class TestScheduleFree:
         with pytest.raises(ValueError, match="has no hyper-parameter 'mom'"):
             asked = hub.OneCycleStrategy(0.1, moms=(0.9, 0.8, 0.9), optimizer_name=name)
             asked.bind(nn.Linear(3, 2), max_train_steps=8)
+
+
+NEW = {
+    "adafactor": {"scale_parameter": True, "relative_step": True, "beta1": 0.9},
+    "muon": {"hidden": ["1.weight", "2.weight"]},
+    "schedule_free_sgd": {},
+    "schedule_free_adamw": {},
+}
+
+
+class Stop(hub.Callback):
+    """Breaks off a fit as a kill would, after so many updates."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def on_batch_end(self, learner):
+        if learner.state.step == self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("after", [3, 8])
+@pytest.mark.parametrize("name", NEW)
+@pytest.mark.filterwarnings("ignore:discriminative")
+def test_with_the_rest_of_a_plan_and_broken_off(name, after, tmp_path):
+    def learner(**options):
+        paddle.seed(3)
+        np.random.seed(3)
+        model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2))
+        pairs = paddle.io.TensorDataset([paddle.randn([48, 4]), paddle.randint(0, 2, [48])])
+        return hub.Learner(model, pairs, batch_size=6, accumulate=2, progress=False, **options)
+
+    strategy = hub.CombinedStrategy(
+        name,
+        0.05,
+        scheduler={"slanted_triangle": {"cut_fraction": 0.3}, "discriminative": 2, "gradual_unfreeze": 2},
+        regularization={"L2SP": 0.1, "weight_decay": 0.1},
+        clip={"GlobalNorm": 0.5},
+        **NEW[name],
+    )
+    unbroken = learner()
+    unbroken.fit(3, strategy=strategy, pretrained="*")
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints = hub.Checkpoints(tmp_path, every=1)
+        learner(checkpoints=checkpoints, cbs=Stop(after)).fit(3, strategy=strategy, pretrained="*")
+    again = learner(checkpoints=hub.Checkpoints(tmp_path, every=1))
+    again.fit(3, strategy=strategy, pretrained="*")
+    assert again.state.step == unbroken.state.step == 12
+    for key, value in unbroken.model.state_dict().items():
+        np.testing.assert_array_equal(again.model.state_dict()[key].numpy(), value.numpy(), err_msg=key)
+    averages = [getattr(one.run.optimizer, "averaged_weights", dict)() for one in (unbroken, again)]
+    for mine, theirs in zip(*map(dict.values, averages)):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_an_update_that_a_scaler_skips_changes_nothing(name):
+    run = hub.DefaultStrategy(0.05, name, **{**NEW[name], **({"hidden": "weight"} if name == "muon" else {})}).bind(
+        nn.Linear(3, 2)
+    )
+
+    class Scaler:
+        """Finds an infinite gradient where it is told to, and divides by a scale of 8."""
+
+        found = False
+
+        def step(self, optimizer):
+            with paddle.no_grad():
+                for param in optimizer._parameter_list:
+                    param.grad.scale_(1 / 8)
+            optimizer._set_auxiliary_var("found_inf", paddle.to_tensor([self.found]))
+            optimizer.step()
+
+        def update(self):
+            pass
+
+    def everything():
+        kinds = run.state_dict()["optimizer"].items()
+        state = {f"{key}/{kind}": value.numpy() for key, found in kinds for kind, value in found.items()}
+        return {**state, **{key: param.numpy() for key, param in run.model.named_parameters()}}
+
+    scaler, x = Scaler(), paddle.ones([1, 3])
+    for found in (False, True, False):
+        before, scaler.found = everything(), found
+        (8 * run.model(x).square().sum()).backward()
+        assert run.step(scaler) is not found
+        after = everything()
+        if found:
+            np.testing.assert_equal(after, before)
+        else:
+            assert not np.array_equal(after["weight"], before["weight"])
