@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from typing import Any
 
@@ -156,14 +156,5 @@ def _effects(strategy: Any) -> list[Any]:
             plan = strategy.plan(200, 20)
         except ValueError:  # its training has another length
             return [strategy]
-    lrs = [schedule(t) for schedule in plan.schedules.values() for t in range(0, 200, 3)]
-    return [
-        repr(lrs),
-        plan.l2,
-        plan.l2sp,
-        plan.weight_decay,
-        plan.clip,
-        plan.depth,
-        plan.phases,
-        plan.optimizer_options,
-    ]
+    values = [schedule(t) for schedule in plan.schedules.values() for t in range(0, 200, 3)]
+    return [repr(values), *(getattr(plan, field.name) for field in fields(plan) if field.name != "schedules")]
