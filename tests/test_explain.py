@@ -257,9 +257,11 @@ def small_multiplier():
     return stack(2, weight_attr=paddle.ParamAttr(learning_rate=1e-4))
 
 
+FALLING_FREE = hub.CombinedStrategy("schedule_free_sgd", 0.1, scheduler={"linear_decay": {"start_point": 0.1}})
 FOUND = [
     ("absolute-multiplier", hub.DefaultStrategy(0.1), {"model": small_multiplier}, "for an LR of 0.0001 give 0.001"),
     ("vanishing-rate", combined(scheduler={"discriminative": 24}), {}, r"the lowest block ×2.9e-10"),
+    ("average-and-decay", FALLING_FREE, {}, "schedule_free_sgd averages the weights .* falls from 0.1 to 0.001"),
     ("warmup-length", combined(scheduler={"warmup": 1.0}), {}, "warmup=1 is as long as the training"),
     ("warmup-length", combined(scheduler={"warmup": 0.6}), {}, "takes 60 of 100 updates"),
     ("warmup-length", combined(scheduler={"warmup": 0.005}), {}, "less than one update"),
@@ -346,6 +348,8 @@ NOT_FOUND = [
     ("vanishing-rate", hub.ULMFiTStrategy(), {"epochs": 3}),
     ("warmup-length", hub.AdamWeightDecayStrategy(warmup_proportion=0.1), {}),
     ("warmup-length", hub.DefaultStrategy(), {}),
+    ("average-and-decay", hub.CombinedStrategy("schedule_free_adamw", 0.1, scheduler={"warmup": 0.1}), {}),
+    ("average-and-decay", combined(scheduler={"linear_decay": {"start_point": 0.1}}), {}),
     ("unfreezing-incomplete", hub.ULMFiTStrategy(), {"epochs": 3}),
     ("unfreezing-incomplete", hub.ULMFiTStrategy(), {"epochs": 2, "model": lambda: stack(2)}),
     ("early-end", phased({"until": {"monitor": "valid_f1", "patience": 2, "max_epochs": 4}}), {"epochs": 4}),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat.optim import table
 from paddle_ftstrat.param_attr import freezing, select
 from paddle_ftstrat.param_attr.depth import named_layers
 from paddle_ftstrat.plan import Discriminative, Spread, Top
@@ -16,6 +17,7 @@ from paddle_ftstrat.training import metrics
 _LOOKS_ABSOLUTE = 0.01
 _VANISHING = 1e-4
 _MUCH_WARMUP = 0.5
+_DECAYED = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,18 @@ def vanishing_rates(outline: Outline) -> Iterator[str]:
         yield (
             f"{what} leaves the lowest block ×{lowest:.1e}, an LR of "
             f"{lowest * outline.strategy.learning_rate:.1e} at most: give {do}"
+        )
+
+
+@rule("average-and-decay")
+def averages_and_decays(outline: Outline) -> Iterator[str]:
+    """An optimizer whose average of the weights stands in for a decay of the LR, under a schedule that decays."""
+    row = table.find(outline.plan.optimizer)
+    lrs = [float(outline.plan.lr(t)) for t in range(outline.steps)]
+    if hasattr(row.cls, "averaged_weights") and lrs[-1] < _DECAYED * max(lrs):
+        yield (
+            f"{row.name} averages the weights in place of a decay, but the LR falls from {max(lrs):.3g} to "
+            f"{lrs[-1]:.3g}: give a warmup alone, or another optimizer"
         )
 
 
