@@ -296,8 +296,8 @@ class TestMemory:
         layer(paddle.ones([1, 5])).sum().backward()
         grad = gradient(layer.weight)
 
-        def glance(params):
-            return pointers.Seen([layer.weight], [grad], [layer.weight.data_ptr()], [1.0], [True], [None])
+        def glance(params, note):
+            return pointers.Seen([layer.weight], [grad], [layer.weight.data_ptr()], [1.0], [True], [None], [None])
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pointers, "glance", glance)
@@ -672,7 +672,7 @@ def test_blocks_of_parameters_are_seen_as_one_by_one(kinds, block):
         params.append(param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pointers, "BLOCK", block)
-        seen = pointers.glance(params)
+        seen = pointers.glance(params, "note")
     training = [i for i, kind in enumerate(kinds) if kind == "plain"]
     assert pointers.same(seen.params, [params[i] for i in training])
     assert seen.rates == [i + 0.5 for i in training]

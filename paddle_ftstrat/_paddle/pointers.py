@@ -35,11 +35,15 @@ class Seen(NamedTuple):
     rates: list[float]
     clipped: list[bool]
     regularizers: list[Any]
+    noted: list[Any]
 
 
-def glance(params: Sequence[Any]) -> Seen:
-    """What an update has to know of the parameters that train and have a gradient."""
-    seen = Seen([], [], [], [], [], [])
+def glance(params: Sequence[Any], note: str) -> Seen:
+    """What an update has to know of the parameters that train and have a gradient; `note` is a key in their settings.
+
+    Its values are in `noted`.
+    """
+    seen = Seen([], [], [], [], [], [], [])
     for first in range(0, len(params), BLOCK):
         part = params[first : first + BLOCK]
         frozen = list(map(_frozen, part))
@@ -50,7 +54,9 @@ def glance(params: Sequence[Any]) -> Seen:
         seen.params.extend(part)
         seen.grads.extend(grads)
         seen.places.extend(map(_Tensor.data_ptr, part))
-        seen.rates.extend(map(_rate, map(_settings, part)))
+        settings = list(map(_settings, part))
+        seen.rates.extend(map(_rate, settings))
+        seen.noted.extend(map(dict.get, settings, repeat(note)))
         seen.clipped.extend(map(_clip, part))
         seen.regularizers.extend(map(_regularizer, part))
     return seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,6 +40,12 @@ class FrozenRows:
     def mask(self) -> Any:
         """True for each of them, along one axis."""
         return paddle.to_tensor(np.isin(np.arange(self.size), self.rows))
+
+    def others(self, shape: Sequence[int]) -> Any:
+        """1.0 for what trains of a parameter of this shape, 0.0 for these rows."""
+        mask = np.ones(shape, np.float32)
+        mask[(slice(None),) * self.axis + (list(self.rows),)] = 0.0
+        return paddle.to_tensor(mask, place=paddle.CPUPlace())
 
     @property
     def share(self) -> float:

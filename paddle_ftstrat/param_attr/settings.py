@@ -19,7 +19,7 @@ from paddle.regularizer import WeightDecayRegularizer
 from paddle_ftstrat import _errors
 
 _RECORD = "ftstrat"
-_ROWS = "ftstrat_rows"
+ROWS = "ftstrat_rows"
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ def refuse_bound(weights: Mapping[str, Any], action: str) -> None:
 
 def frozen_rows(param: Any) -> Any | None:
     """What `freeze_rows` froze of a parameter, None where that is nothing."""
-    return (getattr(param, "optimize_attr", None) or {}).get(_ROWS)
+    return (getattr(param, "optimize_attr", None) or {}).get(ROWS)
 
 
 def any_frozen_rows(params: Sequence[Any]) -> bool:
     """Whether some rows of one of these parameters are frozen; asked at each update, of thousands in C."""
-    return any(map(contains, map(attrgetter("optimize_attr"), params), repeat(_ROWS)))
+    return any(map(contains, map(attrgetter("optimize_attr"), params), repeat(ROWS)))
 
 
 def saved_rows(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,8 +137,8 @@ def saved_rows(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def set_frozen_rows(param: Any, rows: Any | None) -> None:
     """Note which rows of a parameter are frozen: the user's own setting, bound or not, which copies keep."""
     attr = dict(getattr(param, "optimize_attr", None) or {"learning_rate": 1.0})
-    attr.pop(_ROWS, None)
-    param.optimize_attr = attr if rows is None else {**attr, _ROWS: rows}
+    attr.pop(ROWS, None)
+    param.optimize_attr = attr if rows is None else {**attr, ROWS: rows}
 
 
 def text_of(regularizer: Any) -> str:

@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from paddle_ftstrat.optim.fused.members import ADDRESSES, ANCHOR, FIRST, FISHER, GRAD, NUMBERS, PARAM, SECOND
+from paddle_ftstrat.optim.fused.members import ADDRESSES, ANCHOR, FIRST, FISHER, GRAD, NUMBERS, PARAM, SECOND, TRAINS
 
 # Below this many values per thread, waking one costs more than it takes over.
 GRAIN = 1 << 19
@@ -111,9 +111,15 @@ def squares(at, table, first, last, out):  # noqa: D103
         i = index[c]
         total = 0.0
         g = carray(_pointer(at[i, GRAD] + 4 * start[c]), (length[c],))
-        for k in range(length[c]):
-            x = np.float64(g[k])
-            total += x * x
+        if at[i, TRAINS] != 0:
+            trains = carray(_pointer(at[i, TRAINS] + 4 * start[c]), (length[c],))
+            for k in range(length[c]):
+                x = np.float64(g[k]) if trains[k] != ZERO else 0.0
+                total += x * x
+        else:
+            for k in range(length[c]):
+                x = np.float64(g[k])
+                total += x * x
         out[c] = total
 
 
@@ -168,6 +174,7 @@ _rule: Any = None  # each copy of the loop below has its own
 def _update(at, table, first, last, numbers):
     index, start, length = table
     buffer, none = np.empty(TILE, np.float32), np.zeros(TILE, np.float32)
+    before, silenced = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
     for chunk in range(first, last):
         i = index[chunk]
         # No list: numba wants to know how many there are.
@@ -177,6 +184,11 @@ def _update(at, table, first, last, numbers):
             n = min(TILE, start[chunk] + length[chunk] - begin)
             p, g, scale = _values(at[i, PARAM], begin, n, none), _values(at[i, GRAD], begin, n, none), c.scale
             m, v = _values(at[i, FIRST], begin, n, none), _values(at[i, SECOND], begin, n, none)
+            trains = _values(at[i, TRAINS], begin, n, none)
+            if at[i, TRAINS] != 0:
+                for k in range(n):
+                    before[k], silenced[k] = p[k], g[k] if trains[k] != ZERO else ZERO
+                g = silenced[:n]
             if c.low < c.high or c.l1 != ZERO:
                 _clamped(p, g, n, c, buffer)
                 g, scale = buffer[:n], ONE
@@ -193,6 +205,9 @@ def _update(at, table, first, last, numbers):
             else:
                 for k in range(n):
                     p[k], m[k], v[k] = _rule(p[k], g[k] * scale + p[k] * c.l2, m[k], v[k], c)
+            if at[i, TRAINS] != 0:
+                for k in range(n):
+                    p[k] = p[k] if trains[k] != ZERO else before[k]
 
 
 UPDATES: dict[str, Any] = {}

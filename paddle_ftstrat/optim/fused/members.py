@@ -1,6 +1,7 @@
 """The parameters of one update: their tensors, what was asked for each, and the tables that the passes read.
 
-The addresses have a row per parameter: int64 addresses of float32 values, 0 for none. The numbers have one, float32:
+The addresses have a row per parameter: int64 addresses of float32 values, 0 for none. Where TRAINS has 0, a value does
+not change, and its gradient is 0. The numbers have a row, too, float32:
 x = clamp(SCALE·g, LOW, HIGH) + L2·fisher·(p − anchor) + L1·sign(p), no clamp where LOW ≥ HIGH, fisher 1 where none is;
 p ← (p + BEFORE·p − LR·rule(x))·AFTER, where the rule has the constants A, B and EPS.
 """
@@ -21,8 +22,8 @@ from paddle_ftstrat._paddle import pointers
 from paddle_ftstrat._paddle.pointers import Seen
 from paddle_ftstrat.optim.regularizer import EWCDecay, L2SPDecay, anchor_of
 
-PARAM, GRAD, ANCHOR, FISHER, FIRST, SECOND = range(6)
-ADDRESSES = 6
+PARAM, GRAD, ANCHOR, FISHER, TRAINS, FIRST, SECOND = range(7)
+ADDRESSES = 7
 NUMBERS = ("SCALE", "L2", "L1", "LOW", "HIGH", "LR", "BEFORE", "AFTER", "A", "B", "EPS")
 SCALE, L2, L1, LOW, HIGH, LR, BEFORE, AFTER, A, B, EPS = range(len(NUMBERS))
 
@@ -202,6 +203,7 @@ class FusedParams:
             seen.rates,
             seen.clipped,
             seen.regularizers,
+            seen.noted,
             list(map(_paddle.coefficient, self._regularizers)),
             [_paddle.coefficient(common) if type(common) is L2Decay else common],
             *(_paddle.stored_state(self._optimizer, kind).values() for kind in self._kinds),
@@ -224,17 +226,20 @@ class FusedParams:
         anchored = [i for i, own in enumerate(in_force) if isinstance(own, L2SPDecay)]
         weighted = [i for i in anchored if type(in_force[i]) is EWCDecay]
         self._sources = [[in_force[i] for i in rows] for rows in (anchored, weighted)]
-        rows, columns = [*anchored, *weighted], [ANCHOR] * len(anchored) + [FISHER] * len(weighted)
+        held = [i for i, frozen in enumerate(seen.noted) if frozen is not None]
+        self._masks = [seen.noted[i].others(self._shapes[i]) for i in held]
+        rows = [*anchored, *weighted, *held]
+        columns = [ANCHOR] * len(anchored) + [FISHER] * len(weighted) + [TRAINS] * len(held)
         self._fixed_at = np.array(rows, np.int64), np.array(columns, np.int64)
         for i, source in zip(anchored, self._sources[0]):
             if source.anchor is None:
                 source.anchor = anchor_of(self.params[i])
-        self._check("the L2SP anchor of", self._fixed(), self._shapes, rows)
+        self._check("an anchor of", self._fixed(), self._shapes, rows)
 
     def _fixed(self) -> list[Any]:
-        """What is read and never written: anchors, then the Fisher information of those that have any."""
+        """What is read and never written: anchors, Fisher information, which rows train."""
         anchored, weighted = self._sources
-        return [*(source.anchor for source in anchored), *(source.fisher for source in weighted)]
+        return [*(source.anchor for source in anchored), *(source.fisher for source in weighted), *self._masks]
 
     def _take_state(self) -> None:
         if any(key not in _paddle.stored_state(self._optimizer, kind) for kind in self._kinds for key in self.keys):
@@ -259,7 +264,7 @@ class FusedParams:
         count, last = len(self.keys), FIRST + self._moments
         rows = np.array(places[: count * len(self._state)], np.int64).reshape(-1, count)
         self.addresses[:, FIRST:last], self.powers = rows[: self._moments].T, list(rows[self._moments :])
-        self.addresses[:, [ANCHOR, FISHER]] = 0
+        self.addresses[:, [ANCHOR, FISHER, TRAINS]] = 0
         self.addresses[self._fixed_at] = places[rows.size :]
         # What is written must not be read, or written, under another name.
         written = self.addresses[:, [PARAM, *range(FIRST, last)]]

@@ -21,7 +21,7 @@ from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.fused.members import AFTER, BEFORE, EPS, HIGH, LOW, LR, SCALE, A, B, FusedParams, NotFusable
 from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
 from paddle_ftstrat.optim.masters import FiniteGradients
-from paddle_ftstrat.param_attr import rows, settings
+from paddle_ftstrat.param_attr import settings
 
 RULES = {row.cls: row.fused for row in table.ROWS.values() if row.fused}
 _CLIPS = (type(None), ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue)
@@ -168,10 +168,7 @@ class FusedStep:
             return
         if params is None:
             return
-        held = settings.any_frozen_rows(params.params) and rows.silence(zip(params.params, params.grads))
         self._run(params)
-        if held:
-            rows.put_back(held)
         grads, params.grads = params.grads, []
         for listener in self._listeners or ():
             if listener is not self._decoupled:
@@ -185,7 +182,7 @@ class FusedStep:
         if self._listeners is None:
             raise NotFusable("a stage of the optimizer was replaced")
         self._rule = rule = rule_of(optimizer)
-        seen = pointers.glance(_paddle.parameter_list(optimizer))
+        seen = pointers.glance(_paddle.parameter_list(optimizer), settings.ROWS)
         if not seen.params:
             return None
         self._kernels = _kernels(rule.name)
