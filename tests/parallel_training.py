@@ -69,6 +69,7 @@ def train(
     lr=0.05,
     differ=False,
     phases=None,
+    rows=False,
 ):
     paddle.set_device("cpu")
     rank = paddle.distributed.get_rank()
@@ -78,9 +79,12 @@ def train(
     generator = np.random.default_rng(1)
     x = generator.normal(size=[SAMPLES, 6]).astype("float32")
     pairs = [(row, np.int64(abs(row.sum()) % 3)) for row in x]
-    watch = Watch(stop, die)
+    watch, model = Watch(stop, die), net(getattr(nn, norm))
+    if rows:
+        hub.param_attr.freeze_rows(model[-1], [0, 2])
     learner = hub.Learner(
-        net(getattr(nn, norm)), pairs, pairs, metrics=["acc", "f1"], batch_size=batch, cbs=[watch], progress=False,
+        model, pairs, pairs, metrics=["acc", "f1"], batch_size=batch, progress=False,
+        cbs=[watch, hub.AutoRGN(2)] if rows else [watch],
         accumulate=accumulate, checkpoints=hub.Checkpoints(folder, every=1) if folder else None,
     )  # fmt: skip
     strategy = hub.CombinedStrategy(

@@ -10,6 +10,8 @@ from paddle import nn
 import paddle_ftstrat as hub
 from paddle_ftstrat.param_attr import describe, freeze_rows, unfreeze_rows, verify_frozen
 from paddle_ftstrat.param_attr.rows import frozen_rows, label_axes
+from paddle_ftstrat.tools.explain import explain
+from paddle_ftstrat.tools.outline import outline
 
 WORDS, LABELS = [0, 2, 5], [1, 3]
 
@@ -268,6 +270,7 @@ def test_it_is_described_and_copied():
     assert "yes; 3 of 7 rows frozen" in text
     assert "51 of 73 values train now" in text
     np.testing.assert_equal(run.state_dict()["frozen_rows"]["head.weight"], [1, [1, 3]])
+    assert "head.bias with 2 of 5 rows frozen" in explain(outline(hub.DefaultStrategy(), 10, 1, model))
 
 
 def test_the_axes_of_labels():

@@ -10,6 +10,8 @@ from paddle import nn
 
 import paddle_ftstrat as hub
 from paddle_ftstrat.optim.regularizer import EWCDecay
+from paddle_ftstrat.tools.explain import explain
+from paddle_ftstrat.tools.outline import outline
 from paddle_ftstrat.transfer import loaded_names
 
 RNG = np.random.RandomState(7)
@@ -260,6 +262,17 @@ class TestRelativeGradientNorms:
     def test_factors_that_do_not_fit(self, scheduler, error, match):
         with pytest.raises(error, match=match):
             hub.CombinedStrategy(scheduler=scheduler).bind(net())
+
+    @pytest.mark.parametrize("model", [None, net])
+    def test_it_is_explained(self, model):
+        strategy = hub.CombinedStrategy(scheduler={"layer_factors": [0.25, 1.0]}, regularization={"L2": 0.1})
+        laid_out = outline(strategy, 100, 1, model and model())
+        told = explain(laid_out)
+        assert "each at its own share of the learning rate, bottom first: 0.25, 1" in told
+        assert [block.factor for block in laid_out.blocks] == [1.0, 0.25]
+        assert "EWC: gradient += 0.5·F·(w − w⁰)" in explain(
+            outline(hub.CombinedStrategy(regularization={"EWC": 0.5}), 100, 1)
+        )
 
     def test_nothing_changes_by_measuring(self):
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1D(4), nn.Dropout(0.5), nn.Linear(4, 2))

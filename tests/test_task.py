@@ -257,6 +257,25 @@ class TestResuming:
         for a, b in zip(task.model.parameters(), whole.model.parameters()):
             np.testing.assert_array_equal(a.numpy(), b.numpy())
 
+    def test_it_goes_on_with_another_lr_where_that_is_confirmed(self, tmp_path):
+        def task(lr, **given):
+            keys = {"save_ckpt_interval": 1, "strategy": hub.DefaultStrategy(lr), **given}
+            return hub.ClassifierTask(net(), dataset(), config(tmp_path, **keys), verbose=False)
+
+        first = task(0.01)
+        first.add_hook("run_step", "stop", lambda task, state: 1 / 0 if task.current_step == 5 else None)
+        with pytest.raises(ZeroDivisionError):
+            first.finetune()
+        with pytest.raises(ValueError, match="on_lr_change"):
+            task(0.001).finetune()
+        again = task(0.001, on_lr_change="new")
+        again.finetune()
+        done = again.learner.recorder.lrs.index(0.001)
+        assert again.learner.recorder.lrs == [0.01] * done + [0.001] * (12 - done)
+        assert done in (4, 5)
+        with pytest.raises(ValueError, match="on_lr_change: unknown choice 'old'"):
+            task(0.001, on_lr_change="old")
+
     def test_a_finished_training_is_not_repeated(self, tmp_path):
         whole, expected = self.run(tmp_path)
         task = hub.ClassifierTask(
