@@ -30,14 +30,15 @@ class Discriminative:
     """LR factors by depth: ×1 at the top, ×1/factor for each block (or layer of `params_layer`) below.
 
     `blocks` counts contiguous blocks, None for one per layer; `params_layer` (parameter name → layer number) beats it
-    where given. No factor falls below `minimum`. `factors`, one per layer from the bottom up, beat all of them.
+    where given. No factor falls below `minimum`. `factors`, one per layer from the bottom up or
+    by its name, beat all of them.
     """
 
     factor: float
     blocks: int | None = None
     params_layer: Mapping[str, int] | None = None
     minimum: float = 0.0
-    factors: tuple[float, ...] | None = None
+    factors: tuple[float, ...] | Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -341,9 +341,16 @@ def _factors(
         lrs = spread(spec.lr, len(units))
         return levels, {name: lrs[level] / lrs[-1] if lrs[-1] else 1.0 for name, level in levels.items()}
     if spec.factors:
+        names, by_name = [unit.name for unit in units], isinstance(spec.factors, Mapping)
+        if by_name:
+            _errors.check_keys("layer of layer_factors", spec.factors, names)
         if len(spec.factors) != len(units):
-            raise ValueError(f"layer_factors has {len(spec.factors)} factors, but the model has {len(units)} layers")
-        return levels, {name: spec.factors[level] for name, level in levels.items()}
+            raise ValueError(
+                f"layer_factors has {len(spec.factors)} factors, but the model has {len(units)} layers: "
+                f"{_errors.listing(names)}"
+            )
+        factors = [spec.factors[name if by_name else level] for level, name in enumerate(names)]
+        return levels, {name: factors[level] for name, level in levels.items()}
     if spec.params_layer:
         given = depth.named_layers("discriminative", spec.params_layer, model)
         levels = {name: given.get(name, max(given.values())) for name in levels}

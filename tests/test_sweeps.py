@@ -232,7 +232,8 @@ class TestRelativeGradientNorms:
 
     def test_they_are_means_of_norms_over_batches(self):
         found = hub.auto_rgn(net(), pairs(), batches=2, batch_size=4)
-        np.testing.assert_allclose(found, self.expected(net(), 4, 2), rtol=1e-5)
+        assert list(found) == ["0", "2"]
+        np.testing.assert_allclose(list(found.values()), self.expected(net(), 4, 2), rtol=1e-5)
 
     def test_as_a_strategys_entry(self):
         model = net()
@@ -242,20 +243,23 @@ class TestRelativeGradientNorms:
         assert again.scheduler["layer_factors"] == factors
         assert "layer_factors " in str(again)
         run, before = again.bind(model, max_train_steps=4), weights(model)
-        assert run.block_factors == factors
+        assert run.block_factors == list(factors.values())
         for _ in range(4):
             paddle.add_n([param.sum() for param in model.parameters()]).backward()
             run.step()
         moved = {name: before[name] - value for name, value in weights(model).items()}
         for index, layer in enumerate((0, 2)):
-            np.testing.assert_allclose(moved[f"{layer}.weight"], 0.25 * factors[index], rtol=1e-4)
+            np.testing.assert_allclose(moved[f"{layer}.weight"], 0.25 * run.block_factors[index], rtol=1e-4)
 
     @pytest.mark.parametrize(
         ("scheduler", "error", "match"),
         [
-            ({"layer_factors": [1.0]}, ValueError, "has 1 factors, but the model has 2 layers"),
+            ({"layer_factors": [1.0]}, ValueError, "has 1 factors, but the model has 2 layers: 0, 2"),
+            ({"layer_factors": {"0": 1.0}}, ValueError, "has 1 factors, but the model has 2 layers: 0, 2"),
+            ({"layer_factors": {"0": 1.0, "3": 0.5}}, ValueError, "unknown layer of layer_factors '3'"),
+            ({"layer_factors": {}}, TypeError, "must be factors by the names"),
             ({"layer_factors": [1.0, -1.0]}, ValueError, r"layer_factors\[1\]"),
-            ({"layer_factors": 0.5}, TypeError, "must be a list of factors"),
+            ({"layer_factors": 0.5}, TypeError, "must be factors by the names"),
             ({"layer_factors": [1.0, 1.0], "layer_decay": 0.5}, ValueError, "layer_decay and layer_factors both"),
         ],
     )
@@ -263,9 +267,28 @@ class TestRelativeGradientNorms:
         with pytest.raises(error, match=match):
             hub.CombinedStrategy(scheduler=scheduler).bind(net())
 
+    def test_the_order_of_execution_does_not_matter(self):
+        """Registered the other way round than they run."""
+
+        class Model(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.head, self.body = nn.Linear(4, 2), nn.Linear(3, 4)
+
+            def forward(self, x):
+                return self.head(self.body(x).tanh())
+
+        model = Model()
+        factors = hub.auto_rgn(model, pairs(), batch_size=4)
+        learner = hub.Learner(model, pairs(), batch_size=4, progress=False)
+        learner.fit(1, strategy=hub.CombinedStrategy(scheduler={"layer_factors": factors}))
+        assert list(factors) == ["head", "body"]
+        assert learner.run.block_factors == [factors["body"], factors["head"]]
+
     @pytest.mark.parametrize("model", [None, net])
-    def test_it_is_explained(self, model):
-        strategy = hub.CombinedStrategy(scheduler={"layer_factors": [0.25, 1.0]}, regularization={"L2": 0.1})
+    @pytest.mark.parametrize("factors", [[0.25, 1.0], {"0": 0.25, "2": 1.0}])
+    def test_it_is_explained(self, model, factors):
+        strategy = hub.CombinedStrategy(scheduler={"layer_factors": factors}, regularization={"L2": 0.1})
         laid_out = outline(strategy, 100, 1, model and model())
         told = explain(laid_out)
         assert "each at its own share of the learning rate, bottom first: 0.25, 1" in told
@@ -295,7 +318,7 @@ class TestRelativeGradientNorms:
         hub.param_attr.freeze(model, "0")
         model[2].weight.set_value(paddle.zeros([4, 2]))
         model[2].bias.set_value(paddle.zeros([2]))
-        assert hub.auto_rgn(model, pairs()) == [1.0, 1.0, 1.0]
+        assert set(hub.auto_rgn(model, pairs()).values()) == {1.0}
         hub.param_attr.freeze(model)
         with pytest.raises(ValueError, match="all parameters are frozen"):
             hub.auto_rgn(model, pairs())

@@ -168,7 +168,7 @@ class CombinedStrategy(DefaultStrategy):
         scheduler: any of `warmup` (fraction), `linear_decay` {start_point, end_learning_rate}, `noam_decay` (bool),
             `slanted_triangle` {cut_fraction, ratio}, `discriminative` {blocks, factor, params_layer},
             `gradual_unfreeze` (epochs, or {blocks, params_layer}), `layer_decay` (d, or {decay, minimum}),
-            `layer_factors` (one per layer from the bottom up, as `hub.auto_rgn` measures them), or any registered
+            `layer_factors` (by layer, as `hub.auto_rgn` measures them, or a list, bottom first), or any registered
             schedule with its options (`cosine_decay`, `one_cycle`, …). As in PaddleHub, linear_decay is off
             without start_point, slanted_triangle without cut_fraction; discriminative without blocks is layer by layer.
         regularization: any of `L2`, `L2SP`, `EWC` (coefficients of what is added to the gradient), `weight_decay`

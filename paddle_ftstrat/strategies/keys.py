@@ -138,7 +138,7 @@ def depth_of(given: Mapping[str, Any]) -> Discriminative | None:
     if len(asked) > 1:
         raise ValueError(f"scheduler: {' and '.join(asked)} both give the LR by depth: give one of them")
     if factors is not None:
-        return Discriminative(1.0, factors=tuple(factors))
+        return Discriminative(1.0, factors=factors if isinstance(factors, Mapping) else tuple(factors))
     if decay is not None:
         return Discriminative(1 / decay["decay"], None, minimum=decay["minimum"])
     return None if off else Discriminative(spec["factor"], *_by_depth("discriminative", spec))
@@ -177,7 +177,9 @@ def summary(given: Mapping[str, Any]) -> list[str]:
     if given.get("layer_decay") is not None:
         more.append(f"layer_decay {given['layer_decay']['decay']:g}")
     if given.get("layer_factors") is not None:
-        more.append(f"layer_factors {_errors.listing(f'{factor:.3g}' for factor in given['layer_factors'])}")
+        factors = given["layer_factors"]
+        values = factors.values() if isinstance(factors, Mapping) else factors
+        more.append(f"layer_factors {_errors.listing(f'{factor:.3g}' for factor in values)}")
     return more
 
 
@@ -252,12 +254,15 @@ def _fraction(what: str, value: Any) -> float:
     return _errors.check_number(what, value, minimum=0, maximum=1)
 
 
-def _factors(what: str, value: Any) -> list[float]:
-    if not isinstance(value, (list, tuple)) or not value:
-        raise TypeError(
-            f"{what} must be a list of factors, one per layer from the bottom up, not {_errors.shown(value)}"
-        )
-    return [_errors.check_number(f"{what}[{index}]", factor, minimum=0) for index, factor in enumerate(value)]
+def _factors(what: str, value: Any) -> list[float] | dict[str, float]:
+    if isinstance(value, Mapping) and value:
+        return {str(name): _errors.check_number(f"{what}[{name!r}]", one, minimum=0) for name, one in value.items()}
+    if isinstance(value, (list, tuple)) and value:
+        return [_errors.check_number(f"{what}[{index}]", one, minimum=0) for index, one in enumerate(value)]
+    raise TypeError(
+        f"{what} must be factors by the names of layers, or a list with one per layer from the bottom up, not "
+        f"{_errors.shown(value)}"
+    )
 
 
 def _as_given(what: str, value: Any) -> Any:

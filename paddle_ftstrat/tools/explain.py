@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddle_ftstrat import _errors, pictures
@@ -108,7 +108,8 @@ def _layers(spec: Any) -> str:
     if not isinstance(spec, Discriminative):
         return "all at the same learning rate"
     if spec.factors:
-        return f"each at its own share of the learning rate, bottom first: {_errors.listing(map(_g, spec.factors))}"
+        values = spec.factors.values() if isinstance(spec.factors, Mapping) else spec.factors
+        return f"each at its own share of the learning rate, bottom first: {_errors.listing(map(_g, values))}"
     how = "layer by layer" if spec.blocks is None else _count(spec.blocks, "block")
     how = "by params_layer" if spec.params_layer else how
     least = f", none below {spec.minimum:g}" if spec.minimum else ""

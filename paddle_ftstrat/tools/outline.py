@@ -290,7 +290,7 @@ def _label(train: Any) -> str:
 def _factors(spec: Any) -> list[float]:
     """LR factors, bottom first, over as many equal parts as the plan has."""
     if isinstance(spec, Discriminative) and spec.factors:
-        return list(spec.factors)
+        return list(spec.factors.values() if isinstance(spec.factors, Mapping) else spec.factors)
     if isinstance(spec, Discriminative) and (spec.blocks or spec.params_layer):
         numbers = sorted(set(spec.params_layer.values())) if spec.params_layer else list(range(spec.blocks))
         return [max(spec.factor ** -(numbers[-1] - number), spec.minimum) for number in numbers]

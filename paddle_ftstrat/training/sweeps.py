@@ -29,7 +29,7 @@ def auto_rgn(
     layers: Sequence[Any] | None = None,
     sample_input: Any = None,
     batch_size: int = 64,
-) -> list[float]:
+) -> dict[str, float]:
     """LR factors of the layers from their relative gradient norms: the layers that have to change most change fastest.
 
     rₗ = mean over batches of ‖gₗ‖/‖wₗ‖; factor = rₗ / max r. Measured in eval mode; nothing of the model, of its
@@ -41,12 +41,12 @@ def auto_rgn(
         loss: function (output, label) → scalar, as for `Learner`; None goes by the label.
         batches: how many to measure on, ≥ 1.
         layers: the layers by hand, as for `bind`; a binding's are `run.blocks`.
-        sample_input: one input, for the order of execution; as for `bind`, which has to get the same.
+        sample_input: one input, for the order of execution.
         batch_size: samples per batch where `loader` is a Dataset.
 
     Returns:
-        A factor in [0, 1] per layer, bottom first, for `CombinedStrategy(scheduler={"layer_factors": factors})` or
-        `run.block_factors`.
+        Layer → factor in [0, 1], bottom first, for `CombinedStrategy(scheduler={"layer_factors": factors})`; of
+        `run.blocks`, the values are for `run.block_factors`.
 
     Raises:
         ValueError: no data, or a gradient that is not finite.
@@ -56,17 +56,19 @@ def auto_rgn(
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
         >>> pairs = paddle.io.TensorDataset([paddle.randn([16, 3]), paddle.randint(0, 2, [16])])
         >>> factors = auto_rgn(model, pairs, batch_size=8)
-        >>> len(factors), max(factors)
-        (2, 1.0)
+        >>> list(factors), max(factors.values())
+        (['0', '2'], 1.0)
         >>> run = hub.CombinedStrategy(scheduler={"layer_factors": factors}).bind(model)
-        >>> run.block_factors == factors
+        >>> run.block_factors == list(factors.values())
         True
 
     Source: Lee et al., "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts" (arXiv:2210.11466, section 4).
     """
-    groups = [unit.parameters for unit in find_units(model, sample_input, layers)]
+    units = find_units(model, sample_input, layers)
     loader = data.as_loader(loader, batch_size, shuffle=False, what="loader")
-    return _normalised(_ratios(model, loader, loss, _errors.check_whole("batches", batches, minimum=1), groups))
+    batches = _errors.check_whole("batches", batches, minimum=1)
+    ratios = _ratios(model, loader, loss, batches, [unit.parameters for unit in units])
+    return dict(zip((unit.name for unit in units), _normalised(ratios)))
 
 
 class AutoRGN(Callback):

@@ -71,8 +71,8 @@ def collect(learner: Training, run: Binding) -> tuple[dict[str, dict[str, Any]],
 def restore(learner: Training, run: Binding, saved: Checkpoint, same_lr: bool) -> None:
     """Put a fit that goes on, or was finished, where it was when `saved` was written, whose tensors are let go then.
 
-    Unless it has the `same_lr`, the LR by depth is that of its plan. Warns of what will keep the rest of the training
-    from being bit-identical.
+    Unless it has the `same_lr`, LR by depth and hyper-parameters are those of its plan. Warns of what will keep the
+    rest of the training from being bit-identical.
     """
     lines = fingerprint.differences(saved.facts["environment"], environment(learner, run))
     if lines:
@@ -85,7 +85,8 @@ def restore(learner: Training, run: Binding, saved: Checkpoint, same_lr: bool) -
     tensors["optimizer"] = joined({"": {}}, tensors["optimizer"])[""]
     state = {**saved.facts["run"], **tensors}
     if not same_lr:
-        state["block_factors"] = run.block_factors
+        # What the old schedules have left is not for the new ones.
+        state.update(block_factors=run.block_factors, hypers={})
     # Another length was confirmed by the user, or the fit would have been refused.
     run.set_state_dict({**state, "max_train_steps": run.plan.max_train_steps})
     run.lr_scheduler.step(learner.state.curve_step + run.progress.skipped)
