@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import paddle
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import masters
+from paddle_ftstrat.optim.fused.step import FusedStep
 from paddle_ftstrat.optim.methods import Method, registering
 from paddle_ftstrat.param_attr import select
 
@@ -160,6 +161,8 @@ class Averaging:
     ) -> None:
         self.rule, self.count = rule, 0
         self.values: dict[str, Any] = {}
+        # Names of those that the update itself has moved.
+        self.moved: Sequence[str] = ()
         self._resumed = False
         self._weights, self._optimizer, self._clock = weights, optimizer, clock
 
@@ -179,10 +182,13 @@ class Averaging:
         Args:
             params_grads: what the optimizer has updated; not needed.
         """
-        share = self.rule.share(self.count, *self._clock())
+        share, moved = self.rule.share(self.count, *self._clock()), set(self.moved)
+        self.moved = ()
         if not share:
             return
-        for name, weight in self._weights.items():
+        for name, weight in self._weights.items() if len(moved) < len(self._weights) else ():
+            if name in moved:
+                continue
             master = None if self._optimizer is None else _paddle.master_weight(self._optimizer, weight)
             weight = weight if master is None else master
             average = self.values.get(name)
@@ -191,6 +197,10 @@ class Averaging:
             elif not self._weights[name].stop_gradient:
                 self.values[name] = _copy(weight)
         self.count += 1
+
+    def keeps(self) -> float:
+        """The share of the average that the coming update keeps: 1 where it leaves the weights out."""
+        return 1.0 - self.rule.share(self.count, *self._clock())
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged weights by structured name, and how many times weights have gone in."""
@@ -225,6 +235,9 @@ def keep(run: Any, weights: Mapping[str, Any]) -> Averaging:
     rule.begins(run.plan.max_train_steps)
     average = Averaging(rule, weights, optimizer, lambda: (run.lr_scheduler.last_epoch, run.plan.max_train_steps))
     _paddle.after_update(optimizer, average.update)
+    step = vars(optimizer).get("step")
+    if isinstance(step, FusedStep):
+        step.average = average
     return average
 
 

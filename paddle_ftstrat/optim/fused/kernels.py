@@ -21,7 +21,18 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from paddle_ftstrat.optim.fused.members import ADDRESSES, ANCHOR, FIRST, FISHER, GRAD, NUMBERS, PARAM, SECOND, TRAINS
+from paddle_ftstrat.optim.fused.members import (
+    ADDRESSES,
+    ANCHOR,
+    AVERAGE,
+    FIRST,
+    FISHER,
+    GRAD,
+    NUMBERS,
+    PARAM,
+    SECOND,
+    TRAINS,
+)
 
 # Below this many values per thread, waking one costs more than it takes over.
 GRAIN = 1 << 19
@@ -179,7 +190,7 @@ def _update(at, table, first, last, numbers):
         i = index[chunk]
         # No list: numba wants to know how many there are.
         row = numbers[i]
-        c = Constants(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
+        c = Constants(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11])
         for begin in range(start[chunk], start[chunk] + length[chunk], TILE):
             n = min(TILE, start[chunk] + length[chunk] - begin)
             p, g, scale = _values(at[i, PARAM], begin, n, none), _values(at[i, GRAD], begin, n, none), c.scale
@@ -208,6 +219,10 @@ def _update(at, table, first, last, numbers):
             if at[i, TRAINS] != 0:
                 for k in range(n):
                     p[k] = p[k] if trains[k] != ZERO else before[k]
+            if at[i, AVERAGE] != 0:
+                e = _values(at[i, AVERAGE], begin, n, none)
+                for k in range(n):
+                    e[k] = (e[k] - p[k]) * c.keep + p[k]
 
 
 UPDATES: dict[str, Any] = {}

@@ -3,7 +3,8 @@
 The addresses have a row per parameter: int64 addresses of float32 values, 0 for none. Where TRAINS has 0, a value does
 not change, and its gradient is 0. The numbers have a row, too, float32:
 x = clamp(SCALE·g, LOW, HIGH) + L2·fisher·(p − anchor) + L1·sign(p), no clamp where LOW ≥ HIGH, fisher 1 where none is;
-p ← (p + BEFORE·p − LR·rule(x))·AFTER, where the rule has the constants A, B and EPS.
+p ← (p + BEFORE·p − LR·rule(x))·AFTER, where the rule has the constants A, B and EPS;
+average ← (average − p)·KEEP + p.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from paddle_ftstrat._paddle import pointers
 from paddle_ftstrat._paddle.pointers import Seen
 from paddle_ftstrat.optim.regularizer import EWCDecay, L2SPDecay, anchor_of
 
-PARAM, GRAD, ANCHOR, FISHER, TRAINS, FIRST, SECOND = range(7)
-ADDRESSES = 7
-NUMBERS = ("SCALE", "L2", "L1", "LOW", "HIGH", "LR", "BEFORE", "AFTER", "A", "B", "EPS")
-SCALE, L2, L1, LOW, HIGH, LR, BEFORE, AFTER, A, B, EPS = range(len(NUMBERS))
+PARAM, GRAD, ANCHOR, FISHER, TRAINS, FIRST, SECOND, AVERAGE = range(8)
+ADDRESSES = 8
+NUMBERS = ("SCALE", "L2", "L1", "LOW", "HIGH", "LR", "BEFORE", "AFTER", "A", "B", "EPS", "KEEP")
+SCALE, L2, L1, LOW, HIGH, LR, BEFORE, AFTER, A, B, EPS, KEEP = range(len(NUMBERS))
 
 # The state's tensors and the anchors are not the user's, and are changed in place: that they are the same is checked at
 # each update, that they still lie where they did only at every 16th. Their memory is held meanwhile.
@@ -163,6 +164,7 @@ class FusedParams:
         self._regularizers: list[Any] = []
         self._sources: list[Any] = []
         self._starts: list[int | None] = []
+        self._averages: list[Any] = []
         self._known: list[Any] = []  # what `_asked` gave when the tables were made
 
     def are(self, seen: Seen) -> bool:
@@ -192,6 +194,28 @@ class FusedParams:
             sizes = np.concatenate([self.sizes, self.sizes[self._fixed_at[0]]])
             if touches(read, read + 4 * sizes, *self._written):
                 raise NotFusable("a gradient or an L2SP anchor shares memory with a parameter or the optimizer's state")
+
+    def average(self, averages: Sequence[Any], keep: float) -> list[str]:
+        """Have the pass move averages of the parameters, too (None for none); the names of those that have one.
+
+        Raises:
+            NotFusable: one is not a tensor for the fused update.
+        """
+        self.numbers[:, KEEP] = keep
+        if pointers.same(averages, self._averages) and self._updates % ASKED:
+            self.addresses[:, AVERAGE] = self._averages_at
+            return self._averaged
+        rows = [i for i, average in enumerate(averages) if average is not None]
+        tensors = [averages[i] for i in rows]
+        self._check("the average of", tensors, self._shapes, rows)
+        self._averages, self._averages_held = list(averages), pointers.hold_memory(tensors)
+        self._averages_at = np.zeros(len(self.keys), np.int64)
+        self._averages_at[rows] = starts = np.array(pointers.addresses(tensors), np.int64)
+        if len(rows) and touches(starts, starts + 4 * self.sizes[rows], *self._written):
+            raise NotFusable("an average shares memory with a parameter or the optimizer's state")
+        self.addresses[:, AVERAGE] = self._averages_at
+        self._averaged = [self.names[i] for i in rows]
+        return self._averaged
 
     def _asked(self, seen: Seen) -> list[Any]:
         """All objects from which the tables follow, addresses and the numbers of the very update excepted.

@@ -18,7 +18,20 @@ from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import pointers, threads
 from paddle_ftstrat.optim import table
-from paddle_ftstrat.optim.fused.members import AFTER, BEFORE, EPS, HIGH, LOW, LR, SCALE, A, B, FusedParams, NotFusable
+from paddle_ftstrat.optim.fused.members import (
+    AFTER,
+    AVERAGE,
+    BEFORE,
+    EPS,
+    HIGH,
+    LOW,
+    LR,
+    SCALE,
+    A,
+    B,
+    FusedParams,
+    NotFusable,
+)
 from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
 from paddle_ftstrat.optim.masters import FiniteGradients
 from paddle_ftstrat.param_attr import settings
@@ -139,6 +152,7 @@ class FusedStep:
         self._decoupled = decoupled
         self._hypers = hypers
         self._check = check
+        self.average: Any = None  # what keeps an average of the weights (see `optim.averaging`), which sets it
         self._params: FusedParams | None = None
         self._listeners: list[Any] | None = None
         self._reason = ""
@@ -194,7 +208,18 @@ class FusedStep:
             params = self._params = FusedParams(optimizer, rule.moments, (*rule.powers, *rule.shares), seen, names)
         params.read(seen)
         self._fill(params)
+        self._take_average(params)
         return params
+
+    def _take_average(self, params: FusedParams) -> None:
+        """Make the average part of the pass, where nothing but the decay changes the weights before it is kept."""
+        params.addresses[:, AVERAGE] = 0
+        if self.average is None:
+            return
+        ahead = self._listeners[: self._listeners.index(self.average.update)]
+        keep = self.average.keeps()
+        if 0 < keep < 1 and all(listener is self._decoupled for listener in ahead):
+            self.average.moved = params.average([*map(self.average.values.get, params.names)], keep)
 
     def _fill(self, params: FusedParams) -> None:
         """The numbers that are the same for all parameters, or follow from others."""
