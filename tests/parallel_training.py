@@ -119,6 +119,32 @@ def task(batch, folder):
     return whole.learner, np.append(weights, [whole.best_score, found["loss"], found["acc"]])
 
 
+MEMBERS = {
+    "EMA": {"averaging": {"EMA": 0.7}},
+    "SWA": {"averaging": {"SWA": 0.5}},
+    "FGM": {"perturbation": {"FGM": {"epsilon": 0.3, "where": "0.weight"}}},
+    "PGD": {"perturbation": {"PGD": {"steps": 2, "where": "*.weight"}}},
+    "SAM": {"perturbation": {"SAM": 0.1}},
+}
+
+
+def members(batch):
+    """Weights at the end of a fit with each average and perturbation, and the average."""
+    paddle.set_device("cpu")
+    x = np.random.default_rng(1).normal(size=[SAMPLES, 6]).astype("float32")
+    pairs, found = [(row, np.int64(abs(row.sum()) % 3)) for row in x], {}
+    for name, options in MEMBERS.items():
+        paddle.seed(5)
+        np.random.seed(5)
+        learner = hub.Learner(net(nn.LayerNorm), pairs, batch_size=batch, progress=False)
+        learner.fit(3, strategy=hub.CombinedStrategy("momentum", 0.05, clip={"GlobalNorm": 0.5}, **options))
+        found[name] = np.concatenate([value.numpy().ravel() for value in learner.model.parameters()])
+        if learner.run.average is not None:
+            average = learner.run.average.values.values()
+            found[f"{name} average"] = np.concatenate([value.numpy().ravel() for value in average])
+    return found
+
+
 def unequal(lengths, what):
     """Loaders of another length in each process, for training or for validation."""
     paddle.set_device("cpu")
@@ -137,6 +163,9 @@ if __name__ == "__main__":
     out, options = sys.argv[1], json.loads(sys.argv[2])
     if "lengths" in options:
         unequal(**options)
+        sys.exit()
+    if "members" in options:
+        np.savez(f"{out}.{paddle.distributed.get_rank()}.npz", **members(options["members"]))
         sys.exit()
     if "task" in options:
         learner, found = task(options["batch"], options["task"])

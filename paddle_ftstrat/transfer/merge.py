@@ -173,6 +173,7 @@ def soup(
         found = float(score(_finished(tried, [*taken, number])))
         if found >= best:
             made, taken, best = tried, [*taken, number], found
+        del tried  # a third model, while the next is made
     return _finished(made, taken, scores, best)
 
 
