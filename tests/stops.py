@@ -72,9 +72,21 @@ PHASED = {
         hub.PhasedStrategy([hub.Phase("head", updates=3, learning_rate=0.05), hub.Phase(reset_optimizer=True)]),
     ),
 }
+MEMBERS = {
+    "EMA and FGM": (
+        EPOCHS,
+        hub.CombinedStrategy(
+            "momentum", 0.05, scheduler={"gradual_unfreeze": 2}, averaging={"EMA": 0.8},
+            perturbation={"FGM": {"epsilon": 0.1, "where": "6.*"}},
+        ),
+    ),
+    "SWA and SAM": (EPOCHS, hub.CombinedStrategy("adam", 0.02, averaging={"SWA": 0.4}, perturbation={"SAM": 0.1})),
+}  # fmt: skip
 PAIRS = list(itertools.product(FITS, FITS))
 # Each strategy of these in front of a fit on the Learner's optimizer or another strategy, and behind it.
 PAIRS += [pair for a, b in zip(PHASED, ["L2SP", "fine_tune", "one_cycle", *PHASED]) for pair in ((a, b), (b, a))]
+PAIRS += [("EMA and FGM", "SWA and SAM"), ("SWA and SAM", "fine_tune")]
+PHASED.update(MEMBERS)
 FITS.update({name: lambda learner, fit=fit: learner.fit(fit[0], strategy=fit[1]) for name, fit in PHASED.items()})
 
 
@@ -204,6 +216,7 @@ def _outcome(learner, results, drawing, ema):
     for name, kinds in bound["optimizer"].items():
         found.update({f"optimizer/{name}/{kind}": value.numpy().copy() for kind, value in kinds.items()})
     found.update({f"best/{name}": value.numpy().copy() for name, value in bound["best_weights"].items()})
+    found.update({f"kept/{name}": value.numpy().copy() for name, value in bound["average"].items()})
     plain = {name: repr(value) for name, value in bound.items() if name not in TENSORS}
     plain.update(
         lr=learner.run.optimizer.get_lr(),

@@ -6,6 +6,7 @@ from unittest import mock
 
 import pytest
 
+from paddle_ftstrat.optim.averaging import AVERAGES
 from paddle_ftstrat.schedules import SCHEDULES
 
 ROOT = Path(__file__).parent.parent
@@ -20,8 +21,8 @@ SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def test_snippets_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": page.stem}
-    # A schedule that a page registers is gone when it ends.
-    with mock.patch.dict(SCHEDULES):
+    # What a page registers is gone when it ends.
+    with mock.patch.dict(SCHEDULES), mock.patch.dict(AVERAGES):
         for snippet in SNIPPET.findall(page.read_text("utf-8")):
             exec(compile(snippet, str(page), "exec"), names)
 

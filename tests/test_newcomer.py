@@ -1,7 +1,9 @@
 """What CONTRIBUTING promises to somebody who adds a thing: one function, row or class, and it works everywhere."""
 
+import contextlib
 import inspect
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -12,7 +14,7 @@ from paddle import nn
 
 import paddle_ftstrat as hub
 from paddle_ftstrat import schedules
-from paddle_ftstrat.optim import table
+from paddle_ftstrat.optim import averaging, perturbation, table
 from paddle_ftstrat.tools import cli, lint
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +23,10 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def registries():
     """What a test enters is gone after it."""
-    with mock.patch.dict(schedules.SCHEDULES), mock.patch.dict(table.ROWS), mock.patch.dict(lint.RULES):
+    known = schedules.SCHEDULES, table.ROWS, lint.RULES, averaging.AVERAGES, perturbation.PERTURBATIONS
+    with contextlib.ExitStack() as stack:
+        for registry in known:
+            stack.enter_context(mock.patch.dict(registry))
         yield
 
 
@@ -106,6 +111,71 @@ def test_an_optimizer_is_a_row(decay, capsys):
     np.testing.assert_allclose(model.weight.numpy(), (before - 0.1) * (1 - 0.1 * (decay or 0)), rtol=1e-6)
     cli.main(["list"])
     assert "SignSGD" in capsys.readouterr().out
+
+
+class TestAnAverageAndAPerturbation:
+    """One class each: the mean of the last two weights; gradients at weights that are moved by 1."""
+
+    @pytest.fixture
+    def strategy(self):
+        @averaging.register("last_two")
+        @dataclass(frozen=True)
+        class LastTwo(averaging.Average):
+            """The mean of the latest weights and of what was kept."""
+
+            latest: float = 0.5
+
+            def share(self, count, update, steps):
+                return self.latest if count else 1.0
+
+            def begins(self, steps):
+                return 2
+
+        @perturbation.register("ahead")
+        @dataclass(frozen=True)
+        class Ahead(perturbation.Perturbation):
+            """The gradient where every weight is 1 larger."""
+
+            def passes(self, moved, params):
+                with perturbation.kept(moved):
+                    perturbation.taken(params)
+                    for weight in moved:
+                        perturbation.shift(weight, 1.0, paddle.ones_like(weight))
+                    yield
+
+        return hub.CombinedStrategy("sgd", 0.1, averaging={"last_two": 0.25}, perturbation={"ahead": None})
+
+    def test_in_a_loop_of_ones_own_from_yaml(self, strategy):
+        run = hub.strategy_from_yaml(strategy.to_yaml()).bind(nn.Linear(3, 1))
+        w, kept = run.model.weight.numpy(), None
+        for _ in range(5):
+            for loss in run.losses(lambda: (run.model.weight**2).sum() / 2):
+                loss.backward()
+            run.step()
+            w = w - 0.1 * (w + 1)
+            kept = w if kept is None else 0.75 * kept + 0.25 * w
+            np.testing.assert_allclose(run.model.weight.numpy(), w, rtol=1e-6)
+        with run.averaged():
+            np.testing.assert_allclose(run.model.weight.numpy(), kept, rtol=1e-5)
+
+    def test_in_a_learner(self, strategy):
+        learner = hub.Learner(nn.Linear(3, 2), data(), data(), batch_size=4, progress=False)
+        learner.fit(2, strategy=strategy)
+        assert learner.run.average.count == 8
+
+    def test_in_describe_explain_plot_and_list(self, strategy, tmp_path, capsys):
+        assert "averaging last_two latest 0.25" in str(strategy.bind(nn.Linear(3, 2)).describe())
+        strategy.to_yaml(tmp_path / "strategy.yaml")
+        arguments = [str(tmp_path / "strategy.yaml"), "--steps", "8"]
+        assert cli.main(["explain", *arguments]) == 0
+        told = capsys.readouterr().out
+        assert "last_two latest 0.25: The mean of the latest weights" in told
+        assert "ahead: The gradient where every weight is 1 larger." in told
+        assert cli.main(["plot", *arguments, "-o", str(tmp_path / "plan.png")]) == 0
+        cli.main(["list"])
+        told = capsys.readouterr().out
+        assert "The mean of the latest weights" in told
+        assert "The gradient where every weight is 1 larger." in told
 
 
 class TowardsOne(paddle.regularizer.WeightDecayRegularizer):

@@ -88,7 +88,7 @@ def test_resumed_with_one_and_again_with_two_processes(tmp_path, alone):
 
 
 def test_frozen_rows_and_measured_factors_in_two_processes(tmp_path):
-    first, second = launch(tmp_path, 2, "rows", batch=4, rows=True)
+    first, second = launched(tmp_path, 2, "rows", batch=4, rows=True)
     np.testing.assert_array_equal(first["trace"], second["trace"])
     head = first["trace"][:, -51:].reshape(-1, 17, 3)  # weight and bias
     assert (head[1:] != head[:-1]).any((0, 1)).tolist() == [False, True, False]
