@@ -29,8 +29,7 @@ class Binding:
         plan: what to do.
         model: a model with parameters; one of `paddle.jit.to_static` too, and one that `paddle.DataParallel` wraps
             unless there are several processes and the plan thaws layers later.
-        steps_per_epoch, sample_input, pretrained, layers, no_decay, fused, fisher, accelerate: as for
-            `DefaultStrategy.bind`.
+        steps_per_epoch, sample_input, pretrained, …: as for `DefaultStrategy.bind`.
 
     Raises:
         ValueError, TypeError: anything wrong in the plan, the model or their combination; nothing is changed then.
@@ -39,6 +38,7 @@ class Binding:
     Attributes:
         optimizer: the `paddle.optimizer.Optimizer`; `optimizer.get_lr()` is the LR of the coming update.
         lr_scheduler: the `paddle.optimizer.lr.LRScheduler` that it follows.
+        average, perturbing: what keeps the strategy's average (`average.values`) and makes its further passes, or None.
         epoch: the epoch that was begun last, counted from 1; 0 before the first `begin_epoch`. As long as no epoch is
             begun, phases change by themselves with the count of updates, where `steps_per_epoch` is known.
 

@@ -10,6 +10,7 @@ import numpy as np
 import paddle_ftstrat as hub  # isort: skip - before Paddle
 import paddle
 from paddle import nn
+from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
 from paddle_ftstrat.training.callbacks import Callback
 
@@ -142,7 +143,23 @@ def members(batch):
         if learner.run.average is not None:
             average = learner.run.average.values.values()
             found[f"{name} average"] = np.concatenate([value.numpy().ravel() for value in average])
-    return found
+    return {**found, **own_loop(x, batch)}
+
+
+def own_loop(x, batch):
+    """SAM in a loop that reduces the gradients by itself, on the first 24 samples."""
+    rank, world = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
+    paddle.seed(5)
+    model = net(nn.LayerNorm)
+    run = hub.DefaultStrategy(0.1, "momentum", perturbation={"SAM": 0.1}).bind(model)
+    for first in [*range(0, 24, batch * world)] * 3:
+        rows = paddle.to_tensor(x[first + batch * rank : first + batch * (rank + 1)])
+        for loss in run.losses(lambda rows=rows: model(rows).square().mean()):
+            loss.backward()
+            if world > 1:
+                fused_allreduce_gradients(list(model.parameters()), None)
+        run.step()
+    return {"own loop": np.concatenate([value.numpy().ravel() for value in model.parameters()])}
 
 
 def unequal(lengths, what):

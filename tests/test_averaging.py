@@ -9,6 +9,7 @@ from paddle import nn
 from paddle.io import TensorDataset
 
 import paddle_ftstrat as hub
+from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.averaging import AVERAGES, EMA, SWA
 
 UPDATES = 24
@@ -79,6 +80,15 @@ def test_is_the_formula(name, optimizer, fused):
     trail = [weights(run.model)]
     train(run, trail=trail)
     check(name, run, trail)
+
+
+@pytest.mark.parametrize("optimizer", [row.name for row in table.ROWS.values() if row.cls and not row.refused])
+def test_with_every_optimizer(optimizer):
+    run = hub.DefaultStrategy(0.01, optimizer, averaging={"EMA": 0.8}).bind(net())
+    trail = [weights(run.model)]
+    train(run, 0, 3, trail)
+    for name, value in run.average.values.items():
+        np.testing.assert_allclose(value.numpy(), expected("EMA", [w[name] for w in trail]), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", AVERAGED)

@@ -240,3 +240,43 @@ class TestRefused:
                     setattr(made.args, name, value)
             with pytest.raises(ValueError, match=message):
                 bind(model, UPDATES).attach(made)
+
+
+def test_evaluates_the_average_and_trains_on(host, tmp_path):
+    seen, trail, model = [], [], net()
+    weight = model.head.weight
+    run = strategy_from_dict(
+        {"strategy": "DefaultStrategy", "learning_rate": 0.1, "optimizer_name": "sgd", "averaging": {"EMA": 0.8}}
+    ).bind(model, num_epoch=EPOCHS, steps_per_epoch=UPDATES)
+    trail.append(weight.numpy().copy())
+
+    def look(layer, inputs):
+        if not layer.training:
+            seen.append(weight.numpy().copy())
+
+    class Watch(host.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            trail.append(weight.numpy().copy())
+
+    model.register_forward_pre_hook(look)
+    made = trainer(host, model, tmp_path, evaluation_strategy="epoch", save_strategy="no")
+    run.attach(made)
+    made.eval_dataset = sentences()[:BATCH]
+    made.callback_handler.callbacks.insert(0, Watch())
+    made.train()
+    average = trail[0]
+    for w in trail[1:]:
+        average = 0.8 * average + 0.2 * w
+    np.testing.assert_allclose(seen[-1], average, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(weight.numpy(), trail[-1])
+    assert len(trail) == UPDATES * EPOCHS + 1
+
+
+def test_refuses_a_perturbation(host, tmp_path):
+    model = net()
+    given = {"strategy": "DefaultStrategy", "learning_rate": 0.1, "optimizer_name": "sgd", "perturbation": {"FGM": 1.0}}
+    run = strategy_from_dict(given).bind(model)
+    with pytest.raises(ValueError, match=r"perturbation FGM.*the Trainer"):
+        made = trainer(host, model, tmp_path, save_strategy="no")
+        run.attach(made)
+        made.train()

@@ -41,6 +41,8 @@ def collect(learner: Training, run: Binding) -> tuple[dict[str, dict[str, Any]],
     """
     bound, recorder, sampler = run.state_dict(), learner.recorder, data.own_sampler(learner.train)
     tensors = {part: bound.pop(part) for part in TENSORS}
+    if not tensors["average"]:
+        del tensors["average"]
     # All names of this part begin with '::', as in the first version of the format.
     tensors["optimizer"] = separated({"": tensors["optimizer"]})[1]
     callbacks, of_callbacks = separated({name: each.state_dict() for name, each in _stateful(learner).items()})
