@@ -1,6 +1,8 @@
 """Averages that a plan keeps: numpy's numbers in every loop, in place for evaluation, through checkpoints."""
 
 import copy
+import json
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -80,6 +82,35 @@ def test_is_the_formula(name, optimizer, fused):
     trail = [weights(run.model)]
     train(run, trail=trail)
     check(name, run, trail)
+
+
+@pytest.mark.parametrize("member", [{"EMA": 0.9}, {"SWA": {"start": 0.5, "every": 3}}], ids=["ema", "swa"])
+def test_is_what_torch_has(member):
+    """`torch_averages.json` by `make_swa_utils.py`: torch's AveragedModel and update_bn beside the same training."""
+    golden = json.loads((Path(__file__).parent / "golden" / "torch_averages.json").read_text())
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1D(4), nn.Linear(4, 2))
+    model.to(dtype="float64")
+    model.set_state_dict({name: np.array(value) for name, value in golden["start"].items()})
+    run = hub.DefaultStrategy(golden["lr"], "sgd", averaging=member).bind(model, max_train_steps=UPDATES)
+    batches = [paddle.to_tensor(np.array(x)) for x in golden["x"]]
+    for x in batches:
+        model(x).square().mean().backward()
+        run.step()
+
+    def check(kind, names, times=1.0, tolerance=1e-9):
+        for name in names:
+            found = model.state_dict()[name].numpy() * times
+            np.testing.assert_allclose(found, golden[kind][name], rtol=0, atol=tolerance, err_msg=name)
+
+    check("end", run.average.values)
+    with run.averaged():
+        check(next(iter(member)).lower(), run.average.values)
+        if "SWA" in member:
+            run.update_statistics(batches)
+            # Paddle's momentum is a float32.
+            check("swa with update_bn", ["1._mean"], tolerance=1e-6)
+            # Torch's running variance is the unbiased one of each batch, Paddle's the biased one.
+            check("swa with update_bn", ["1._variance"], times=6 / 5, tolerance=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", [row.name for row in table.ROWS.values() if row.cls and not row.refused])
