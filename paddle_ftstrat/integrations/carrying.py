@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import paddle
 
 from paddle_ftstrat import _errors, _paddle
@@ -28,11 +29,13 @@ def carry(run: Any) -> None:
         return
 
     def give() -> dict[str, Any]:
-        return {key: value for key, value in run.state_dict().items() if key not in ("optimizer", "lr_scheduler")}
+        # As arrays: Paddle saves a dict with tensors deeper inside in another form, which not every host reads.
+        state = run.state_dict().items()
+        return {key: _each(_array, value) for key, value in state if key not in ("optimizer", "lr_scheduler")}
 
     def take(carried: Mapping[str, Any], position: Mapping[str, Any]) -> None:
         # The optimizer's state comes from the host, under Paddle's names.
-        run.set_state_dict({**carried, "optimizer": {}, "lr_scheduler": position})
+        run.set_state_dict({**_each(_tensor, carried), "optimizer": {}, "lr_scheduler": position})
 
     weights = list(select.named_weights(run.model).values())
 
@@ -45,6 +48,20 @@ def carry(run: Any) -> None:
 
     run.lr_scheduler.carry(give, take)
     _paddle.before_update(run.optimizer, begin)
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """What stands in dicts, however deep, changed."""
+    return {key: _each(change, inner) for key, inner in value.items()} if isinstance(value, Mapping) else change(value)
+
+
+def _array(value: Any) -> Any:
+    # numpy has no bfloat16.
+    return value.numpy() if isinstance(value, paddle.Tensor) and value.dtype != paddle.bfloat16 else value
+
+
+def _tensor(value: Any) -> Any:
+    return paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
 
 
 def anchor_at_first_update(run: Any) -> None:
