@@ -183,6 +183,17 @@ def settle(optimizer: Any, params: Iterable[Any]) -> None:
     optimizer._accumulators_holder = {}
 
 
+def settle_when_loaded(optimizer: Any, params: Iterable[Any]) -> None:
+    """Have `settle` follow each `optimizer.set_state_dict(...)`."""
+    load, params = optimizer.set_state_dict, list(params)
+
+    def loaded(state_dict: Mapping[str, Any]) -> None:
+        load(state_dict)
+        settle(optimizer, params)
+
+    optimizer.set_state_dict = optimizer.load_state_dict = loaded
+
+
 # Hyper-parameter → the attribute that each Paddle optimizer reads at every step, the first that it has.
 _HYPER = {
     "mom": ("_beta1", "_momentum"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,13 @@ def carry(run: Any) -> None:
     if run.lr_scheduler.carries:
         return
 
+    weights = list(select.named_weights(run.model).values())
+
     def give() -> dict[str, Any]:
+        for regularizer, param in _l2sp(weights):
+            if regularizer.anchor is None:
+                # No update has used it, so the parameter has not moved.
+                regularizer.anchor = anchor_of(param)
         # As arrays: Paddle saves a dict with tensors deeper inside in another form, which not every host reads.
         state = run.state_dict().items()
         return {key: _each(_array, value) for key, value in state if key not in ("optimizer", "lr_scheduler")}
@@ -37,17 +43,13 @@ def carry(run: Any) -> None:
         # The optimizer's state comes from the host, under Paddle's names.
         run.set_state_dict({**_each(_tensor, carried), "optimizer": {}, "lr_scheduler": position})
 
-    weights = list(select.named_weights(run.model).values())
-
-    def begin(params_grads: Any) -> None:
-        # What the host loaded may be of a time when other layers were frozen.
-        _paddle.settle(run.optimizer, weights)
-        for param in weights:
-            if isinstance(param.regularizer, L2SPDecay) and param.regularizer.anchor is None:
-                param.regularizer.anchor = anchor_of(param)
-
     run.lr_scheduler.carry(give, take)
-    _paddle.before_update(run.optimizer, begin)
+    # What a host loads may be of a time when other layers were frozen.
+    _paddle.settle_when_loaded(run.optimizer, weights)
+
+
+def _l2sp(weights: Iterable[Any]) -> list[tuple[L2SPDecay, Any]]:
+    return [(param.regularizer, param) for param in weights if isinstance(param.regularizer, L2SPDecay)]
 
 
 def _each(change: Callable[[Any], Any], value: Any) -> Any:
@@ -70,9 +72,8 @@ def anchor_at_first_update(run: Any) -> None:
     Args:
         run: the binding, carried.
     """
-    for param in select.named_weights(run.model).values():
-        if isinstance(param.regularizer, L2SPDecay):
-            param.regularizer.anchor = None
+    for regularizer, _ in _l2sp(select.named_weights(run.model).values()):
+        regularizer.anchor = None
 
 
 def check_host(run: Any, host: str, wraps: bool = True) -> None:
