@@ -203,13 +203,6 @@ _HYPER = {
 }
 
 
-def wraps(outer: Any, optimizer: Any) -> bool:
-    """Whether an optimizer is this one, or one of Paddle's wrappers around it: of main_grad, of hybrid parallelism."""
-    while outer is not optimizer and "_inner_opt" in vars(outer):
-        outer = outer._inner_opt
-    return outer is optimizer
-
-
 def hyper_attribute(optimizer: Any, name: str) -> str | None:
     """The attribute in which this optimizer keeps a hyper-parameter (mom, sqr_mom, eps, wd), None if it has none."""
     found = (attribute for attribute in _HYPER[name] if isinstance(getattr(optimizer, attribute, None), float))

@@ -7,7 +7,8 @@ from typing import Any
 
 import paddle
 
-from paddle_ftstrat.integrations import paddle_model, paddledet, trainers
+from paddle_ftstrat._paddle.sharding import is_wrapper
+from paddle_ftstrat.integrations import paddle_model, paddledet, sharding, trainers
 from paddle_ftstrat.integrations.carrying import carry
 
 
@@ -21,8 +22,9 @@ def attach(run: Any, host: Any = None) -> tuple[Any, Any]:
     Args:
         run: the binding.
         host: a `Trainer` of PaddleNLP or PaddleFormers, made without `optimizers=`, sharded or not; PaddleDetection's
-            `Trainer`; a `paddle.Model` that is prepared with `run.optimizer`, whose `fit` then needs no callback; None:
-            a loop that is given optimizer and LR scheduler, `paddleseg.core.train` or one's own.
+            `Trainer`; what `fleet.distributed_optimizer(run.optimizer)` gave; a `paddle.Model` that is prepared with
+            `run.optimizer`, whose `fit` then needs no callback; None: a loop that is given optimizer and LR scheduler,
+            `paddleseg.core.train` or one's own.
 
     Returns:
         `run.optimizer` and `run.lr_scheduler`, of which the loop calls `step()` after each backward pass.
@@ -61,6 +63,8 @@ def _known(host: Any) -> Callable[[Any, Any], None]:
         return lambda run, host: None
     if isinstance(host, paddle.Model):
         return paddle_model.attach
+    if is_wrapper(host):
+        return sharding.attach
     for cls in type(host).__mro__:
         # By name, so that no host is imported that is not there.
         package = cls.__module__.partition(".")[0]
@@ -70,7 +74,8 @@ def _known(host: Any) -> Callable[[Any, Any], None]:
             return paddledet.attach
     raise TypeError(
         f"attach() does not know {type(host).__name__}; it knows paddle.Model, the Trainers of PaddleNLP, "
-        "PaddleFormers and PaddleDetection, and, without an argument, any loop that is given an optimizer and an LR "
-        "scheduler. PaddleOCR and PaddleSeg take a strategy in their configuration (docs/integrations.md); in a loop "
-        "of your own, with a GradScaler or paddle.DataParallel too, call run.step(scaler)"
+        "PaddleFormers and PaddleDetection, fleet's distributed optimizer, and, without an argument, any loop that is "
+        "given an optimizer and an LR scheduler. PaddleOCR and PaddleSeg take a strategy in their configuration "
+        "(docs/integrations.md); in a loop of your own, with a GradScaler or paddle.DataParallel too, call "
+        "run.step(scaler)"
     )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat._paddle.sharding import is_wrapper, wraps
+from paddle_ftstrat.integrations import sharding
 from paddle_ftstrat.integrations.carrying import check_host
 from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import select
@@ -117,6 +119,8 @@ def _callback_class(package: str) -> type:
             """Refuse a Trainer that does not use the binding; find the epoch to begin with."""
             _check(self.run, kwargs)
             _refuse_split(self.run, args)
+            if is_wrapper(kwargs["optimizer"]) and args.sharding:
+                sharding.attach(self.run, kwargs["optimizer"])
             # A checkpoint's optimizer state may be of a time when other layers were frozen.
             _paddle.settle(self.run.optimizer, select.named_weights(self.run.model).values())
             batches = len(kwargs["train_dataloader"])
@@ -142,7 +146,7 @@ def _callback_class(package: str) -> type:
 
 
 def _check(run: Any, given: dict[str, Any]) -> None:
-    if not _paddle.wraps(given["optimizer"], run.optimizer) or given["lr_scheduler"] is not run.lr_scheduler:
+    if not wraps(given["optimizer"], run.optimizer) or given["lr_scheduler"] is not run.lr_scheduler:
         raise ValueError(
             "give the Trainer the binding's: run.attach(trainer), or "
             "Trainer(optimizers=(run.optimizer, run.lr_scheduler), callbacks=[run.trainer_callback()])"
@@ -165,11 +169,6 @@ def _refuse_split(run: Any, args: Any) -> None:
             "their settings; use stage1, a task or a Learner"
         )
     check_host(run, "the Trainer", wraps=not stages)
-    if not stages:
-        return
-    regularized = [name for name, p in select.named_weights(run.model).items() if p.regularizer is not None]
-    if regularized:
-        raise ValueError(
-            f"sharding stage1 refuses parameters with a regularizer, and {_errors.listing(regularized, 3)} have one: "
-            "use a strategy with weight_decay in place of L2 or L2SP"
-        )
+    splits = getattr(args, "split_param", False) or "split_param" in str(getattr(args, "sharding_parallel_config", ""))
+    if stages and splits:
+        sharding.refuse_splitting(run)

@@ -222,7 +222,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("argument", "value", "message"),
         [
-            ("sharding", ["stage1"], "stage1 refuses parameters with a regularizer"),
+            ("split_param", True, "every parameter trains"),
             ("sharding", ["stage2"], "stage2: it replaces parameters or gradients"),
             ("sharding", ["stage3"], "stage3: it replaces parameters or gradients"),
             ("tensor", 2, "tensor parallelism"),
@@ -235,6 +235,9 @@ class TestRefused:
             made = trainer(host, model, tmp_path)
             names = {"tensor": "tensor_model_parallel_size", "pipeline": "pipeline_model_parallel_size"}
             old = {"tensor": "tensor_parallel_degree", "pipeline": "pipeline_parallel_degree"}
+            if argument == "split_param":
+                made.args.sharding = ["stage1"]
+                made.args.sharding_parallel_config = "split_param"
             for name in (argument, names.get(argument), old.get(argument)):
                 if name and hasattr(made.args, name):
                     setattr(made.args, name, value)
