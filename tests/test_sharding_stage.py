@@ -42,10 +42,12 @@ def test_two_processes_are_one_and_a_killed_run_resumes(tmp_path):
 
 def test_errors():
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
-    run = hub.ULMFiTStrategy(0.1).bind(model, num_epoch=3, steps_per_epoch=1)
+    run = hub.ULMFiTStrategy(0.1, "sgd").bind(model, num_epoch=3, steps_per_epoch=1)
     other = paddle.optimizer.SGD(parameters=model.parameters())
     with pytest.raises(ValueError, match="wraps another optimizer"):
         run.attach(paddle.distributed.fleet.utils.mix_precision_utils.MixPrecisionOptimizer(other))
+    with pytest.raises(ValueError, match="makes an update in order to have a state"):
+        run.attach(paddle.distributed.shard_optimizer(run.optimizer))
     with pytest.raises(ValueError, match="every parameter trains"):
         refuse_splitting(run)
     with pytest.raises(ValueError, match=r"0\.weight, 0\.bias, 1\.weight, .* have a regularizer"):

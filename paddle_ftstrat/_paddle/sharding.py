@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _WHOLE, _SPLIT = "DygraphShardingOptimizer", "DygraphShardingOptimizerV2"
-_WRAPPERS = ("HybridParallelOptimizer", "MixPrecisionOptimizer", _WHOLE, _SPLIT)
+_PLACED = "_ShardOptimizer"
+_WRAPPERS = ("HybridParallelOptimizer", "MixPrecisionOptimizer", _WHOLE, _SPLIT, _PLACED)
 
 
 def is_wrapper(optimizer: Any) -> bool:
@@ -20,6 +21,11 @@ def is_wrapper(optimizer: Any) -> bool:
 def wraps(outer: Any, optimizer: Any) -> bool:
     """Whether an optimizer is this one, or something around it."""
     return any(layer is optimizer for layer in _layers(outer))
+
+
+def is_placed(optimizer: Any) -> bool:
+    """Whether it is what `paddle.distributed.shard_optimizer` makes."""
+    return type(optimizer).__name__ == _PLACED
 
 
 def stage_one(outer: Any) -> Any | None:

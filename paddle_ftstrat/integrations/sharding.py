@@ -23,8 +23,15 @@ def attach(run: Any, outer: Any) -> None:
         outer: what fleet made of `run.optimizer`.
 
     Raises:
-        ValueError: it wraps another optimizer, or parameters are split (version 2) and the plan freezes or regularizes.
+        ValueError: it wraps another optimizer, comes from `paddle.distributed.shard_optimizer`, or splits parameters
+            (version 2) while the plan freezes or regularizes.
     """
+    if sharding.is_placed(outer):
+        raise ValueError(
+            "paddle.distributed.shard_optimizer: its state_dict() makes an update in order to have a state, which "
+            "moves each weight that decays, and placed parameters do not keep their settings; use fleet's sharding "
+            "stage 1"
+        )
     if not sharding.wraps(outer, run.optimizer):
         raise ValueError("this wraps another optimizer than the binding's: fleet.distributed_optimizer(run.optimizer)")
     if sharding.splits(outer):
