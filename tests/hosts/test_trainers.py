@@ -130,6 +130,36 @@ def test_is_the_loop_by_hand_bit_for_bit(host, tmp_path, kind):
     assert layers[2] == layers[3] == ["embedding", "encoder.0", "encoder.1", "head"]
 
 
+class Ones(Net):
+    """Its gradient is 1 everywhere, so that an update moves a weight by its learning rate."""
+
+    def forward(self, input_ids):
+        return paddle.add_n([param.sum() for param in self.parameters()])
+
+
+def test_learning_rates_per_layer_are_read_off_the_weights(host, tmp_path):
+    strategy = {"optimizer_name": "sgd", "regularization": {}, "clip": {}}
+    with new_process():
+        model = Ones()
+        made = trainer(host, model, tmp_path, save_strategy="no")
+        made.criterion = lambda loss, labels: loss
+        weights = [values(model)]
+        made.callback_handler.callbacks[-1].on_step_end = lambda *args, **kwargs: weights.append(values(model))
+        run = bind(model, UPDATES, {**STRATEGY, **strategy})
+        run.attach(made)
+        made.train()
+    layers, updates = ["embedding", "encoder.0", "encoder.1", "head"], UPDATES * EPOCHS
+    warm = int(0.2 * updates)
+    assert len(weights) == updates + 1
+    for t, (before, after) in enumerate(zip(weights, weights[1:])):
+        lr = 0.05 * (t / warm if t < warm else 1 - t / updates)
+        trained = layers[-min(len(layers) * (t // UPDATES + 1) // 3, len(layers)) :]
+        for block, names in enumerate(run.blocks):
+            for name in names:
+                moves = lr * 2.0 ** (block - 2) if name.rpartition(".")[0] in trained else 0.0
+                np.testing.assert_allclose(before[name] - after[name], moves, rtol=1e-3, atol=2e-7 if moves else 0)
+
+
 @pytest.mark.parametrize("cut", [4, 8, 13, 20])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_run_resumes(host, tmp_path, kind, cut):
