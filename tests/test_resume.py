@@ -517,6 +517,12 @@ class TestRate:
         with pytest.raises(ValueError, match="on_lr_change: unknown choice 'news'. Did you mean 'new'"):
             hub.Checkpoints("x", on_lr_change="news")
 
+    def test_another_schedule_does_not_keep_the_old_ones_momentum(self, tmp_path):
+        self.interrupted(tmp_path, hub.OneCycleStrategy(0.1))
+        learner = self.learner(tmp_path, on_lr_change="new")
+        learner.fit(4, strategy=hub.CombinedStrategy("adam", 0.1))
+        assert learner.run.hyper("mom") == 0.9
+
     def test_with_another_length(self, tmp_path):
         self.interrupted(tmp_path, self.strategy())
         learner = self.learner(tmp_path, on_lr_change="new", on_length_change="extend")
