@@ -111,7 +111,7 @@ def main() -> None:
         {
             "updates_fused": {name: update_costs(*size, fused=None) for name, size in sizes.items()},
             "updates_composed": {name: update_costs(*size, fused=False) for name, size in sizes.items()},
-            "steps": step_costs(1 if quick else 15, 2 if quick else 8, 8 if quick else 64),
+            "steps": step_costs(1 if quick else 31, 2 if quick else 8, 8 if quick else 64),
         },
     )
 

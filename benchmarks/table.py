@@ -211,6 +211,23 @@ ROWS = (
         "同上，直到可以创建策略，与 Paddle 自身导入之比；Learner、任务和文件读写在用到时才导入",
         "import", ("with_a_strategy_over_paddle",),
     ),
+    Row(
+        "`interpolate` of 109 M parameters with a file: time over reading the file with numpy",
+        "`interpolate` 把 1.09 亿个参数与一个文件插值：耗时与用 numpy 读该文件之比",
+        "transfer", ("interpolate_time_of_numpy_load",), 1.5,
+    ),
+    Row(
+        "fused update with an EMA of the weights over one without, 85 M values, two cores",
+        "带权重 EMA 的融合更新与不带的之比，8500 万个数值，双核",
+        "members", ("updates_fused", "85M in 192", "ratio"), 1.1,
+    ),
+    Row(
+        "whole step of a 2-layer transformer with an EMA over one without",
+        "2 层 transformer 的整步，带 EMA 与不带之比",
+        "members", ("steps", "EMA", "ratio"), 1.1,
+    ),
+    Row("the same with FGM over a plain step", "同上，FGM 与普通一步之比", "members", ("steps", "FGM", "ratio"), 2.1),
+    Row("the same with SAM over a plain step", "同上，SAM 与普通一步之比", "members", ("steps", "SAM", "ratio"), 2.1),
 )  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from paddle.io import TensorDataset
 import paddle_ftstrat as hub
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.averaging import AVERAGES, EMA, SWA
+from paddle_ftstrat.tools import lint
+from paddle_ftstrat.tools.outline import outline
 
 UPDATES = 24
 AVERAGED = {
@@ -394,6 +396,22 @@ def test_is_told(tmp_path):
     again = hub.strategy_from_yaml(strategy.to_yaml())
     assert again.plan(10) == strategy.plan(10) or again.plan(10).averaging == SWA(0.5)
     assert again.plan(10).perturbation == strategy.perturbation
+
+
+@pytest.mark.parametrize(
+    ("averaging", "steps", "found"),
+    [
+        ({"EMA": 0.999}, 100, "after 100 updates 90% of the average are still the weights at the beginning"),
+        ({"EMA": 0.999}, 5000, ""),
+        ({"EMA": {"decay": 0.999, "bias_correction": True}}, 100, ""),
+        ({"SWA": {"start": 0.9, "every": 11}}, 100, "no weights go into the average in 100 updates"),
+        ({"SWA": 0.75}, 100, ""),
+    ],
+)
+def test_an_average_of_little_is_told(averaging, steps, found):
+    findings = lint.check(outline(hub.DefaultStrategy(averaging=averaging), steps, 1))
+    texts = [finding.text for finding in findings if finding.rule == "average-of-little"]
+    assert (found in texts[0]) if found else not texts
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,17 @@ def test_a_loop_over_losses_is_plain_without_a_perturbation():
         np.testing.assert_array_equal(value, values(b)[name])
 
 
+def test_a_loop_over_losses_with_sparse_gradients_is_plain():
+    model = nn.Embedding(5, 2, sparse=True)
+    before = model.weight.numpy()
+    run = hub.DefaultStrategy(0.5, "sgd").bind(model)
+    for _ in range(2):
+        for loss in run.losses(lambda: model(paddle.to_tensor([1, 3])).sum()):
+            loss.backward()
+    run.step()
+    np.testing.assert_allclose(before - model.weight.numpy(), [[0] * 2, [1] * 2, [0] * 2, [1] * 2, [0] * 2], atol=1e-6)
+
+
 class Noisy(nn.Layer):
     """BatchNorm and dropout behind an embedding; notes what dropout left."""
 

@@ -12,7 +12,7 @@ from paddle import nn
 
 import paddle_ftstrat as hub
 from paddle_ftstrat.transfer import LoadError, load_pretrained, loaded_names, matching, save_pretrained, targets
-from paddle_ftstrat.transfer.targets import _convert, convertible
+from paddle_ftstrat.transfer.targets import convertible, values_in
 
 
 class Net(nn.Layer):
@@ -146,14 +146,14 @@ class TestFormats:
         array = np.concatenate([np.random.randn(1000), [0.0, -0.0, 1e-40, 1 + 2**-8, 1 + 3 * 2**-8, -1e30]])
         array = array.astype("float32")
         below = (array.view(np.uint32) >> 16).astype(np.uint16)
-        error = [np.abs(array - _convert(below + np.uint16(i), "bfloat16", "float32")) for i in (0, 1)]
+        error = [np.abs(array - values_in(below + np.uint16(i), "bfloat16", "float32")) for i in (0, 1)]
         up = (error[1] < error[0]) | ((error[1] == error[0]) & (below % 2 == 1))
-        np.testing.assert_array_equal(_convert(array, "float32", "bfloat16"), below + up)
+        np.testing.assert_array_equal(values_in(array, "float32", "bfloat16"), below + up)
         infinite = np.float32([np.inf, -np.inf])
         np.testing.assert_array_equal(
-            _convert(_convert(infinite, "float32", "bfloat16"), "bfloat16", "float32"), infinite
+            values_in(values_in(infinite, "float32", "bfloat16"), "bfloat16", "float32"), infinite
         )
-        assert np.isnan(_convert(_convert(np.float32([np.nan]), "float32", "bfloat16"), "bfloat16", "float32")).all()
+        assert np.isnan(values_in(values_in(np.float32([np.nan]), "float32", "bfloat16"), "bfloat16", "float32")).all()
 
     @pytest.mark.parametrize("in_place", [True, False], ids=["CPU", "as on a GPU"])
     def test_large_and_strided_and_scalar_arrays(self, monkeypatch, in_place):

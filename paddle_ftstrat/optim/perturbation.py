@@ -218,15 +218,21 @@ def kept(weights: Sequence[Any]) -> Iterator[list[Any]]:
 def norm(tensors: Iterable[Any]) -> float:
     """The 2-norm over tensors together; ∞ where it is 0, so that dividing by it moves nothing."""
     with paddle.no_grad():
-        squares = [_wide(tensor).square().sum().reshape([1]) for tensor in tensors]
+        flat = [_wide(tensor).reshape([-1]) for tensor in tensors]
+        # A product needs no memory for the squares.
+        squares = [paddle.dot(values, values).reshape([1]) for values in flat]
         return float(paddle.add_n(squares).sqrt().item()) or float("inf")
 
 
 def shift(weight: Any, scale: float, direction: Any) -> None:
     """w ← w + scale·direction."""
     with paddle.no_grad():
-        # The CPU adds nothing in half precision.
-        paddle.assign((_wide(weight) + _wide(direction) * scale).astype(weight.dtype), output=weight)
+        away = _wide(direction) * scale
+        if masters.is_half(weight):
+            # The CPU adds nothing in half precision.
+            paddle.assign((_wide(weight) + away).astype(weight.dtype), output=weight)
+        else:
+            weight.add_(away)
 
 
 def _wide(tensor: Any) -> Any:
@@ -261,7 +267,7 @@ class Perturbing:
         at: where the update is: "" before its first pass, "inside" in its passes, "done" after them.
 
     Raises:
-        ValueError: there is nothing to move, or gradients of what is moved are sparse.
+        ValueError: there is nothing to move, or an embedding has sparse gradients.
     """
 
     def __init__(self, rule: Perturbation | None, model: nn.Layer) -> None:
@@ -269,13 +275,9 @@ class Perturbing:
         self._model = model
         self._weights = select.named_weights(model)
         self._moved = set() if rule is None else rule.names(model)
-        ids = {id(self._weights[name]) for name in self._moved}
-        sparse = [
-            name
-            for name, layer in model.named_sublayers(include_self=True)
-            if _paddle.is_sparse_embedding(layer) and id(layer.weight) in ids
-        ]
-        if sparse:
+        sublayers = model.named_sublayers(include_self=True)
+        sparse = [n for n, layer in sublayers if _paddle.is_sparse_embedding(layer) and not layer.weight.stop_gradient]
+        if sparse and rule is not None:
             raise ValueError(f"perturbation {rule.name} needs dense gradients: build {sparse} with sparse=False")
 
     def passes(self) -> Iterator[None]:
@@ -298,7 +300,7 @@ class Perturbing:
         same, states = self.rule is not None and self.rule.same_draws, []
         # Of batches before, whose own passes are over.
         params = list(self._weights.values())
-        earlier = taken(params)
+        earlier = [] if self.rule is None else taken(params)
         with self._inside():
             for arguments in calls:
                 states.append(paddle.get_rng_state() if same else None)

@@ -18,6 +18,7 @@ _LOOKS_ABSOLUTE = 0.01
 _VANISHING = 1e-4
 _MUCH_WARMUP = 0.5
 _DECAYED = 0.5
+_MUCH_OF_THE_FIRST = 0.1
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,24 @@ def batch_norm_moving(outline: Outline) -> Iterator[str]:
         when = f"before epoch {until}" if until else "all the time"
         do = "call .eval() on them in those epochs" if until else "freeze them with paddle_ftstrat.param_attr.freeze"
         yield f"BatchNorm {_errors.listing(paths, 3)}: frozen {when}, but the running statistics move on; {do}"
+
+
+@rule("average-of-little")
+def average_of_little(outline: Outline) -> Iterator[str]:
+    """An average into which no weights go, or that is still much the first weights at the end."""
+    averaging, first, count = outline.plan.averaging, 1.0, 0
+    if averaging is None:
+        return
+    for update in range(outline.steps):
+        share = averaging.share(count, update, outline.steps)
+        first, count = first * (1 - share), count + (share > 0)
+    if not count:
+        yield f"averaging {averaging}: no weights go into the average in {outline.steps} updates"
+    elif first > _MUCH_OF_THE_FIRST:
+        yield (
+            f"averaging {averaging}: after {outline.steps} updates {first:.0%} of the average are still the weights at "
+            "the beginning: choose a lower decay, or bias_correction"
+        )
 
 
 @rule("cancelled-keys")
