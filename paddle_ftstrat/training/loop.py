@@ -85,6 +85,7 @@ class Loop:
         self.run: Binding | None = None
         self.callbacks: list[Any] = []
         self.notes: dict[str, Any] = {}
+        self.of_update: list[tuple[Any, int, float]] = []  # see `passes.further`
         self.journal = CheckpointManager(checkpoints, self.ranks)
         self._prepared = False
 
@@ -267,7 +268,7 @@ class Loop:
         state.epoch, state.batch_number = (begin.epoch - 1, state.batches) if over else (begin.epoch, begin.batch)
         state.step = begin.step
         self.recorder.hps = {name: [] for name in run.plan.schedules}
-        self.gathered, state.running = [], True
+        self.of_update, state.running = [], True
         try:
             self.call_event("fit_begin")
             if resumed is not None:
@@ -361,7 +362,7 @@ class Loop:
         self.call_event("after_loss", state.batch, output, state.loss)
         self.precision.backward(loss if weight == 1 else loss * weight)
         if self.run.perturbing is not None:
-            self.gathered.append((state.batch, state.batch_number, weight))
+            self.of_update.append((state.batch, state.batch_number, weight))
         return state.loss * samples, samples, weight
 
     def _one_update(self, loss: float, samples: int, weights: float) -> None:
@@ -378,8 +379,8 @@ class Loop:
             )
         distributed.reduce_gradients(self.weights.values(), dist)
         if run.perturbing is not None:
-            passes.further(self, self.gathered)
-            self.gathered = []
+            passes.further(self, self.of_update)
+            self.of_update = []
         if not math.isclose(weights, dist.world, rel_tol=1e-9):
             with paddle.no_grad():
                 for param in self.weights.values():
