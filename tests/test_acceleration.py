@@ -1,6 +1,7 @@
 """Accelerated layers against Paddle's own: outputs, gradients, dropout, where they step in and where not."""
 
 import copy
+import importlib
 import pickle
 
 import numpy as np
@@ -51,6 +52,12 @@ class Spy:
         return getattr(self.module, name)
 
 
+@pytest.fixture
+def refused(monkeypatch):
+    """Fails when an operation of this library's runs."""
+    monkeypatch.setattr(forwards, "operations", lambda: pytest.fail("not the layer's own forward"))
+
+
 def both(layer, inputs, *more, through="Dense"):
     """What Paddle gives and what the accelerated layer gives, which has to go through an operation."""
     shape = layer(*map(paddle.to_tensor, inputs), *more).shape
@@ -99,6 +106,19 @@ LAYERS = {
     "embedding with padding": (lambda: nn.Embedding(10, 3, padding_idx=2), [np.array([[2, 3], [3, 2]])], "Lookup"),
     "attention": (lambda: nn.MultiHeadAttention(8, 2), [normal(3, 5, 8)], "Attention"),
     "attention across": (lambda: nn.MultiHeadAttention(8, 4), [normal(3, n, 8) for n in (5, 6, 6)], "Attention"),
+    "convolution": (lambda: nn.Conv2D(3, 5, 3, padding=1), [normal(4, 3, 9, 7)], "Convolution"),
+    "convolution with strides": (
+        lambda: nn.Conv2D(3, 5, (5, 2), stride=(2, 3), padding=(0, 2), bias_attr=False),
+        [normal(4, 3, 9, 7)],
+        "Convolution",
+    ),
+    "convolution of points": (lambda: nn.Conv2D(6, 5, 1, stride=2), [normal(4, 6, 9, 7)], "Convolution"),
+    "depthwise": (lambda: nn.Conv2D(6, 6, 3, padding=1, groups=6), [normal(3, 6, 9, 7)], "Depthwise"),
+    "depthwise with strides": (
+        lambda: nn.Conv2D(6, 6, (5, 3), stride=(3, 2), padding=(2, 0), groups=6),
+        [normal(3, 6, 9, 8)],
+        "Depthwise",
+    ),
     **{
         f"encoder {a} {before}": (lambda a=a, before=before: encoder(a, before), [normal(3, 5, 8)], "Norm")
         for a in ("relu", "gelu", "tanh")
@@ -115,6 +135,41 @@ def test_outputs_and_gradients_are_those_of_paddle(name):
     assert grads.keys() == fast_grads.keys()
     for key, grad in grads.items():
         close(fast_grads[key], grad)
+
+
+def test_convolutions_of_many_samples_go_in_parts(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("paddle_ftstrat.acceleration.convolution"), "BUDGET", 4000)
+    layer = nn.Conv2D(3, 5, 3, padding=1)
+    (output, grads), (fast_output, fast_grads) = both(layer, [normal(7, 3, 9, 7)], through="Convolution")
+    close(fast_output, output)
+    for key, grad in grads.items():
+        close(fast_grads[key], grad)
+
+
+@pytest.mark.parametrize("labels", [[1, 0, 3, 2], [[1], [0], [3], [3]]])
+def test_cross_entropy(labels):
+    labels = paddle.to_tensor(labels)
+    (output, grads), (fast_output, fast_grads) = both(
+        nn.CrossEntropyLoss(), [30 * normal(4, 5)], labels, through="CrossEntropy"
+    )
+    close(fast_output, output)
+    close(fast_grads["input 0"], grads["input 0"])
+
+
+def test_cross_entropy_with_ignored_labels_is_paddles(refused):
+    loss = nn.CrossEntropyLoss()
+    hub.accelerate(loss)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forwards, "_fits", lambda x: True)
+        loss(paddle.to_tensor(normal(4, 5)), paddle.to_tensor([1, -100, 3, -100]))
+
+
+@pytest.mark.parametrize("labels", [[1, 0, 5, 2], [-1, 0, 3, 2]])
+def test_a_label_out_of_range_is_refused_as_ever(labels):
+    loss = nn.CrossEntropyLoss()
+    hub.accelerate(loss)
+    with pytest.raises((ValueError, IndexError)):
+        loss(paddle.to_tensor(normal(4, 5)), paddle.to_tensor(labels))
 
 
 @pytest.mark.parametrize("kind", ["none", "bool", "padding", "causal", "heads"])
@@ -435,12 +490,6 @@ def test_a_layer_of_the_users_own_stays_as_it_is():
     assert "3 (axis=0)" in str(done)
     hub.accelerate(model, undo=True)
     assert "forward" in model[2].__dict__
-
-
-@pytest.fixture
-def refused(monkeypatch):
-    """Fails when an operation of this library's runs."""
-    monkeypatch.setattr(forwards, "operations", lambda: pytest.fail("not the layer's own forward"))
 
 
 def test_small_inputs_run_as_they_are(monkeypatch, refused):

@@ -95,6 +95,29 @@ def embedding_options(layer: nn.Embedding) -> tuple[int, bool]:
     return -1 if padding is None else padding, plain
 
 
+def convolution_options(layer: nn.Conv2D) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Strides and paddings of a Conv2D, over height and width."""
+    return tuple(layer._stride), tuple(layer._updated_padding)
+
+
+def is_depthwise(layer: nn.Conv2D) -> bool:
+    """Whether a Conv2D has one group, and one output, for each channel."""
+    return 1 < layer._groups == layer._in_channels == layer._out_channels
+
+
+def special_convolution(layer: nn.Conv2D) -> str:
+    """What a Conv2D has that the plain one has not; "" for nothing."""
+    plain = {"_data_format": "NCHW", "_padding_mode": "zeros", "_padding_algorithm": "EXPLICIT"}
+    for name, value in plain.items():
+        if getattr(layer, name) != value:
+            return f"{name[1:]}={getattr(layer, name)!r}"
+    if layer._groups != 1 and not is_depthwise(layer):
+        return f"groups={layer._groups!r}"
+    if set(layer._dilation) != {1}:
+        return f"dilation={layer._dilation!r}"
+    return "" if len(layer._updated_padding) == 2 else f"padding={layer._updated_padding!r}"
+
+
 def float_mask(mask: Any) -> Any:
     """An attention mask as what is added to the scores: of bool or int, 0 where it is true and −1e9 elsewhere."""
     return _convert_attention_mask(mask, _FLOAT32)

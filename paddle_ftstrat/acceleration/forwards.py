@@ -65,16 +65,16 @@ def name_of(layer: nn.Layer) -> str:
 
 @functools.cache
 def operations() -> Any:
-    """The module of the operations with its kernels; None, after a warning, where numba fails."""
+    """The operations with their kernels; None, after a warning, where numba fails."""
     try:
-        from paddle_ftstrat.acceleration import functions, kernels
+        from paddle_ftstrat.acceleration import machine, operations
 
-        kernels.run("gate", 0, 1)
+        machine.run("gate", 0, 1)
     except Exception as error:
         # What numba raises where it does not get along with a processor or another package has no common class.
         warnings.warn(f"layers are not accelerated: numba fails ({error!r})", stacklevel=4)
         return None
-    return functions
+    return operations
 
 
 def why_none() -> str:
@@ -176,6 +176,33 @@ def embedding(self, x):  # noqa: D103
     return operations().Lookup.apply(weight, x, padding)
 
 
+def _objection_to_loss(layer: nn.CrossEntropyLoss) -> str:
+    plain = {
+        "weight": None, "reduction": "mean", "soft_label": False, "axis": -1, "use_softmax": True, "label_smoothing": 0.0
+    }  # fmt: skip
+    special = [name for name, value in plain.items() if getattr(layer, name, value) != value]
+    return f"{special[0]}={getattr(layer, special[0])!r}" if special else ""
+
+
+@stands_for(nn.CrossEntropyLoss, _objection_to_loss)
+def cross_entropy(self, input, label):  # noqa: D103
+    if not (_fits(input) and label.dtype == paddle.int64 and label.size * input.shape[-1] == input.size):
+        return type(self).forward(self, input, label)
+    labels = label.numpy()
+    # What is out of range, and what the mean is of where some are ignored, which differs by version, is Paddle's.
+    if labels.min() < 0 or labels.max() >= input.shape[-1] or (labels == self.ignore_index).any():
+        return type(self).forward(self, input, label)
+    return operations().CrossEntropy.apply(input, label)
+
+
+@stands_for(nn.Conv2D, forwards.special_convolution)
+def convolution(self, x):  # noqa: D103
+    if not (_fits(x) and len(x.shape) == 4 and _float32(self.weight, self.bias)):
+        return type(self).forward(self, x)
+    operation = operations().Depthwise if forwards.is_depthwise(self) else operations().Convolution
+    return operation.apply(x, self.weight, self.bias, *forwards.convolution_options(self))
+
+
 @stands_for(nn.MultiHeadAttention, _objection_to_attention)
 def attention(self, query, key=None, value=None, attn_mask=None, cache=None):  # noqa: D103
     key = query if key is None else key
@@ -219,7 +246,7 @@ def _added(norm: Any, dropout: Any, x: Any, residual: Any, before: bool) -> Any:
 
 
 def _as_it_was(layer: nn.Layer) -> bool:
-    """Whether a layer's call does what its class's forward does and nothing more, so that a larger one may do it."""
+    """Whether a layer does what its class's forward does and nothing more, so that a larger one may do it."""
     stand, own = STANDS.get(type(layer)), layer.__dict__.get("forward")
     known = stand is not None and not stand.objection(layer) and not forwards.has_hooks(layer)
     return (

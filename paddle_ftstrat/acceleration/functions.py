@@ -9,8 +9,9 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional
 
 from paddle_ftstrat._paddle import forwards
-from paddle_ftstrat.acceleration import kernels
-from paddle_ftstrat.acceleration.kernels import GELU, LINEAR, RELU, TILE, bits
+from paddle_ftstrat.acceleration import machine
+from paddle_ftstrat.acceleration.kernels import GELU, LINEAR, RELU, TILE
+from paddle_ftstrat.acceleration.machine import bits
 
 # About so many values are one thread's at a time.
 GRAIN = 1 << 14
@@ -39,7 +40,7 @@ class Dense(PyLayer):
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, f: int, dropped: Drop) -> Any:  # noqa: D102
-        y = paddle.matmul(_whole(x), weight)
+        y = paddle.matmul(whole(x), weight)
         slope = paddle.empty_like(y) if f == GELU else None
         _activate(y, y, slope, bias, f, dropped)
         ctx.f, ctx.dropped, ctx.edges = f, dropped, forwards.edges(x, weight, bias)
@@ -53,10 +54,10 @@ class Dense(PyLayer):
         if (x.inplace_version, weight.inplace_version) != ctx.versions:
             raise RuntimeError("the input or the weight of a Linear was changed in place before its backward")
         if ctx.f != LINEAR or ctx.dropped.limit:
-            _first_order()
-            dy = _activation_grad(_whole(dy), kept, ctx.f, ctx.dropped)
+            first_order()
+            dy = _activation_grad(whole(dy), kept, ctx.f, ctx.dropped)
         elif not paddle.is_grad_enabled():
-            dy = _whole(dy)
+            dy = whole(dy)
         rows = dy.reshape([-1, dy.shape[-1]])
         makers = (
             lambda: paddle.matmul(dy, weight, transpose_y=True),
@@ -72,7 +73,7 @@ class Activation(PyLayer):
 
     @staticmethod
     def forward(ctx: Any, x: Any, f: int, dropped: Drop) -> Any:  # noqa: D102
-        x, y = _whole(x), paddle.empty(x.shape)
+        x, y = whole(x), paddle.empty(x.shape)
         slope = paddle.empty_like(y) if f == GELU else None
         _activate(x, y, slope, None, f, dropped)
         ctx.f, ctx.dropped = f, dropped
@@ -81,8 +82,8 @@ class Activation(PyLayer):
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:  # noqa: D102
-        _first_order()
-        return _activation_grad(_whole(dy), ctx.saved_tensor(), ctx.f, ctx.dropped)
+        first_order()
+        return _activation_grad(whole(dy), ctx.saved_tensor(), ctx.f, ctx.dropped)
 
 
 class Norm(PyLayer):
@@ -93,19 +94,19 @@ class Norm(PyLayer):
         ctx: Any, x: Any, residual: Any, weight: Any, bias: Any, epsilon: float, dropped: Drop
     ) -> Any:
         ctx.two, ctx.dropped, ctx.edges = residual is not None, dropped, forwards.edges(x, residual, weight, bias)
-        x, columns = _whole(x), x.shape[-1]
+        x, columns = whole(x), x.shape[-1]
         rows, y = x.size // columns, paddle.empty(x.shape)
         z, stats = (x if residual is None else paddle.empty(x.shape)), paddle.empty([rows, 2])
-        residual = residual if residual is None else _whole(residual)
-        kernels.run(
-            "norm", rows, _rows(columns), *_at(x, residual, weight, bias, y, z, stats), columns, bits(epsilon), *dropped
+        residual = residual if residual is None else whole(residual)
+        machine.run(
+            "norm", rows, _rows(columns), *at(x, residual, weight, bias, y, z, stats), columns, bits(epsilon), *dropped
         )
         ctx.save_for_backward(z, weight, stats)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:  # noqa: D102
-        _first_order()
+        first_order()
         z, weight, stats = ctx.saved_tensor()
         columns, dz = z.shape[-1], paddle.empty(z.shape)
         rows, grain = z.size // columns, _rows(columns)
@@ -113,13 +114,11 @@ class Norm(PyLayer):
             (paddle.empty(z.shape) if ctx.dropped.limit else None),
             paddle.empty([-(-rows // grain), 2 * columns]),
         )
-        kernels.run(
-            "norm_grad", rows, grain, *_at(_whole(dy), z, weight, stats, dz, dx, parts), 0, columns, *ctx.dropped
-        )
+        machine.run("norm_grad", rows, grain, *at(whole(dy), z, weight, stats, dz, dx, parts), 0, columns, *ctx.dropped)
         both = parts.sum(0)
         grads = (dz, both[:columns], both[columns:])
         # Two gradients in one memory would be added up twice.
-        return _asked(ctx, ((dz.clone() if dx is None else dx), *grads) if ctx.two else grads)
+        return asked(ctx, ((dz.clone() if dx is None else dx), *grads) if ctx.two else grads)
 
 
 class Attention(PyLayer):
@@ -134,8 +133,8 @@ class Attention(PyLayer):
         kept = paddle.empty(weights.shape) if dropped.limit else weights
         strides = (0, 0, 0) if mask is None else _strides(mask)
         count, columns = weights.size // weights.shape[-1], weights.shape[-1]
-        kernels.run(
-            "softmax", count, _rows(columns), *_at(weights, kept, mask), columns, ctx.factor, heads, weights.shape[2],
+        machine.run(
+            "softmax", count, _rows(columns), *at(weights, kept, mask), columns, ctx.factor, heads, weights.shape[2],
             *strides, *dropped,
         )  # fmt: skip
         ctx.save_for_backward(q, k, v, weights, kept)
@@ -143,18 +142,18 @@ class Attention(PyLayer):
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:  # noqa: D102
-        _first_order()
+        first_order()
         q, k, v, weights, kept = ctx.saved_tensor()
         dy = _split(dy, ctx.heads)
         dv = paddle.matmul(kept, dy, transpose_x=True)
         scores = paddle.matmul(dy, v, transpose_y=True)
         columns = weights.shape[-1]
-        kernels.run(
-            "softmax_grad", weights.size // columns, _rows(columns), *_at(scores, weights), columns, ctx.factor,
+        machine.run(
+            "softmax_grad", weights.size // columns, _rows(columns), *at(scores, weights), columns, ctx.factor,
             *ctx.dropped,
         )  # fmt: skip
         dq, dk = paddle.matmul(scores, k), paddle.matmul(scores, q, transpose_x=True)
-        return _asked(ctx, (_joined(dq), _joined(dk), _joined(dv))) + ((None,) if ctx.masked else ())
+        return asked(ctx, (_joined(dq), _joined(dk), _joined(dv))) + ((None,) if ctx.masked else ())
 
 
 class Lookup(PyLayer):
@@ -163,19 +162,44 @@ class Lookup(PyLayer):
     @staticmethod
     def forward(ctx: Any, weight: Any, ids: Any, padding: int) -> Any:  # noqa: D102
         ctx.shape, ctx.padding, ctx.edges = weight.shape, padding, forwards.edges(weight)
-        ctx.save_for_backward(_whole(ids))
+        ctx.save_for_backward(whole(ids))
         return functional.embedding(ids, weight, None if padding < 0 else padding)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:  # noqa: D102
-        _first_order()
+        first_order()
         (ids,), columns = ctx.saved_tensor(), ctx.shape[-1]
         grad, width = paddle.zeros(ctx.shape), TILE // 64
-        kernels.run("scatter", -(-columns // width), 1, *_at(_whole(dy), ids, grad), ids.size, columns, ctx.padding)
-        return (*_asked(ctx, (grad,)), None)
+        machine.run("scatter", -(-columns // width), 1, *at(whole(dy), ids, grad), ids.size, columns, ctx.padding)
+        return (*asked(ctx, (grad,)), None)
 
 
-def _first_order() -> None:
+class CrossEntropy(PyLayer):
+    """The mean over the rows of −log softmax(x)[label]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, labels: Any) -> Any:  # noqa: D102
+        x, labels, columns = whole(x), whole(labels), x.shape[-1]
+        losses, logs = paddle.empty([labels.size]), paddle.empty([labels.size])
+        machine.run("entropy", labels.size, _rows(columns), *at(x, labels, losses, logs), columns)
+        ctx.version = x.inplace_version
+        ctx.save_for_backward(x, labels, logs)
+        return losses.mean()
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:  # noqa: D102
+        first_order()
+        x, labels, logs = ctx.saved_tensor()
+        if x.inplace_version != ctx.version:
+            raise RuntimeError("the logits were changed in place before the backward of their cross entropy")
+        columns, dx = x.shape[-1], paddle.empty(x.shape)
+        scale = bits(float(dy) / labels.size)
+        machine.run("entropy_grad", labels.size, _rows(columns), *at(x, labels, dx, logs), columns, scale)
+        return dx, None
+
+
+def first_order() -> None:
+    """Refuse a backward that is to have a gradient itself."""
     if paddle.is_grad_enabled():
         raise RuntimeError(
             "gradients of gradients do not go through accelerated layers: give bind() or the Learner's fit "
@@ -183,16 +207,18 @@ def _first_order() -> None:
         )
 
 
-def _asked(ctx: Any, grads: tuple[Any, ...]) -> tuple[Any, ...]:
+def asked(ctx: Any, grads: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The gradients, with None where none may be returned."""
     return tuple(grad if wanted else None for grad, wanted in zip(grads, forwards.wanted(ctx.edges)))
 
 
-def _whole(x: Any) -> Any:
+def whole(x: Any) -> Any:
     """A tensor without gaps: x itself, or a copy of a view."""
     return x if x.is_contiguous() else x.contiguous()
 
 
-def _at(*tensors: Any) -> list[int]:
+def at(*tensors: Any) -> list[int]:
+    """Where each tensor's first value lies, 0 for None."""
     return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
@@ -205,7 +231,7 @@ def _activate(h: Any, y: Any, slope: Any, bias: Any, f: int, dropped: Drop) -> N
     if bias is None and f == LINEAR and not dropped.limit:
         return
     rows = -(-y.size // columns)
-    kernels.run("activate", rows, _rows(columns), *_at(h, y, slope, bias), y.size, columns, f, *dropped)
+    machine.run("activate", rows, _rows(columns), *at(h, y, slope, bias), y.size, columns, f, *dropped)
 
 
 def _activation_grad(dy: Any, kept: Any, f: int, dropped: Drop) -> Any:
@@ -214,7 +240,7 @@ def _activation_grad(dy: Any, kept: Any, f: int, dropped: Drop) -> Any:
         _activate(dy, dx, None, None, LINEAR, dropped)
     else:
         scale = dropped.scale if f == RELU else 0
-        kernels.run("gate", -(-dy.size // TILE), GRAIN // TILE, *_at(dy, kept[0], dx), dy.size, scale)
+        machine.run("gate", -(-dy.size // TILE), GRAIN // TILE, *at(dy, kept[0], dx), dy.size, scale)
     return dx
 
 
@@ -222,7 +248,7 @@ def _split(x: Any, heads: int) -> Any:
     """[batch, length, heads·d] → [batch, heads, length, d]."""
     batch, length, width = x.shape
     y = paddle.empty([batch, heads, length, width // heads])
-    kernels.run("swap", batch * length, _rows(width), *_at(_whole(x), y), length, heads, width // heads)
+    machine.run("swap", batch * length, _rows(width), *at(whole(x), y), length, heads, width // heads)
     return y
 
 
@@ -230,7 +256,7 @@ def _joined(x: Any) -> Any:
     """[batch, heads, length, d] → [batch, length, heads·d]."""
     batch, heads, length, inner = x.shape
     y = paddle.empty([batch, length, heads * inner])
-    kernels.run("swap", batch * heads, _rows(length * inner), *_at(x, y), heads, length, inner)
+    machine.run("swap", batch * heads, _rows(length * inner), *at(x, y), heads, length, inner)
     return y
 
 

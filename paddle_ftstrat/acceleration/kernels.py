@@ -1,28 +1,14 @@
-"""The kernels in machine code, made by numba; Paddle's own threads share each.
-
-Imported at the first use only: numba takes a while. A kernel is a function (a, first, last) of its int64 arguments
-(sizes, addresses of float32 values, numbers as the bits of a float64) and a range of units, rows mostly. Each thread
-takes ranges from a counter in memory, always the same ranges, so that no result depends on the number of threads.
-"""
+"""The kernels of layers: activations, dropout, normalisation, attention, embeddings (see `machine`)."""
 
 from __future__ import annotations
 
-import functools
 import math
-import struct
-from types import FunctionType
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
+from numba import carray, njit
 
-from paddle_ftstrat._paddle import openmp, threads
+from paddle_ftstrat.acceleration.machine import ROUND, fast, floats, ints, kernel, mixed, number, two_to_the
 
-# What stands before a kernel's own arguments: the counter, units per range, units in all.
-OWN = 3
-SLOTS = 24
 TILE = 4096
 LINEAR, RELU, GELU = range(3)
 
@@ -30,139 +16,12 @@ ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 LOG2_E = np.float32(1.4426950408889634)
 # ln 2 in two parts, the first of few bits, so that n·ln 2 is exact enough.
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-# Adding it rounds to a whole number, which then stands in the last bits.
-ROUND = np.float32(12582912.0)
 LOWEST = np.float32(-64.0)  # Paddle's softmax cuts differences off there
 ROOT_HALF = np.float32(math.sqrt(0.5))
 DENSITY = np.float32(1 / math.sqrt(2 * math.pi))
 
-_POINTERS = {"f": types.CPointer(types.float32), "i": types.CPointer(types.int64)}
 
-
-def _fast(function: Any) -> Any:
-    return njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
-
-
-def _reordered(function: Any) -> Any:
-    """As `_fast`, with sums in any order, for which one value at a time would do otherwise."""
-    return njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})(function)
-
-
-@intrinsic
-def _floats(typingctx: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(_POINTERS["f"]))
-
-    return _POINTERS["f"](types.int64), codegen
-
-
-@intrinsic
-def _ints(typingctx: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(_POINTERS["i"]))
-
-    return _POINTERS["i"](types.int64), codegen
-
-
-@intrinsic
-def _number(typingctx: Any, bits: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fptrunc(builder.bitcast(args[0], ir.DoubleType()), ir.FloatType())
-
-    return types.float32(types.int64), codegen
-
-
-@intrinsic
-def _two_to_the(typingctx: Any, rounded: Any) -> Any:
-    """2ⁿ, where `rounded` is n + ROUND."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(32)
-        n = builder.sub(builder.bitcast(args[0], word), ir.Constant(word, 0x4B400000))
-        exponent = builder.shl(builder.add(n, ir.Constant(word, 127)), ir.Constant(word, 23))
-        return builder.bitcast(exponent, ir.FloatType())
-
-    return types.float32(types.float32), codegen
-
-
-@intrinsic
-def _mixed(typingctx: Any, index: Any, seed: Any, other: Any) -> Any:
-    """32 random bits of an index: two rounds of multiplying and shifting, with a seed before each."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(32)
-        x, first, second = (builder.trunc(arg, word) for arg in args)
-        x = builder.add(builder.mul(x, ir.Constant(word, 0x9E3779B9)), first)
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None), (15, 0x2C1B3C6D), (12, 0x297A2D39)):
-            x = builder.xor(x, builder.lshr(x, ir.Constant(word, shift)))
-            x = builder.xor(x, second) if factor is None else builder.mul(x, ir.Constant(word, factor))
-        x = builder.xor(x, builder.lshr(x, ir.Constant(word, 15)))
-        return builder.lshr(x, ir.Constant(word, 1))
-
-    return types.int32(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def _take(typingctx: Any, counter: Any, amount: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("add", args[0], args[1], "monotonic")
-
-    return types.int64(_POINTERS["i"], types.int64), codegen
-
-
-_work: Any = None  # each copy of the loop below has its own
-
-
-def _shared(arguments):
-    a = carray(arguments, (SLOTS,))
-    while True:
-        first = _take(arguments, a[1])
-        if first >= a[2]:
-            return
-        _work(a, first, min(first + a[1], a[2]))
-
-
-_SOURCES: dict[str, Any] = {}
-
-
-def kernel(work: Any) -> Any:
-    """Enter a kernel under its name. It is compiled, or read from the disk, when it is needed first."""
-    _SOURCES[work.__name__] = work
-    return work
-
-
-@functools.cache
-def _compiled(name: str) -> Any:
-    work = _SOURCES[name]
-    # What numba keeps on disk goes by a function's name and does not tell closures apart.
-    loop = FunctionType(_shared.__code__, {**globals(), "_work": _reordered(work)}, f"_shared_{name}")
-    loop.__qualname__ = f"_shared_{name}"
-    signature, options = types.void(_POINTERS["i"]), {"nopython": True, "error_model": "numpy"}
-    try:
-        return cfunc(signature, cache=True, **options)(loop)
-    except RuntimeError:  # neither the package's folder nor the user's can be written to
-        return cfunc(signature, **options)(loop)
-
-
-def bits(number: float) -> int:
-    """A float64 as the int64 of the same bits.
-
-    Example:
-        >>> bits(1.0) == 0x3FF0000000000000
-        True
-    """
-    return struct.unpack("<q", struct.pack("<d", number))[0]
-
-
-def run(name: str, units: int, grain: int, *arguments: int) -> None:
-    """Run a kernel over `units` units, `grain` of them at a time, on as many threads as Paddle's kernels have now."""
-    a = np.zeros(SLOTS, np.int64)
-    a[1], a[2] = grain, units
-    a[OWN : OWN + len(arguments)] = arguments
-    openmp.share(_compiled(name).address, a.ctypes.data, min(threads.current(), -(-units // grain)))
-
-
-@_fast
+@fast
 def _exp(x):
     """exp(x) for −87 < x < 88, within 2 units of the last place."""
     rounded = x * LOG2_E + ROUND
@@ -173,10 +32,10 @@ def _exp(x):
     p = np.float32(1 / 24) + r * p
     p = np.float32(1 / 6) + r * p
     p = HALF + r * p
-    return ((r * r) * p + r + ONE) * _two_to_the(rounded)
+    return ((r * r) * p + r + ONE) * two_to_the(rounded)
 
 
-@_fast
+@fast
 def _gelu(x):
     """x·Φ(x) and its derivative Φ(x) + x·φ(x).
 
@@ -208,33 +67,33 @@ def _top(x, n):
     return top
 
 
-@_fast
+@fast
 def _keeps(index, first, second, limit, scale):
-    return scale if np.int64(_mixed(index, first, second)) >= limit else ZERO
+    return scale if np.int64(mixed(index, first, second)) >= limit else ZERO
 
 
 @kernel
 def activate(a, first, last):
     """y = dropout(f(h + bias)) and, for GELU, its derivative by h; h and y may be the same."""
-    size, columns, f, seed, other, limit, scale = a[7], a[8], a[9], a[10], a[11], a[12], _number(a[13])
+    size, columns, f, seed, other, limit, scale = a[7], a[8], a[9], a[10], a[11], a[12], number(a[13])
     for row in range(first, last):
         start = row * columns
         n = min(columns, size - start)
-        y = carray(_floats(a[4] + 4 * start), (n,))
+        y = carray(floats(a[4] + 4 * start), (n,))
         # All that follows is in place: of two arrays that may be one, only one value at a time could be read.
         if a[3] != a[4]:
-            h = carray(_floats(a[3] + 4 * start), (n,))
+            h = carray(floats(a[3] + 4 * start), (n,))
             for k in range(n):
                 y[k] = h[k]
         if a[6] != 0:
-            bias = carray(_floats(a[6]), (n,))
+            bias = carray(floats(a[6]), (n,))
             for k in range(n):
                 y[k] += bias[k]
         if f == RELU:
             for k in range(n):
                 y[k] = ZERO if y[k] < ZERO else y[k]
         elif f == GELU:
-            slope = carray(_floats(a[5] + 4 * start), (n,))
+            slope = carray(floats(a[5] + 4 * start), (n,))
             for k in range(n):
                 y[k], slope[k] = _gelu(y[k])
             if limit > 0:
@@ -248,12 +107,12 @@ def activate(a, first, last):
 @kernel
 def gate(a, first, last):
     """z = x·y, or x·scale where y > 0 and else 0; without a scale the first."""
-    scale = _number(a[7])
+    scale = number(a[7])
     for row in range(first, last):
         start = row * TILE
         n = min(TILE, a[6] - start)
-        x, y = carray(_floats(a[3] + 4 * start), (n,)), carray(_floats(a[4] + 4 * start), (n,))
-        z = carray(_floats(a[5] + 4 * start), (n,))
+        x, y = carray(floats(a[3] + 4 * start), (n,)), carray(floats(a[4] + 4 * start), (n,))
+        z = carray(floats(a[5] + 4 * start), (n,))
         if a[7] == 0:
             for k in range(n):
                 z[k] = x[k] * y[k]
@@ -265,15 +124,15 @@ def gate(a, first, last):
 @kernel
 def norm(a, first, last):
     """z = residual + dropout(x); y = (z − mean)/√(variance + ε)·γ + β of each row; mean and 1/√… are kept."""
-    columns, epsilon = a[10], _number(a[11])
-    seed, other, limit, scale = a[12], a[13], a[14], _number(a[15])
-    gamma, beta = carray(_floats(a[5]), (columns,)), carray(_floats(a[6]), (columns,))
+    columns, epsilon = a[10], number(a[11])
+    seed, other, limit, scale = a[12], a[13], a[14], number(a[15])
+    gamma, beta = carray(floats(a[5]), (columns,)), carray(floats(a[6]), (columns,))
     for row in range(first, last):
         start = row * columns
-        x, y = carray(_floats(a[3] + 4 * start), (columns,)), carray(_floats(a[7] + 4 * start), (columns,))
-        z, stats = x, carray(_floats(a[9] + 8 * row), (2,))
+        x, y = carray(floats(a[3] + 4 * start), (columns,)), carray(floats(a[7] + 4 * start), (columns,))
+        z, stats = x, carray(floats(a[9] + 8 * row), (2,))
         if a[4] != 0:
-            z, residual = carray(_floats(a[8] + 4 * start), (columns,)), carray(_floats(a[4] + 4 * start), (columns,))
+            z, residual = carray(floats(a[8] + 4 * start), (columns,)), carray(floats(a[4] + 4 * start), (columns,))
             if limit > 0:
                 for k in range(columns):
                     z[k] = residual[k] + x[k] * _keeps(start + k, seed, other, limit, scale)
@@ -297,15 +156,15 @@ def norm(a, first, last):
 def norm_grad(a, first, last):
     """The gradient by z, by x where there was dropout, and this range's part of those by γ and β."""
     columns = a[11]
-    seed, other, limit, scale = a[12], a[13], a[14], _number(a[15])
-    gamma, part = carray(_floats(a[5]), (columns,)), a[9] + 8 * columns * (first // a[1])
-    dgamma, dbeta = carray(_floats(part), (columns,)), carray(_floats(part + 4 * columns), (columns,))
+    seed, other, limit, scale = a[12], a[13], a[14], number(a[15])
+    gamma, part = carray(floats(a[5]), (columns,)), a[9] + 8 * columns * (first // a[1])
+    dgamma, dbeta = carray(floats(part), (columns,)), carray(floats(part + 4 * columns), (columns,))
     for k in range(columns):
         dgamma[k] = dbeta[k] = ZERO
     for row in range(first, last):
         start = row * columns
-        dy, z = carray(_floats(a[3] + 4 * start), (columns,)), carray(_floats(a[4] + 4 * start), (columns,))
-        stats, dz = carray(_floats(a[6] + 8 * row), (2,)), carray(_floats(a[7] + 4 * start), (columns,))
+        dy, z = carray(floats(a[3] + 4 * start), (columns,)), carray(floats(a[4] + 4 * start), (columns,))
+        stats, dz = carray(floats(a[6] + 8 * row), (2,)), carray(floats(a[7] + 4 * start), (columns,))
         mean, rate = stats[0], stats[1]
         plain, sloped = ZERO, ZERO
         for k in range(columns):
@@ -318,7 +177,7 @@ def norm_grad(a, first, last):
         for k in range(columns):
             dz[k] = rate * (dy[k] * gamma[k] - plain - (z[k] - mean) * rate * sloped)
         if limit > 0:
-            dx = carray(_floats(a[8] + 4 * start), (columns,))
+            dx = carray(floats(a[8] + 4 * start), (columns,))
             for k in range(columns):
                 dx[k] = dz[k] * _keeps(start + k, seed, other, limit, scale)
 
@@ -326,17 +185,17 @@ def norm_grad(a, first, last):
 @kernel
 def softmax(a, first, last):
     """Each row becomes softmax(scale·row + mask); q = dropout of it."""
-    n, factor, heads, queries = a[6], _number(a[7]), a[8], a[9]
-    seed, other, limit, scale = a[13], a[14], a[15], _number(a[16])
+    n, factor, heads, queries = a[6], number(a[7]), a[8], a[9]
+    seed, other, limit, scale = a[13], a[14], a[15], number(a[16])
     for row in range(first, last):
         start = row * n
-        p = carray(_floats(a[3] + 4 * start), (n,))
+        p = carray(floats(a[3] + 4 * start), (n,))
         for k in range(n):
             p[k] *= factor
         if a[5] != 0:
             block = row // queries
             at = (block // heads) * a[10] + (block % heads) * a[11] + (row % queries) * a[12]
-            mask = carray(_floats(a[5] + 4 * at), (n,))
+            mask = carray(floats(a[5] + 4 * at), (n,))
             for k in range(n):
                 p[k] += mask[k]
         top, total = _top(p, n), ZERO
@@ -348,7 +207,7 @@ def softmax(a, first, last):
         for k in range(n):
             p[k] *= total
         if limit > 0:
-            q = carray(_floats(a[4] + 4 * start), (n,))
+            q = carray(floats(a[4] + 4 * start), (n,))
             for k in range(n):
                 q[k] = p[k] * _keeps(start + k, seed, other, limit, scale)
 
@@ -356,11 +215,11 @@ def softmax(a, first, last):
 @kernel
 def softmax_grad(a, first, last):
     """The gradient by the scores in place of that by `q` of `softmax`."""
-    n, factor = a[5], _number(a[6])
-    seed, other, limit, scale = a[7], a[8], a[9], _number(a[10])
+    n, factor = a[5], number(a[6])
+    seed, other, limit, scale = a[7], a[8], a[9], number(a[10])
     for row in range(first, last):
         start = row * n
-        g, p = carray(_floats(a[3] + 4 * start), (n,)), carray(_floats(a[4] + 4 * start), (n,))
+        g, p = carray(floats(a[3] + 4 * start), (n,)), carray(floats(a[4] + 4 * start), (n,))
         if limit > 0:
             for k in range(n):
                 g[k] *= _keeps(start + k, seed, other, limit, scale)
@@ -378,8 +237,8 @@ def swap(a, first, last):
     for unit in range(first, last):
         outer, row = unit // rows, unit % rows
         for column in range(columns):
-            x = carray(_floats(a[3] + 4 * inner * (unit * columns + column)), (inner,))
-            y = carray(_floats(a[4] + 4 * inner * ((outer * columns + column) * rows + row)), (inner,))
+            x = carray(floats(a[3] + 4 * inner * (unit * columns + column)), (inner,))
+            y = carray(floats(a[4] + 4 * inner * ((outer * columns + column) * rows + row)), (inner,))
             for k in range(inner):
                 y[k] = x[k]
 
@@ -388,13 +247,43 @@ def swap(a, first, last):
 def scatter(a, first, last):
     """rows[ids[i]] += x[i] for every i but those of the id `skipped`; a unit is a stretch of TILE // 64 columns."""
     count, columns, skipped, width = a[6], a[7], a[8], TILE // 64
-    ids = carray(_ints(a[4]), (count,))
+    ids = carray(ints(a[4]), (count,))
     for unit in range(first, last):
         start = unit * width
         n = min(width, columns - start)
         for i in range(count):
             if ids[i] != skipped:
-                x = carray(_floats(a[3] + 4 * (i * columns + start)), (n,))
-                y = carray(_floats(a[5] + 4 * (ids[i] * columns + start)), (n,))
+                x = carray(floats(a[3] + 4 * (i * columns + start)), (n,))
+                y = carray(floats(a[5] + 4 * (ids[i] * columns + start)), (n,))
                 for k in range(n):
                     y[k] += x[k]
+
+
+@kernel
+def entropy(a, first, last):
+    """log Σ exp(x) − x[label] of each row; the logarithm is kept."""
+    columns = a[7]
+    losses, logs, labels = carray(floats(a[5]), (a[2],)), carray(floats(a[6]), (a[2],)), carray(ints(a[4]), (a[2],))
+    for row in range(first, last):
+        x = carray(floats(a[3] + 4 * row * columns), (columns,))
+        top, total = _top(x, columns), ZERO
+        for k in range(columns):
+            difference = x[k] - top
+            total += _exp(LOWEST if difference < LOWEST else difference)
+        logs[row] = top + np.float32(math.log(total))
+        losses[row] = logs[row] - x[labels[row]]
+
+
+@kernel
+def entropy_grad(a, first, last):
+    """(softmax(x) − onehot(label))·scale of each row."""
+    columns, scale = a[7], number(a[8])
+    logs, labels = carray(floats(a[6]), (a[2],)), carray(ints(a[4]), (a[2],))
+    for row in range(first, last):
+        x = carray(floats(a[3] + 4 * row * columns), (columns,))
+        dx = carray(floats(a[5] + 4 * row * columns), (columns,))
+        log = logs[row]
+        for k in range(columns):
+            difference = x[k] - log
+            dx[k] = scale * _exp(LOWEST if difference < LOWEST else difference)
+        dx[labels[row]] -= scale

@@ -1,0 +1,263 @@
+"""Convolutions: one matrix product over many samples where Paddle's kernel does one for each; depthwise directly.
+
+For the product, what each weight is multiplied by is a row, [channels·kernel, samples·positions]: `unfold` writes the
+rows and `fold` adds them up again. So many samples are taken at a time that the rows stay within BUDGET values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+from numba import carray
+from paddle.autograd import PyLayer
+
+from paddle_ftstrat._paddle import forwards
+from paddle_ftstrat.acceleration import machine
+from paddle_ftstrat.acceleration.functions import asked, at, first_order, whole
+from paddle_ftstrat.acceleration.kernels import ZERO
+from paddle_ftstrat.acceleration.machine import fast, floats, kernel
+
+BUDGET = 1 << 20
+
+
+@kernel
+def unfold(a, first, last):
+    """rows[(c, i, j), n, y, x] = image[n, c, y·stride + i − padding, x·stride + j − padding]; a unit is a row."""
+    count, channels, height, width, below, beside = a[5], a[6], a[7], a[8], a[9], a[10]
+    tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
+    for unit in range(first, last):
+        channel, i, j = unit // (tall * wide), unit // wide % tall, unit % wide
+        shift = j - margin
+        begin = max(0, (-shift + other - 1) // other)
+        end = max(begin, min(beside, (width - 1 - shift) // other + 1))
+        for n in range(count):
+            image = carray(floats(a[3] + 4 * (n * channels + channel) * height * width), (height * width,))
+            row = carray(floats(a[4] + 4 * (unit * count + n) * below * beside), (below * beside,))
+            for y in range(below):
+                line, at = y * stride + i - padding, y * beside
+                if line < 0 or line >= height:
+                    for x in range(beside):
+                        row[at + x] = ZERO
+                    continue
+                for x in range(begin):
+                    row[at + x] = ZERO
+                start = line * width + shift
+                if other == 1:
+                    for x in range(begin, end):
+                        row[at + x] = image[start + x]
+                else:
+                    for x in range(begin, end):
+                        row[at + x] = image[start + x * other]
+                for x in range(end, beside):
+                    row[at + x] = ZERO
+
+
+@kernel
+def fold(a, first, last):
+    """image[n, c] = the sum of what `unfold` has taken from it; a unit is a channel."""
+    count, channels, height, width, below, beside = a[5], a[6], a[7], a[8], a[9], a[10]
+    tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
+    for channel in range(first, last):
+        for n in range(count):
+            image = carray(floats(a[3] + 4 * (n * channels + channel) * height * width), (height * width,))
+            for k in range(height * width):
+                image[k] = ZERO
+            for i in range(tall):
+                for j in range(wide):
+                    unit, shift = (channel * tall + i) * wide + j, j - margin
+                    begin = max(0, (-shift + other - 1) // other)
+                    end = max(begin, min(beside, (width - 1 - shift) // other + 1))
+                    row = carray(floats(a[4] + 4 * (unit * count + n) * below * beside), (below * beside,))
+                    for y in range(below):
+                        line, at = y * stride + i - padding, y * beside
+                        if line < 0 or line >= height:
+                            continue
+                        start = line * width + shift
+                        if other == 1:
+                            for x in range(begin, end):
+                                image[start + x] += row[at + x]
+                        else:
+                            for x in range(begin, end):
+                                image[start + x * other] += row[at + x]
+
+
+@fast
+def _padded(image, height, width, padding, margin, across, target):
+    """An image with zeros around it, in rows of `across` values."""
+    for k in range(len(target)):
+        target[k] = ZERO
+    for y in range(height):
+        for x in range(width):
+            target[(y + padding) * across + margin + x] = image[y * width + x]
+
+
+@kernel
+def depthwise(a, first, last):
+    """Each plane [n, c] of the output from that of the image and the weight of its channel; a unit is a plane.
+
+    In rows as long as the padded image's, each weight is one long loop; what is between the strides is left out later.
+    """
+    channels, height, width, below, beside = a[6], a[7], a[8], a[9], a[10]
+    tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
+    across = width + 2 * margin
+    n = (height + 2 * padding - tall + 1) * across
+    source, sums = np.empty(n + tall * across, np.float32), np.empty(n, np.float32)
+    for unit in range(first, last):
+        image = carray(floats(a[3] + 4 * unit * height * width), (height * width,))
+        out = carray(floats(a[4] + 4 * unit * below * beside), (below * beside,))
+        weight = carray(floats(a[17] + 4 * (unit % channels) * tall * wide), (tall * wide,))
+        _padded(image, height, width, padding, margin, across, source)
+        for k in range(n):
+            sums[k] = ZERO
+        for i in range(tall):
+            for j in range(wide):
+                factor, shift = weight[i * wide + j], i * across + j
+                for k in range(n):
+                    sums[k] += factor * source[shift + k]
+        for y in range(below):
+            for x in range(beside):
+                out[y * beside + x] = sums[y * stride * across + x * other]
+
+
+@kernel
+def depthwise_grad(a, first, last):
+    """The gradients of `depthwise` by image and weight; a unit is a channel."""
+    count, channels, height, width, below, beside = a[5], a[6], a[7], a[8], a[9], a[10]
+    tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
+    across = width + 2 * margin
+    n = (height + 2 * padding - tall + 1) * across
+    source, sums = np.empty(n + tall * across, np.float32), np.empty(n + tall * across, np.float32)
+    spread = np.empty(n, np.float32)
+    for k in range(n):
+        spread[k] = ZERO
+    for channel in range(first, last):
+        weight = carray(floats(a[17] + 4 * channel * tall * wide), (tall * wide,))
+        dw = carray(floats(a[19] + 4 * channel * tall * wide), (tall * wide,))
+        for k in range(tall * wide):
+            dw[k] = ZERO
+        for sample in range(count):
+            plane = sample * channels + channel
+            image = carray(floats(a[3] + 4 * plane * height * width), (height * width,))
+            dy = carray(floats(a[4] + 4 * plane * below * beside), (below * beside,))
+            dx = carray(floats(a[18] + 4 * plane * height * width), (height * width,))
+            _padded(image, height, width, padding, margin, across, source)
+            for k in range(len(sums)):
+                sums[k] = ZERO
+            for y in range(below):
+                for x in range(beside):
+                    spread[y * stride * across + x * other] = dy[y * beside + x]
+            for i in range(tall):
+                for j in range(wide):
+                    factor, shift, total = weight[i * wide + j], i * across + j, ZERO
+                    for k in range(n):
+                        total += spread[k] * source[shift + k]
+                    for k in range(n):
+                        sums[shift + k] += factor * spread[k]
+                    dw[i * wide + j] += total
+            for y in range(height):
+                for x in range(width):
+                    dx[y * width + x] = sums[(y + padding) * across + margin + x]
+
+
+class Depthwise(PyLayer):
+    """conv2d(x, weight) + bias with one group for each channel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any) -> Any:  # noqa: D102
+        x = whole(x)
+        shape = _Shape(x, weight, stride, padding)
+        y = paddle.empty([*x.shape[:2], *shape.out])
+        shape.run("depthwise", x.shape[0] * x.shape[1], x, y, 0, x.shape[0], *at(weight))
+        ctx.shape, ctx.edges = shape, forwards.edges(x, weight, bias)
+        ctx.save_for_backward(x, weight)
+        return y if bias is None else y + bias.reshape([-1, 1, 1])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:  # noqa: D102
+        first_order()
+        (x, weight), shape, dy = ctx.saved_tensor(), ctx.shape, whole(dy)
+        dx, dw = paddle.empty(x.shape), paddle.empty(weight.shape)
+        shape.run("depthwise_grad", x.shape[1], x, dy, 0, x.shape[0], *at(weight, dx, dw))
+        return asked(ctx, (dx, dw, *([dy.sum([0, 2, 3])] if len(ctx.edges) > 2 else [])))
+
+
+class Convolution(PyLayer):
+    """conv2d(x, weight) + bias, one group, no dilation; strides and paddings are (height, width)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any) -> Any:  # noqa: D102
+        x = whole(x)
+        shape = _Shape(x, weight, stride, padding)
+        y, matrix = paddle.empty([x.shape[0], weight.shape[0], *shape.out]), weight.reshape([weight.shape[0], -1])
+        for first, count in shape.parts():
+            part = paddle.matmul(matrix, shape.unfolded(x, first, count))
+            if bias is not None:
+                part = part + bias.reshape([-1, 1])
+            shape.turn(part, y, first, count, back=True)
+        ctx.shape, ctx.edges = shape, forwards.edges(x, weight, bias)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:  # noqa: D102
+        first_order()
+        (x, weight), shape, dy = ctx.saved_tensor(), ctx.shape, whole(dy)
+        wanted = forwards.wanted(ctx.edges)
+        matrix, dw = weight.reshape([weight.shape[0], -1]), None
+        dx = paddle.empty(x.shape) if wanted[0] else None
+        for first, count in shape.parts():
+            turned = paddle.empty([weight.shape[0], count * shape.positions])
+            shape.turn(dy, turned, first, count)
+            if wanted[1]:
+                part = paddle.matmul(turned, shape.unfolded(x, first, count), transpose_y=True)
+                dw = part if dw is None else dw.add_(part)
+            if wanted[0]:
+                shape.run("fold", x.shape[1], dx, paddle.matmul(matrix, turned, transpose_x=True), first, count)
+        grads = [dx, None if dw is None else dw.reshape(weight.shape)]
+        if len(wanted) > 2:
+            grads.append(dy.sum([0, 2, 3]) if wanted[2] else None)
+        return tuple(grads)
+
+
+class _Shape:
+    """The sizes of one convolution, as its kernels want them."""
+
+    def __init__(self, x: Any, weight: Any, stride: Any, padding: Any) -> None:
+        self.samples, self.image = x.shape[0], x.shape[1:]
+        kernel = weight.shape[2:]
+        self.out = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(self.image[1:], kernel, stride, padding)]
+        self.positions = self.out[0] * self.out[1]
+        self.rows, self.numbers = self.image[0] * kernel[0] * kernel[1], (*kernel, *stride, *padding)
+
+    def parts(self) -> Iterator[tuple[int, int]]:
+        """The samples in stretches (first, how many)."""
+        step = max(1, BUDGET // (self.rows * self.positions))
+        return ((first, min(step, self.samples - first)) for first in range(0, self.samples, step))
+
+    def run(self, name: str, units: int, image: Any, rows: Any, first: int, count: int, *more: int) -> None:
+        """One of the kernels on a stretch of samples."""
+        channels, height, width = self.image
+        start = image.data_ptr() + 4 * first * channels * height * width
+        grain = max(1, units // 64)
+        machine.run(
+            name, units, grain, start, *at(rows), count, channels, height, width, *self.out, *self.numbers, *more
+        )  # fmt: skip
+
+    def unfolded(self, x: Any, first: int, count: int) -> Any:
+        """The rows of a stretch of samples."""
+        rows = paddle.empty([self.rows, count * self.positions])
+        self.run("unfold", self.rows, x, rows, first, count)
+        return rows
+
+    def turn(self, source: Any, target: Any, first: int, count: int, back: bool = False) -> None:
+        """[samples, channels, positions] → [channels, samples, positions], or back; of the former a stretch."""
+        channels = (target if back else source).shape[1]
+        begin = 4 * first * channels * self.positions
+        outer, inner = (channels, count) if back else (count, channels)
+        places = (
+            (source.data_ptr(), target.data_ptr() + begin) if back else (source.data_ptr() + begin, target.data_ptr())
+        )
+        machine.run("swap", outer, max(1, outer // 16), *places, outer, inner, self.positions)
