@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -96,7 +97,8 @@ def serve(step: Callable[[], Any], steps: int) -> None:
             started = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - started)
-        print(json.dumps({"seconds": statistics.median(seconds), "load": load.processors()}), flush=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps({"seconds": statistics.median(seconds), "load": load.processors(), "peak": peak}), flush=True)
 
 
 def alternate(workers: list[Worker], rounds: int) -> dict[str, dict[str, float]]:
@@ -114,6 +116,7 @@ def alternate(workers: list[Worker], rounds: int) -> dict[str, dict[str, float]]
         name: {
             "step_ms": round(1e3 * statistics.median(turn["seconds"] for turn in measured), 2),
             "best_ms": round(1e3 * min(turn["seconds"] for turn in measured), 2),
+            "peak_mib": round(measured[-1]["peak"] / 1024),
             "processors_busy_elsewhere": round(statistics.median(turn["load"] for turn in measured), 2),
         }
         for name, measured in turns.items()

@@ -177,9 +177,8 @@ def embedding(self, x):  # noqa: D103
 
 
 def _objection_to_loss(layer: nn.CrossEntropyLoss) -> str:
-    plain = {
-        "weight": None, "reduction": "mean", "soft_label": False, "axis": -1, "use_softmax": True, "label_smoothing": 0.0
-    }  # fmt: skip
+    plain = {"weight": None, "reduction": "mean", "soft_label": False, "axis": -1, "use_softmax": True}
+    plain["label_smoothing"] = 0.0
     special = [name for name, value in plain.items() if getattr(layer, name, value) != value]
     return f"{special[0]}={getattr(layer, special[0])!r}" if special else ""
 
@@ -246,7 +245,7 @@ def _added(norm: Any, dropout: Any, x: Any, residual: Any, before: bool) -> Any:
 
 
 def _as_it_was(layer: nn.Layer) -> bool:
-    """Whether a layer does what its class's forward does and nothing more, so that a larger one may do it."""
+    """Whether a layer does what the forward of its class does and no more, so a larger one may do it."""
     stand, own = STANDS.get(type(layer)), layer.__dict__.get("forward")
     known = stand is not None and not stand.objection(layer) and not forwards.has_hooks(layer)
     return (
