@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS
+from whole_sizes import SIZES
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"en": ROOT / "docs/performance.md", "zh": ROOT / "docs/zh/performance.md"}
@@ -81,7 +82,39 @@ def _updates(case: str, en: str, zh: str, bound: float, in_a_row: bool = False) 
     )  # fmt: skip
 
 
+WHOLE = {
+    "transformer_relu": (
+        "a 4-layer transformer (h=256), 32×64 tokens, ReLU",
+        "4 层 transformer（h=256），32×64 个词，ReLU",
+    ),
+    "transformer_gelu": ("the same with GELU and dropout 0.1", "同上，GELU，dropout 0.1"),
+    "bert_base": ("an encoder of BERT-base's shape, 8×128 tokens", "BERT-base 形状的编码器，8×128 个词"),
+    "lstm": ("a 2-layer LSTM language model (h=256), 32×64 tokens", "2 层 LSTM 语言模型（h=256），32×64 个词"),
+    "resnet18": ("ResNet-18, batch 16, 64×64", "ResNet-18，批大小 16，64×64"),
+    "mobilenet_v2": ("MobileNetV2, batch 16, 64×64", "MobileNetV2，批大小 16，64×64"),
+}
+
+
+def _whole(name: str) -> tuple[Row, Row, Row]:
+    en, zh = WHOLE[name]
+    return (
+        Row(
+            f"whole step with AdamW and clipping of {en}: over torch's", f"{zh}，AdamW 与裁剪的一整步：与 torch 之比",
+            "whole", (name, "over_torch"), SIZES[name].limit,
+        ),
+        Row(
+            "the same, times faster than Paddle as it comes", "同上，比开箱即用的 Paddle 快多少倍",
+            "whole", (name, "times_faster_than", "paddle"), more=True,
+        ),
+        Row(
+            "the same, memory that the steps add to the model over Paddle's", "同上，训练在模型之外占用的内存与 Paddle 之比",
+            "whole", (name, "memory_over_paddle"), 1.1,
+        ),
+    )  # fmt: skip
+
+
 ROWS = (
+    *(row for name in WHOLE for row in _whole(name)),
     Row(
         "whole step of ResNet-18 (batch 16, 64×64), full strategy: times faster than Paddle's AdamW as it comes",
         "ResNet-18（批大小 16，64×64）完整策略的一整步：比开箱即用的 Paddle AdamW 快多少倍",
@@ -287,3 +320,37 @@ def draw(version: str, path: Path) -> None:
 def _margin(row: Row) -> Callable[[float], float]:
     """Figure → how many times better than its bound it is."""
     return (lambda value: value / row.bound) if row.more else (lambda value: row.bound / value)
+
+
+CASES = {
+    "paddle": "Paddle as it comes",
+    "paddle_all_threads": "Paddle, all threads",
+    "ours": "this library",
+    "torch": "torch",
+}
+
+
+def draw_whole(version: str, path: Path) -> None:
+    """The whole steps of bench_whole.py as bars, torch's step being 1, or ours where it was not measured."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    results = json.loads((RESULTS / f"whole-{version}.json").read_text())
+    models = [name for name in WHOLE if name in results]
+    figure, axes = pyplot.subplots(figsize=(11, 4.5), layout="constrained")
+    for place, (case, label) in enumerate(CASES.items()):
+        heights = []
+        for name in models:
+            steps = {key: row["step_ms"] for key, row in results[name]["cases"].items()}
+            heights.append(steps.get(case, 0) / steps.get("torch", steps["ours"]))
+        bars = axes.bar([i + 0.2 * place for i in range(len(models))], heights, 0.19, label=label)
+        axes.bar_label(bars, [f"{height:.2g}" for height in heights], fontsize=7)
+    axes.set_xticks([i + 0.3 for i in range(len(models))], [name.replace("_", " ") for name in models])
+    axes.set_yscale("log")
+    axes.set_ylabel("time of a training step over torch's")
+    axes.set_title(f"{results['environment']['processor']}, {results['environment']['cpus']} cores, Paddle {version}")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

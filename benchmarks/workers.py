@@ -88,6 +88,7 @@ class Worker:
 
 def serve(step: Callable[[], Any], steps: int) -> None:
     """Measure `steps` calls for each line of the standard input; the first call is not counted."""
+    before = _resident()
     for _ in range(2):
         step()
     for _ in sys.stdin:
@@ -98,7 +99,13 @@ def serve(step: Callable[[], Any], steps: int) -> None:
             step()
             seconds.append(time.perf_counter() - started)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps({"seconds": statistics.median(seconds), "load": load.processors(), "peak": peak}), flush=True)
+        turn = {"seconds": statistics.median(seconds), "load": load.processors(), "peak": peak, "before": before}
+        print(json.dumps(turn), flush=True)
+
+
+def _resident() -> int:
+    """KiB of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 def alternate(workers: list[Worker], rounds: int) -> dict[str, dict[str, float]]:
@@ -117,6 +124,7 @@ def alternate(workers: list[Worker], rounds: int) -> dict[str, dict[str, float]]
             "step_ms": round(1e3 * statistics.median(turn["seconds"] for turn in measured), 2),
             "best_ms": round(1e3 * min(turn["seconds"] for turn in measured), 2),
             "peak_mib": round(measured[-1]["peak"] / 1024),
+            "steps_mib": round((measured[-1]["peak"] - measured[-1]["before"]) / 1024),
             "processors_busy_elsewhere": round(statistics.median(turn["load"] for turn in measured), 2),
         }
         for name, measured in turns.items()
