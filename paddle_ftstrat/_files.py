@@ -1,14 +1,31 @@
-"""Writing files so that a crash, a full disk or an error leaves the old file or the new one; reading none but files."""
+"""Files and folders that others use meanwhile: written whole or not at all, one writer at a time, no pipe read."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import socket
 import stat
 import tempfile
+import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+NAME = ".lock"
+# Seconds: a process that was killed takes a moment to die, and one that has just begun to write who it is.
+_PATIENCE = 2.0
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_handles: set[int] = set()
 
 
 @contextmanager
@@ -63,7 +80,114 @@ def open_regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
         yield file
 
 
+@contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Inside it every other `locked` of the folder raises: in this process, in others, on machines that share it.
+
+    The lock is `flock` on the file `.lock` in the folder, which stays there. Where the file system has no such locks,
+    a warning says so.
+
+    Args:
+        folder: a folder that exists.
+
+    Raises:
+        RuntimeError: somebody else is inside; it names host, process and time.
+        OSError: the file cannot be made or written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with locked(folder):
+        ...         Path(folder, ".lock").read_text()
+        '{"host": ..., "pid": ..., "since": ...}'
+    """
+    path = Path(folder, NAME)
+    try:
+        handle = _take(path)
+    except OSError as error:
+        raise OSError(error.errno, f"the folder cannot be locked: {error.strerror}", str(path)) from error
+    try:
+        yield
+    finally:
+        _give_back(handle)
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def _take(path: Path) -> int:
+    # A link would have the file that it points to emptied; a pipe would wait.
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(path, flags, 0o666)
+    _handles.add(handle)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        end = time.monotonic() + _PATIENCE
+        while not _lock(handle, path.parent):
+            if time.monotonic() > end:
+                raise RuntimeError(
+                    f"another fit writes to the checkpoint folder {path.parent}: {_holder(handle)}. Wait for its end, "
+                    "or give this training a folder of its own"
+                )
+            time.sleep(0.05)
+        os.ftruncate(handle, 0)
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        os.write(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}).encode())
+    except BaseException:
+        os.close(handle)
+        _handles.discard(handle)
+        raise
+    return handle
+
+
+def _lock(handle: int, folder: Path) -> bool:
+    """Whether the lock was free, and now is ours; True too where there are no locks."""
+    try:
+        if fcntl is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        warnings.warn(
+            f"{folder} cannot be locked here ({error.strerror}): see to it yourself that only one process at a time "
+            "trains with this checkpoint folder",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return True
+
+
+def _holder(handle: int) -> str:
+    try:
+        holder = json.loads(os.pread(handle, 1000, 0))
+        return f"process {holder['pid']!s:.100} on host {holder['host']!s:.100}, since {holder['since']!s:.100}"
+    except (ValueError, KeyError, TypeError):
+        return "a process that has not said which"
+
+
+def _give_back(handle: int) -> None:
+    if handle not in _handles:
+        return  # in a child of the process that took it
+    with suppress(OSError):  # no such locks here, or the folder is gone: to close it is enough
+        os.ftruncate(handle, 0)
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # also where a child that was just forked still has the file open
+    _handles.discard(handle)
+    os.close(handle)
+
+
+def _forget() -> None:
+    """Close a parent's locks, which otherwise would outlive it in this child; its own hold goes on."""
+    while _handles:
+        os.close(_handles.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

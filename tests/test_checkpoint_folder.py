@@ -20,8 +20,9 @@ from test_parallel import launched
 from test_store import assert_saved, fill, forked, hidden, state, visible
 
 import paddle_ftstrat as hub
+from paddle_ftstrat import _files as lock
 from paddle_ftstrat.training.callbacks import Callback
-from paddle_ftstrat.training.checkpoint import contents, lock
+from paddle_ftstrat.training.checkpoint import contents
 from paddle_ftstrat.training.checkpoint.store import Store
 
 PAIRS = [(np.full(4, i, "float32"), np.int64(i % 2)) for i in range(8)]

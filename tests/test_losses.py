@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from paddle import nn
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.training.losses import loss_of
+from paddle_ftstrat.training.evaluation import loss_of
 
 ELEMENTWISE = [None, nn.MSELoss(), nn.L1Loss(), nn.functional.mse_loss, nn.functional.smooth_l1_loss]
 

@@ -15,7 +15,7 @@ from paddle.regularizer import L1Decay, L2Decay
 from reference_optimizers import Adam, AdamW, Momentum
 
 import paddle_ftstrat as hub
-from paddle_ftstrat._paddle.precision import cast_layers
+from paddle_ftstrat._paddle.updates import cast_layers
 from paddle_ftstrat.optim import masters, table
 from paddle_ftstrat.training import lr_find, precision
 

@@ -15,7 +15,7 @@ from typing import Any
 import paddle
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import Pairs, precision
+from paddle_ftstrat._paddle import Pairs, updates
 from paddle_ftstrat.param_attr import rows, settings
 
 _FIELD = "ftstrat_float32"
@@ -29,7 +29,7 @@ def is_half(param: Any) -> bool:
 
 def keep(param: Any) -> None:
     """Keep the float32 value of a parameter that is about to be cast to half precision."""
-    setattr(param, _FIELD, precision.parameter_like(float32_of(param), param.name))
+    setattr(param, _FIELD, updates.parameter_like(float32_of(param), param.name))
 
 
 def forget_unused(params: Iterable[Any]) -> None:
@@ -97,7 +97,7 @@ def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> None
 
 def scaled_step(scaler: Any, optimizer: Any, params: Iterable[Any]) -> bool:
     """`scaler.step(optimizer)` and `scaler.update()`; whether the update was done, not skipped."""
-    return precision.scaled_step(scaler, optimizer, [param for param in params if is_half(param)])
+    return updates.scaled_step(scaler, optimizer, [param for param in params if is_half(param)])
 
 
 def capture(params: Iterable[Any]) -> list[tuple[Any, Any, Any]]:
@@ -122,10 +122,10 @@ def _stand_in(optimizer: Any, param: Any, lasting: bool) -> Any:
         _forget(param)
     stand_in = getattr(param, _FIELD, None)
     if stand_in is None:
-        stand_in = precision.parameter_like(float32_of(param), param.name)
+        stand_in = updates.parameter_like(float32_of(param), param.name)
     if lasting:
         setattr(param, _FIELD, stand_in)
-        precision.put_master_weight(optimizer, param, stand_in)
+        updates.put_master_weight(optimizer, param, stand_in)
     settings.put_back(stand_in, settings.capture(param))
     return stand_in
 

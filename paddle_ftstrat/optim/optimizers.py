@@ -8,7 +8,7 @@ from typing import Any
 
 import paddle
 
-from paddle_ftstrat._paddle import kernels
+from paddle_ftstrat._paddle import updates as kernels
 from paddle_ftstrat.optim.custom import State, dense, plus
 from paddle_ftstrat.optim.grouped import Optimizer, ParamGroup, Update, with_l2
 

@@ -6,10 +6,10 @@ from paddle_ftstrat.tasks.classifier import (
     ImageClassifierTask,
     MultiLabelClassifierTask,
     RegressionTask,
+    SequenceLabelTask,
     TextClassifierTask,
 )
 from paddle_ftstrat.tasks.config import PHASES
-from paddle_ftstrat.tasks.sequence import SequenceLabelTask
 
 __all__ = [
     "BEST",

@@ -13,7 +13,7 @@ from paddle_ftstrat import _errors
 from paddle_ftstrat.param_attr.depth import split_batch
 from paddle_ftstrat.training import data
 from paddle_ftstrat.training.callbacks import Callback
-from paddle_ftstrat.training.losses import array, main_output
+from paddle_ftstrat.training.evaluation import array, main_output
 
 # Event → number of its arguments, the task included.
 EVENTS = {

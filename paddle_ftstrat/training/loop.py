@@ -23,7 +23,7 @@ from paddle_ftstrat.param_attr.depth import call, find_units, split_batch
 from paddle_ftstrat.plan import Plan, Top
 from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.strategies import DefaultStrategy, strategy_from_dict
-from paddle_ftstrat.training import data, distributed, evaluation, losses, passes, precision, rng
+from paddle_ftstrat.training import data, distributed, evaluation, passes, precision, rng
 from paddle_ftstrat.training.callbacks import ProgressCallback, StopTraining, as_list, evaluated_weights
 from paddle_ftstrat.training.checkpoint import fingerprint
 from paddle_ftstrat.training.checkpoint.manager import CheckpointManager, Checkpoints, Start
@@ -349,7 +349,7 @@ class Loop:
                 compute = partial(self.features.call, inputs, indices)
             output = compute()
             again = (compute(),) if isinstance(self.loss, passes.RDrop) else ()
-            return output, losses.loss_of(self.loss, output, label, *again)
+            return output, evaluation.loss_of(self.loss, output, label, *again)
 
     def _one_batch(self) -> tuple[float, int, float]:
         """Forward and backward; the loss summed over the samples, how many they are, their weight in the update."""

@@ -11,8 +11,9 @@ import numpy as np
 from paddle.metric import Accuracy, Metric
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.training.losses import IGNORED, array
 
+IGNORED = -100  # the label that counts for nothing
+HALVES = ("bfloat16", "float16")
 # What an output means: one class per row, any number of labels per row, a number per row, a class per token.
 KINDS = ("classes", "labels", "values", "tokens")
 
@@ -221,3 +222,13 @@ def _chunks(name: str, label_list: Sequence[str] | None) -> Callable[[Any, Any],
         raise _needs(name, "seqeval", "sequence") from error
     options = {"zero_division": 0}
     return lambda labels, predictions: getattr(metrics, _CHUNKS[name])(labels, predictions, **options)
+
+
+def array(tensor: Any) -> np.ndarray:
+    """A tensor as a numpy array, half precision as float32."""
+    return (tensor.astype("float32") if dtype_name(tensor.dtype) in HALVES else tensor).numpy()
+
+
+def dtype_name(dtype: Any) -> str:
+    """`float16`, of `paddle.float16` on every version."""
+    return str(dtype).rpartition(".")[2]

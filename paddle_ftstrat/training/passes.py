@@ -11,7 +11,7 @@ from paddle.nn import functional
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.training import distributed, rng
-from paddle_ftstrat.training.losses import IGNORED, loss_of, main_output
+from paddle_ftstrat.training.evaluation import IGNORED, loss_of, main_output
 from paddle_ftstrat.training.state import Training
 
 

@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle.precision import cast_layers
+from paddle_ftstrat._paddle.updates import cast_layers
 from paddle_ftstrat.optim import masters
 from paddle_ftstrat.param_attr import select, settings
 

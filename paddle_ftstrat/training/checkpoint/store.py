@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat._files import locked
 from paddle_ftstrat.training.checkpoint import folder as store_folder
 from paddle_ftstrat.training.checkpoint.folder import Damaged, Manifest
-from paddle_ftstrat.training.checkpoint.lock import locked
 from paddle_ftstrat.transfer.contents import Entry
 
 _NAME = re.compile(r"step_(\d{9,})")
