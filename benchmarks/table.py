@@ -107,7 +107,8 @@ def _whole(name: str) -> tuple[Row, Row, Row]:
             "whole", (name, "times_faster_than", "paddle"), more=True,
         ),
         Row(
-            "the same, memory that the steps add to the model over Paddle's", "同上，训练在模型之外占用的内存与 Paddle 之比",
+            "the same, memory that the steps add to the model over Paddle's",
+            "同上，训练在模型之外占用的内存与 Paddle 之比",
             "whole", (name, "memory_over_paddle"), 1.1,
         ),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from test_parallel import launch
 
 import paddle_ftstrat as hub
 from paddle_ftstrat import strategies
-from paddle_ftstrat.training.losses import cross_entropy
+from paddle_ftstrat.training.evaluation import cross_entropy
 from paddle_ftstrat.training.passes import RDrop
 
 UPDATES = 20

@@ -223,7 +223,9 @@ class PolicyLoop(Loop):
     ) -> list[dict[str, float]]:
         """Train by a policy on the optimizer that is there."""
         run, wd = self.bind_own(), self.wd if wd is None else wd
-        given = {**fingerprint.of_optimizer(run.plan), "decay": wd, "frozen groups": self._frozen}
+
+        def given() -> dict[str, Any]:
+            return {**fingerprint.of_optimizer(run.plan), "decay": wd, "frozen groups": self._frozen}
 
         def followed(plan: Plan) -> Binding:
             if wd is not None:

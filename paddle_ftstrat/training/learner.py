@@ -163,7 +163,7 @@ class Learner(PolicyLoop):
         def bound(plan: Plan) -> Binding:
             return Binding(plan, self.model, steps_per_epoch=self.updates, **bind_options)
 
-        return self.fit_strategy(strategy, "fit", epochs, {}, bound, as_list(cbs))
+        return self.fit_strategy(strategy, "fit", epochs, dict, bound, as_list(cbs))
 
     def predict(self, dataset: Any) -> Any:
         """The model's outputs over data, in eval mode, joined along the first axis.

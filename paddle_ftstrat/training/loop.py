@@ -167,7 +167,7 @@ class Loop:
         strategy: DefaultStrategy,
         method: str,
         epochs: tuple[int, int],
-        given: Mapping[str, Any],
+        given: Callable[[], Mapping[str, Any]],
         bound: Callable[[Plan], Binding],
         cbs: Iterable[Any],
     ) -> list[dict[str, float]]:
@@ -177,7 +177,7 @@ class Loop:
             strategy: whose plan it is.
             method: the name of the fitting method.
             epochs: number of epochs, and how many of them were done before by the user's account.
-            given: what decides the fit besides the strategy, for its fingerprint.
+            given: tells what decides the fit besides the strategy, for its fingerprint.
             bound: makes the binding for a plan.
             cbs: the fit's callbacks.
 
@@ -185,8 +185,10 @@ class Loop:
             The results of each epoch, of those before a resumption too.
         """
         n_epoch, start_epoch = epochs
-        given = {**fingerprint.of_strategy(strategy), **given, **fingerprint.of_schedules([*self.cbs, *cbs])}
-        about = fingerprint.of_fit(self, method, n_epoch, {**given, "begun at epoch": start_epoch})
+        about: dict[str, Any] = {fingerprint.LENGTH: n_epoch}
+        if self.journal.settings is not None or self.ranks.is_distributed:
+            # Somebody will compare it: a later run, or the other processes.
+            about = fingerprint.of_fit(self, strategy, method, epochs, given(), cbs)
         distributed.same_everywhere(about, self.ranks)
         self.prepare()
         cbs = [*cbs, ProgressCallback(self.quiet)]

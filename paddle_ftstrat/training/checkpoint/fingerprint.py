@@ -23,23 +23,34 @@ LENGTH = "epochs"
 _SHOWN = 12
 
 
-def of_fit(learner: Training, method: str, n_epoch: int, given: Mapping[str, Any]) -> dict[str, Any]:
+def of_fit(
+    learner: Training, strategy: Any, method: str, epochs: tuple[int, int], given: Mapping[str, Any], cbs: Iterable[Any]
+) -> dict[str, Any]:
     """Everything that has to be the same for a fit to be continued, as JSON can hold it.
 
     Args:
         learner: the Learner.
+        strategy: the fit's strategy: its dict, or what it prints where it holds something that has no name.
         method: the name of the fitting method.
-        n_epoch: its epochs.
-        given: what else decides the fit: a strategy's dict, or a policy's values.
+        epochs: their number, and how many of them were done before by the user's account.
+        given: what else decides the fit.
+        cbs: the fit's callbacks, whose schedules count.
     """
+    try:
+        options = strategy.to_dict()
+    except (TypeError, ValueError):
+        options = _text(strategy)
     return {
         "fit": method,
-        LENGTH: n_epoch,
+        LENGTH: epochs[0],
         "model": shapes(learner.model.state_dict()),
         "data": _data(learner),
         "parameter settings": _own_settings(learner.model),
         "amp": [learner.precision.level, learner.precision.dtype if learner.precision.level else None],
+        "strategy": options,
         **given,
+        **_schedules([*learner.cbs, *cbs]),
+        "begun at epoch": epochs[1],
     }
 
 
@@ -48,15 +59,7 @@ def shapes(tensors: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{value.dtype}{list(value.shape)}".removeprefix("paddle.") for name, value in tensors.items()}
 
 
-def of_strategy(strategy: Any) -> dict[str, Any]:
-    """A strategy as its dict, or what it prints where it holds something that has no name."""
-    try:
-        return {"strategy": strategy.to_dict()}
-    except (TypeError, ValueError):
-        return {"strategy": _text(strategy)}
-
-
-def of_schedules(cbs: Iterable[Any]) -> dict[str, Any]:
+def _schedules(cbs: Iterable[Any]) -> dict[str, Any]:
     """The schedules that callbacks bring along, as their values at eleven places of the fit."""
     scheds: dict[str, Any] = {}
     for callback in cbs:
@@ -78,7 +81,7 @@ def without(about: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def only_lr_differs(saved: Any, strategy: DefaultStrategy, epochs: int, updates: int) -> bool:
-    """Whether a strategy's plan differs from the one saved, as `of_strategy` writes it, in the LR alone.
+    """Whether a strategy's plan differs from the one saved, as `of_fit` writes it, in the LR alone.
 
     Its schedules and its LR by depth count as the LR.
     """
