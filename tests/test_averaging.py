@@ -155,6 +155,19 @@ def test_resumes_bit_for_bit(name, at, order):
         np.testing.assert_array_equal(resumed.average.values[key].numpy(), value.numpy())
 
 
+def test_a_refused_update_leaves_nothing_behind_for_the_next():
+    run = hub.DefaultStrategy(0.1, "sgd", averaging={"EMA": 0.8}).bind(net(), fused=True)
+    trail = [weights(run.model)]
+    train(run, 0, 2, trail)
+    (run.model(paddle.to_tensor(X[0])).sum() * float("nan")).backward()
+    with pytest.raises(FloatingPointError):
+        run.step()
+    # A stage that is replaced sends the next update through Paddle's operations.
+    run.optimizer._append_optimize_op = run.optimizer._append_optimize_op
+    train(run, 2, trail=trail)
+    check("EMA", run, trail)
+
+
 def test_what_thaws_later_joins_then():
     strategy = hub.CombinedStrategy("sgd", 0.1, scheduler={"gradual_unfreeze": 2}, averaging={"EMA": 0.8})
     run = strategy.bind(net(), max_train_steps=UPDATES, steps_per_epoch=UPDATES // 2, num_epoch=2)

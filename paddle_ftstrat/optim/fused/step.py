@@ -153,6 +153,7 @@ class FusedStep:
         self._hypers = hypers
         self._check = check
         self.average: Any = None  # what keeps an average of the weights (see `optim.averaging`), which sets it
+        self._averaged: list[str] = []
         self._params: FusedParams | None = None
         self._listeners: list[Any] | None = None
         self._reason = ""
@@ -183,6 +184,8 @@ class FusedStep:
         if params is None:
             return
         self._run(params)
+        if self.average is not None:
+            self.average.moved = self._averaged
         grads, params.grads = params.grads, []
         for listener in self._listeners or ():
             if listener is not self._decoupled:
@@ -213,13 +216,13 @@ class FusedStep:
 
     def _take_average(self, params: FusedParams) -> None:
         """Make the average part of the pass, where nothing but the decay changes the weights before it is kept."""
-        params.addresses[:, AVERAGE] = 0
+        params.addresses[:, AVERAGE], self._averaged = 0, []
         if self.average is None:
             return
         ahead = self._listeners[: self._listeners.index(self.average.update)]
         keep = self.average.keeps()
         if 0 < keep < 1 and all(listener is self._decoupled for listener in ahead):
-            self.average.moved = params.average([*map(self.average.values.get, params.names)], keep)
+            self._averaged = params.average([*map(self.average.values.get, params.names)], keep)
 
     def _fill(self, params: FusedParams) -> None:
         """The numbers that are the same for all parameters, or follow from others."""
