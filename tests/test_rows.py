@@ -222,6 +222,24 @@ def test_resuming_is_bit_for_bit(fused, again):
     assert frozen_rows(other.model.head.bias).rows == tuple(LABELS)
 
 
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {"heads.bias": [0, [1]]},
+        {"head.bias": [0, [5]]},
+        {"head.bias": [1, [0]]},
+        {"head.bias": 3},
+        [],
+        {"head.bias": [0, "a"]},
+    ],
+)
+def test_a_state_with_other_rows_is_refused(noted):
+    run = hub.DefaultStrategy().bind(net())
+    with pytest.raises(ValueError, match="the frozen rows of the state are none of this model's"):
+        run.set_state_dict({**run.state_dict(), "frozen_rows": noted})
+    assert frozen_rows(run.model.head.bias).rows == tuple(LABELS)
+
+
 def test_in_a_learner_with_an_average_and_checkpoints(tmp_path):
     ids = paddle.randint(0, 7, [24])
     data = paddle.io.TensorDataset([ids, ids % 5])

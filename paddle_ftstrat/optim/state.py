@@ -71,13 +71,13 @@ def set_binding(run: Any, rows: Sequence[Any], state_dict: Mapping[str, Any]) ->
         ValueError: the state is of another model, optimizer, strategy or training length; nothing is changed.
     """
     check_binding(state_dict, run.plan)
-    put_anchors = checked_anchors(rows, state_dict)
+    puts = checked_anchors(rows, state_dict), labels.checked(rows, state_dict.get("frozen_rows"))
     if run.average is not None and "averaged" in state_dict:
         run.average.set_state_dict({"updates": state_dict["averaged"], "average": state_dict.get("average", {})})
     set_state(run.optimizer, {row.name: row.param for row in rows}, state_dict["optimizer"])
-    put_anchors()
+    for put in puts:
+        put()
     run.lr_scheduler.set_state_dict(dict(state_dict["lr_scheduler"]))
-    labels.restore(((row.name, row.param) for row in rows), state_dict.get("frozen_rows"))
     run.epoch = int(state_dict["epoch"])
     for name, value in state_dict.get("hypers", {}).items():
         run.set_hyper(name, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -149,11 +149,30 @@ def frozen_rows(param: Any) -> FrozenRows | None:
     return settings.frozen_rows(param)
 
 
-def restore(named: Iterable[tuple[str, Any]], given: Mapping[str, Any] | None) -> None:
-    """Freeze the rows that `settings.saved_rows` noted, and no others; None, of an older state, changes nothing."""
-    for name, param in named if given is not None else ():
-        axis, rows = given.get(name, (0, ()))
-        settings.set_frozen_rows(param, FrozenRows(axis, tuple(rows), param.shape[axis]) if rows else None)
+def checked(resolved: Iterable[Any], given: Any) -> Callable[[], None]:
+    """What freezes the rows that `settings.saved_rows` noted, and no others, of what has a `name` and a `param`.
+
+    None, of an older state, changes nothing.
+
+    Raises:
+        ValueError: it is no note of rows of these parameters.
+    """
+    params = {one.name: one.param for one in resolved}
+    if given is None:
+        return lambda: None
+    frozen: dict[str, FrozenRows | None] = dict.fromkeys(params)
+    try:
+        for name, (axis, rows) in given.items():
+            size = params[name].shape[_errors.check_whole("axis", axis)]
+            frozen[name] = FrozenRows(axis, tuple(_indices(rows, size)), size)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"the frozen rows of the state are none of this model's: {error!r:.200}") from error
+
+    def put() -> None:
+        for name, rows in frozen.items():
+            settings.set_frozen_rows(params[name], rows)
+
+    return put
 
 
 def values(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
