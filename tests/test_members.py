@@ -8,7 +8,7 @@ import parallel_training
 import pytest
 from paddle import nn
 from paddle.nn import functional
-from test_parallel import launch
+from test_parallel import launched
 
 import paddle_ftstrat as hub
 from paddle_ftstrat import strategies
@@ -218,7 +218,7 @@ def test_cached_features_stay_right_under_a_perturbation():
 
 def test_two_processes_are_one_with_the_doubled_batch(tmp_path):
     alone = parallel_training.members(8)
-    first, second = launch(tmp_path, 2, "members", members=4)
+    first, second = launched(tmp_path, 2, "members", members=4)
     assert set(first) == set(alone)
     for key, value in alone.items():
         np.testing.assert_array_equal(first[key], second[key], err_msg=key)

@@ -8,7 +8,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import paddle
 
 from paddle_ftstrat import _errors, pictures
+from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.strategies.combined import DefaultStrategy
@@ -194,16 +195,10 @@ def _run(strategy: Any, make_learner: Any, epochs: int, seed: int, metric: str, 
     except FloatingPointError:
         return Outcome(None, None, None, None, time.process_time() - started)
     seconds = round(time.process_time() - started, 3)
-    with _scored_weights(learner.run):
+    with nullcontext() if averaging.values_of(learner.run) is None else learner.run.averaged():
         dev = learner.validate()
         tested = learner.validate(test)[metric] if final and test is not None else None
     return Outcome(dev[metric], dev["loss"], tested, learner.recorder.values[-1]["train_loss"], seconds)
-
-
-def _scored_weights(run: Any) -> AbstractContextManager[Any]:
-    """Inside it the model holds the averages of a binding that has any, as in the evaluations of its fit."""
-    has_any = getattr(run, "average", None) is not None or hasattr(run.optimizer, "averaged_weights")
-    return run.averaged() if has_any and hasattr(run, "averaged") else nullcontext()
 
 
 def _learner_of(make_learner: Callable[[int], Any], seed: int) -> tuple[Learner, Any]:
