@@ -206,14 +206,30 @@ class Averaging:
         """The averaged weights by structured name, and how many times weights have gone in."""
         return {"updates": self.count, "average": dict(self.values)}
 
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Refuse the state of an average of other parameters.
+
+        Raises:
+            ValueError: an average of a parameter that the model lacks, or of another shape.
+        """
+        _errors.check_keys("averaged parameter", state["average"], self._weights)
+        for name, value in state["average"].items():
+            shape = list(self._weights[name].shape)
+            if list(value.shape) != shape:
+                raise ValueError(f"the average of {name!r} has shape {list(value.shape)}, not {shape}")
+
     def set_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict()` was taken.
 
         Raises:
             ValueError: an average of a parameter that the model lacks, or of another shape; nothing is changed.
         """
-        taken = checked(state.get("average", {}), self._weights)
-        self.count, self.values, self._resumed = int(state["updates"]), taken, True
+        self.check(state)
+        given = {
+            name: v if isinstance(v, paddle.Tensor) else paddle.to_tensor(v) for name, v in state["average"].items()
+        }
+        self.count, self._resumed = int(state["updates"]), True
+        self.values = {name: _copy(value) for name, value in given.items()}
 
 
 def keep(run: Any, weights: Mapping[str, Any]) -> Averaging:
@@ -239,20 +255,6 @@ def keep(run: Any, weights: Mapping[str, Any]) -> Averaging:
     if isinstance(step, FusedStep):
         step.average = average
     return average
-
-
-def checked(average: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
-    """The averages of a state as tensors of their own.
-
-    Raises:
-        ValueError: one of a parameter that there is not, or of another shape.
-    """
-    _errors.check_keys("averaged parameter", average, weights)
-    for name, value in average.items():
-        if list(value.shape) != list(weights[name].shape):
-            raise ValueError(f"the average of {name!r} has shape {list(value.shape)}, not {list(weights[name].shape)}")
-    tensors = {name: v if isinstance(v, paddle.Tensor) else paddle.to_tensor(v) for name, v in average.items()}
-    return {name: _copy(value) for name, value in tensors.items()}
 
 
 @contextmanager

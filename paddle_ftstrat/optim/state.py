@@ -72,11 +72,14 @@ def set_binding(run: Any, rows: Sequence[Any], state_dict: Mapping[str, Any]) ->
     """
     check_binding(state_dict, run.plan)
     puts = checked_anchors(rows, state_dict), labels.checked(rows, state_dict.get("frozen_rows"))
-    if run.average is not None and "averaged" in state_dict:
-        run.average.set_state_dict({"updates": state_dict["averaged"], "average": state_dict.get("average", {})})
+    average = {"updates": state_dict.get("averaged", 0), "average": state_dict.get("average", {})}
+    if run.average is not None:
+        run.average.check(average)
     set_state(run.optimizer, {row.name: row.param for row in rows}, state_dict["optimizer"])
     for put in puts:
         put()
+    if run.average is not None and "averaged" in state_dict:
+        run.average.set_state_dict(average)
     run.lr_scheduler.set_state_dict(dict(state_dict["lr_scheduler"]))
     run.epoch = int(state_dict["epoch"])
     for name, value in state_dict.get("hypers", {}).items():
