@@ -1,4 +1,4 @@
-"""Processes of tests' own, forked from one that has imported what takes seconds: Paddle, this package, numba."""
+"""Processes of tests' own, forked from one that has imported what takes seconds (see `preloaded.py`)."""
 
 import contextlib
 import multiprocessing
@@ -6,14 +6,19 @@ import os
 import runpy
 import socket
 import sys
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest import mock
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["paddle_ftstrat", "paddle_ftstrat.optim.fused.kernels", "sklearn.metrics"])
+_CONTEXT.set_forkserver_preload(["preloaded"])
 
 
 def start(log, script, *arguments, **environment):
     """`python script arguments…` with these variables, or without where None; what it prints goes to the file `log`."""
     variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), *sys.path])):
+        forkserver.ensure_running()
     process = _CONTEXT.Process(
         target=_run, args=(str(log), str(script), [*map(str, arguments)], os.getcwd(), variables)
     )
