@@ -259,6 +259,22 @@ def test_in_a_learner_with_an_average_and_checkpoints(tmp_path):
         learner(freeze=False).fit(3, strategy=hub.AdamWeightDecayStrategy(0.1, weight_decay=0.3), cbs=[hub.EMA(0.5)])
 
 
+@pytest.mark.parametrize("averaging", [{"EMA": 0.5}, {"SWA": {"start": 0.25}}], ids=["EMA", "SWA"])
+@pytest.mark.parametrize(("optimizer", "fused"), [("momentum", True), ("momentum", False), ("lion", None)])
+def test_an_average_sees_frozen_rows_as_they_are_kept(optimizer, fused, averaging):
+    paddle.seed(0)
+    model = nn.Linear(4, 3)
+    freeze_rows(model, [1])
+    before = model.weight.numpy()
+    strategy = hub.CombinedStrategy(optimizer, 0.1, regularization={"weight_decay": 0.1}, averaging=averaging)
+    run = strategy.bind(model, max_train_steps=8, fused=fused)
+    for x in paddle.randn([8, 5, 4]):
+        model(x).square().mean().backward()
+        run.step()
+    with run.averaged():
+        assert (model.weight.numpy() == before).all(0).tolist() == [False, True, False]
+
+
 def test_under_a_binding_it_takes_effect_at_once_and_is_undone():
     model = net(freeze=False)
     run = trained(hub.DefaultStrategy(0.1, "momentum").bind(model), 0, 2)

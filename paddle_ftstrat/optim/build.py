@@ -84,14 +84,15 @@ def build_optimizer(
     check = masters.FiniteGradients(names, lr_scheduler)
     # Inside what turns half precision into float32, where all sums have the range.
     _paddle.before_update(optimizer, check)
-    masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
+    restore = masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
     decoupled = None
     if not in_force.by_optimizer:
         decayed = {r.param.name for r in rows if r.decayed}
         decoupled = Decoupled(optimizer, lr_scheduler, decayed, in_force.coefficient)
     hypers = HyperParameters(optimizer, decoupled)
     hypers.check(plan.schedules)
-    fused.attach(optimizer, names, decoupled, hypers, check, fused_update)
+    _paddle.after_update(optimizer, restore)
+    fused.attach(optimizer, names, (decoupled, restore), hypers, check, fused_update)
     return optimizer, in_force, hypers
 
 

@@ -9,7 +9,7 @@ optimizer, regularizer and clip is right in half precision because it is right i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import paddle
@@ -68,13 +68,16 @@ def catch_up(params: Iterable[Any]) -> None:
                 paddle.assign(float32_of(param), output=kept)
 
 
-def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> None:
+def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> Callable[[Any], None]:
     """Let an optimizer update half-precision parameters through float32, others as ever, and leave frozen rows alone.
 
     Args:
         optimizer: a Paddle optimizer over a flat list of parameters.
         params: its parameters; those that are not half precision now may become so.
         lasting: keep the float32 values from update to update; else each update starts from the rounded value.
+
+    Returns:
+        What puts frozen rows back, for `after_update`: behind what moves weights, ahead of what looks at them.
     """
     catch_up(params)
     held: list[tuple[Any, Any]] = []
@@ -86,13 +89,17 @@ def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> None
             held.extend(rows.silence(entered))
         return entered
 
-    def leave(given: Pairs, entered: Pairs) -> None:
+    def restore(pairs: Any = ()) -> None:
         if held:
             rows.put_back(held)
             held.clear()
+
+    def leave(given: Pairs, entered: Pairs) -> None:
+        restore()  # also where a scaler skipped the update
         _write_back(given, entered)
 
     _paddle.update_through(optimizer, enter, leave)
+    return restore
 
 
 def scaled_step(scaler: Any, optimizer: Any, params: Iterable[Any]) -> bool:

@@ -67,7 +67,7 @@ def rule_of(optimizer: Any) -> table.FusedRule:
 def attach(
     optimizer: Any,
     names: Mapping[str, str],
-    decoupled: Decoupled | None,
+    taken: tuple[Decoupled | None, Any],
     hypers: HyperParameters,
     check: FiniteGradients,
     fused: bool | None,
@@ -77,7 +77,7 @@ def attach(
     Args:
         optimizer: a Paddle optimizer over a flat list of parameters; its class and state stay as they are.
         names: parameter `.name` → structured name, for messages.
-        decoupled: the decoupled decay, which becomes part of the pass.
+        taken: the listeners that become part of the pass: the decoupled decay, and what puts frozen rows back.
         hypers: the hyper-parameters that may differ between parameters.
         check: what refuses gradients that are not finite.
         fused: None or True for the fused pass, False for none.
@@ -98,7 +98,7 @@ def attach(
         if fused:
             raise ValueError(f"fused=True, but there is no fused update: {reason}") from None
         return
-    optimizer.step = FusedStep(optimizer, names, decoupled, hypers, check)
+    optimizer.step = FusedStep(optimizer, names, taken, hypers, check)
 
 
 def describe(optimizer: Any) -> str:
@@ -143,13 +143,13 @@ class FusedStep:
         self,
         optimizer: Any,
         names: Mapping[str, str],
-        decoupled: Decoupled | None,
+        taken: tuple[Decoupled | None, Any],
         hypers: HyperParameters,
         check: FiniteGradients,
     ) -> None:
         self._optimizer = optimizer
         self._names = names
-        self._decoupled = decoupled
+        self._decoupled, self._taken = taken[0], taken
         self._hypers = hypers
         self._check = check
         self.average: Any = None  # what keeps an average of the weights (see `optim.averaging`), which sets it
@@ -188,7 +188,7 @@ class FusedStep:
             self.average.moved = self._averaged
         grads, params.grads = params.grads, []
         for listener in self._listeners or ():
-            if listener is not self._decoupled:
+            if listener not in self._taken:
                 listener(list(zip(params.params, grads)))
 
     def _prepare(self) -> FusedParams | None:
@@ -215,13 +215,13 @@ class FusedStep:
         return params
 
     def _take_average(self, params: FusedParams) -> None:
-        """Make the average part of the pass, where nothing but the decay changes the weights before it is kept."""
+        """Make the average part of the pass, where nothing outside it changes the weights before it is kept."""
         params.addresses[:, AVERAGE], self._averaged = 0, []
         if self.average is None:
             return
         ahead = self._listeners[: self._listeners.index(self.average.update)]
         keep = self.average.keeps()
-        if 0 < keep < 1 and all(listener is self._decoupled for listener in ahead):
+        if 0 < keep < 1 and all(listener in self._taken for listener in ahead):
             self._averaged = params.average([*map(self.average.values.get, params.names)], keep)
 
     def _fill(self, params: FusedParams) -> None:
