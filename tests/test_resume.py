@@ -12,6 +12,7 @@ from killing import different, killed_and_resumed, unbroken
 from paddle import nn
 
 import paddle_ftstrat as hub
+from paddle_ftstrat import acceleration
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.optim.fused import step
 from paddle_ftstrat.training.callbacks import Callback
@@ -263,6 +264,7 @@ class TestDifferences:
             (threads, "wanted", lambda n: 3, "threads: .* in the checkpoint, 3 now"),
             (threads, "code_in_force", lambda: 4, "MKL code: .* in the checkpoint, 4 now"),
             (step, "maker", lambda optimizer: "abacus", "updates by: '.*' in the checkpoint, 'abacus' now"),
+            (acceleration, "maker", lambda model: "abacus", "layers by: '.*' in the checkpoint, 'abacus' now"),
         ],
     )
     def test_what_rounds_otherwise_is_a_warning(self, tmp_path, monkeypatch, module, attribute, other, told):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -109,6 +110,16 @@ def survey(model: nn.Layer, wanted: bool | None) -> Acceleration:
     if wanted and not found:
         raise ValueError(f"accelerate=True, but {reason or 'no layer has a faster forward'}")
     return Acceleration(replaced, kept, reason, found)
+
+
+def maker(model: nn.Layer) -> str:
+    """What computes the layers of a model wherever it fits, on which their rounding and dropout depend.
+
+    Example:
+        >>> maker(nn.Linear(1, 1))
+        'Paddle'
+    """
+    return f"numba {importlib.metadata.version('numba')}" if any(map(_is_ours, _layers(model).values())) else "Paddle"
 
 
 def _layers(model: nn.Layer) -> dict[str, nn.Layer]:

@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_ftstrat import _errors
+from paddle_ftstrat import _errors, acceleration
 from paddle_ftstrat._files import replacing
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
@@ -133,6 +133,7 @@ def environment(learner: Training, run: Binding) -> dict[str, Any]:
         "threads": threads.wanted(learner.num_threads),
         "MKL code": threads.code_in_force(),
         "updates by": step.maker(run.optimizer),
+        "layers by": acceleration.maker(run.model),
     }
 
 
