@@ -13,7 +13,7 @@ from paddle import nn
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle.layers import differentiable
 from paddle_ftstrat.param_attr import select
-from paddle_ftstrat.param_attr.depth import call, find_units
+from paddle_ftstrat.param_attr.depth import call, find_units, split_batch
 from paddle_ftstrat.training import data, distributed, evaluation, rng
 from paddle_ftstrat.training.callbacks import Callback
 
@@ -193,7 +193,7 @@ def _gradients(model: nn.Layer, batches: Any, loss: Any, weights: Mapping[str, A
     model, none = _paddle.unwrap(model), True
     with differentiable(model):
         for batch in batches:
-            inputs, label = data.split_batch(batch)
+            inputs, label = split_batch(batch)
             value = evaluation.loss_of(loss, call(model, inputs), label)
             grads = zip(weights, paddle.grad(value, list(weights.values()), allow_unused=True))
             found = {name: grad.astype("float32") for name, grad in grads if grad is not None}
