@@ -37,3 +37,11 @@ def test_readmes_show_the_same_code():
 def test_links_point_to_files(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", ["docs/support.md", "docs/zh/support.md"])
+def test_the_versions_that_are_supported_are_those_that_are_run(page):
+    run = (ROOT / ".ci" / "run").read_text("utf-8") + (ROOT / "requirements.txt").read_text("utf-8")
+    table = re.search(r"<!-- matrix -->(.*?)<!-- /matrix -->", (ROOT / page).read_text("utf-8"), re.DOTALL)[1]
+    version = r"paddlepaddle(?:-gpu)?[ =]+([\d.]+\d)"
+    assert set(re.findall(version, table)) == set(re.findall(version, run))
