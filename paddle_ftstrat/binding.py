@@ -29,7 +29,7 @@ class Binding:
         plan: what to do.
         model: a model with parameters; one of `paddle.jit.to_static` too, and one that `paddle.DataParallel` wraps
             unless there are several processes and the plan thaws layers later.
-        steps_per_epoch, sample_input, pretrained, …: as for `DefaultStrategy.bind`.
+        steps_per_epoch, sample_input, pretrained, layers, no_decay, fused, fisher, accelerate: of `strategy.bind`.
 
     Raises:
         ValueError, TypeError: anything wrong in the plan, the model or their combination; nothing is changed then.

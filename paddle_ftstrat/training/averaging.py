@@ -40,7 +40,7 @@ class EMA(Callback):
         TypeError: decay is no number.
 
     Example:
-        >>> import paddle_ftstrat as hub
+        >>> import paddle, paddle_ftstrat as hub
         >>> model = paddle.nn.Linear(4, 2)
         >>> pairs = paddle.io.TensorDataset([paddle.randn([32, 4]), paddle.randint(0, 2, [32])])
         >>> ema = EMA(decay=0.9)
