@@ -93,7 +93,7 @@ class StrategyCallback(LRScheduler):
 
     def on_eval_begin(self, logs: Any = None) -> None:
         """Evaluate the averaged weights, where the strategy has an average and the fit runs."""
-        if self.run.epoch and averaging.values_of(self.run) is not None:
+        if self.run.epoch and averaging.averages(self.run):
             self._averaged.enter_context(self.run.averaged())
 
     def on_eval_end(self, logs: Any = None) -> None:

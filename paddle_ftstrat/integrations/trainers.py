@@ -89,8 +89,7 @@ class StrategyArguments:
             ValueError: what the file, `bind` or `attach` refuse; a training set without a length.
         """
         args = trainer.args
-        batches = len(trainer.get_train_dataloader())
-        per_epoch = max(batches // args.gradient_accumulation_steps, 1)
+        per_epoch = _updates_per_epoch(trainer.get_train_dataloader(), args)
         length = (
             {"max_train_steps": args.max_steps} if args.max_steps > 0 else {"num_epoch": int(args.num_train_epochs)}
         )
@@ -123,8 +122,7 @@ def _callback_class(package: str) -> type:
                 sharding.attach(self.run, kwargs["optimizer"])
             # A checkpoint's optimizer state may be of a time when other layers were frozen.
             _paddle.settle(self.run.optimizer, select.named_weights(self.run.model).values())
-            batches = len(kwargs["train_dataloader"])
-            self._epochs = state.global_step // max(batches // args.gradient_accumulation_steps, 1)
+            self._epochs = state.global_step // _updates_per_epoch(kwargs["train_dataloader"], args)
 
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Apply the unfreezing plan of the epoch."""
@@ -133,7 +131,7 @@ def _callback_class(package: str) -> type:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Put averaged weights in place where the Trainer, as it has decided by now, evaluates next."""
-            if control.should_evaluate and averaging.values_of(self.run) is not None:
+            if control.should_evaluate and averaging.averages(self.run):
                 self._averaged.enter_context(self.run.averaged())
 
         on_epoch_end = on_step_end
@@ -143,6 +141,10 @@ def _callback_class(package: str) -> type:
             self._averaged.close()
 
     return StrategyTrainerCallback
+
+
+def _updates_per_epoch(loader: Any, args: Any) -> int:
+    return max(len(loader) // args.gradient_accumulation_steps, 1)
 
 
 def _check(run: Any, given: dict[str, Any]) -> None:

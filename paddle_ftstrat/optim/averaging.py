@@ -275,33 +275,26 @@ def swapped(model: Any, values: Mapping[str, Any]) -> Iterator[None]:
         put(own, tensors)
 
 
+def averages(run: Any) -> bool:
+    """Whether a binding has averaged weights, of its plan or of an optimizer with a method `averaged_weights()`."""
+    return run.average is not None or hasattr(run.optimizer, "averaged_weights")
+
+
 @contextmanager
 def averaged(run: Any) -> Iterator[None]:
     """See `Binding.averaged`."""
-    values = values_of(run)
-    if values is None:
+    if not averages(run):
         raise RuntimeError(
             'there is no average: give the strategy averaging={"EMA": 0.999}, or another of '
             f"{_errors.listing(AVERAGES)}, or take an optimizer that has averaged weights of its own"
         )
+    if run.average is not None:
+        values = run.average.values
+    else:
+        names = {param.name: name for name, param in select.named_weights(run.model).items()}
+        values = {names[key]: value for key, value in run.optimizer.averaged_weights().items()}
     with swapped(run.model, values):
         yield
-
-
-def values_of(run: Any) -> dict[str, Any] | None:
-    """The averaged weights of a binding by structured name, empty before the average begins; None where it has none.
-
-    They are the optimizer's, where it has a method `averaged_weights()`: parameter `.name` → tensor; else those of the
-    plan's average.
-
-    Args:
-        run: the binding.
-    """
-    by_optimizer = getattr(run.optimizer, "averaged_weights", None)
-    if by_optimizer is not None:
-        names = {param.name: name for name, param in select.named_weights(run.model).items()}
-        return {names[key]: value for key, value in by_optimizer().items()}
-    return None if run.average is None else run.average.values
 
 
 def _move(average: Any, weight: Any, share: float) -> None:

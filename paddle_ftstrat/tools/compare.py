@@ -195,7 +195,7 @@ def _run(strategy: Any, make_learner: Any, epochs: int, seed: int, metric: str, 
     except FloatingPointError:
         return Outcome(None, None, None, None, time.process_time() - started)
     seconds = round(time.process_time() - started, 3)
-    with nullcontext() if averaging.values_of(learner.run) is None else learner.run.averaged():
+    with learner.run.averaged() if averaging.averages(learner.run) else nullcontext():
         dev = learner.validate()
         tested = learner.validate(test)[metric] if final and test is not None else None
     return Outcome(dev[metric], dev["loss"], tested, learner.recorder.values[-1]["train_loss"], seconds)
