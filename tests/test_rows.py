@@ -275,6 +275,21 @@ def test_an_average_sees_frozen_rows_as_they_are_kept(optimizer, fused, averagin
         assert (model.weight.numpy() == before).all(0).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize(("optimizer", "fused"), [("momentum", True), ("momentum", False), ("lion", None)])
+def test_a_refused_update_leaves_no_rows_behind(optimizer, fused):
+    model = nn.Linear(4, 3)
+    freeze_rows(model, [1])
+    run = hub.DefaultStrategy(0.1, optimizer).bind(model, fused=fused)
+    (model(paddle.ones([2, 4])) * float("nan")).sum().backward()
+    with pytest.raises(FloatingPointError):
+        run.step()
+    unfreeze_rows(model)
+    before = model.weight.numpy()
+    model(paddle.ones([2, 4])).sum().backward()
+    run.step()
+    assert (model.weight.numpy() != before).all()
+
+
 def test_under_a_binding_it_takes_effect_at_once_and_is_undone():
     model = net(freeze=False)
     run = trained(hub.DefaultStrategy(0.1, "momentum").bind(model), 0, 2)

@@ -84,9 +84,10 @@ def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> Call
 
     def enter(pairs: Pairs) -> Pairs:
         entered = [(_stand_in(optimizer, p, lasting), _wide(g)) if is_half(p) else (p, g) for p, g in pairs]
-        if settings.any_frozen_rows([param for param, _ in entered]):
-            # Also asked for new optimizer state, in the middle of an update, without gradients.
-            held.extend(rows.silence(entered))
+        # Also asked for new optimizer state, in the middle of an update, without gradients.
+        if any(grad is not None for _, grad in entered):
+            # An update that was refused has left its rows here.
+            held[:] = rows.silence(entered) if settings.any_frozen_rows([param for param, _ in entered]) else ()
         return entered
 
     def restore(pairs: Any = ()) -> None:
