@@ -275,6 +275,24 @@ def test_an_average_sees_frozen_rows_as_they_are_kept(optimizer, fused, averagin
         assert (model.weight.numpy() == before).all(0).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("fused", [None, False])
+def test_an_update_of_several_batches(optimizer, fused):
+    paddle.seed(0)
+    model = nn.Linear(4, 3)
+    freeze_rows(model, [1])
+    before = {name: value.numpy() for name, value in model.state_dict().items()}
+    strategy = hub.CombinedStrategy(optimizer, 0.05, regularization={"L2SP": 0.1}, clip={"GlobalNorm": 0.5})
+    run = strategy.bind(model, pretrained="*", fused=fused)
+    for batches in paddle.randn([6, 2, 5, 4]):
+        for x in batches:
+            (model(x).square().mean() / 2).backward()
+        run.step()
+    for name, value in model.state_dict().items():
+        assert (value.numpy() == before[name])[..., 1].all()
+        assert (value.numpy() != before[name])[..., [0, 2]].any()
+
+
 @pytest.mark.parametrize(("optimizer", "fused"), [("momentum", True), ("momentum", False), ("lion", None)])
 def test_a_refused_update_leaves_no_rows_behind(optimizer, fused):
     model = nn.Linear(4, 3)

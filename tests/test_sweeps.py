@@ -117,7 +117,7 @@ class TestEWC:
             run.step()
         assert (fused is False) or run.optimizer.step.path().startswith("fused updates")
         for name, value in weights(model).items():
-            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(value, expected[name], rtol=1e-6, atol=1e-6)
 
     @pytest.mark.parametrize(("optimizer", "options", "clip"), EWC_CASES)
     def test_the_fused_update_is_paddles(self, optimizer, options, clip):
@@ -142,7 +142,7 @@ class TestEWC:
                 run.step()
             found.append(weights(model))
         for name, value in found[0].items():
-            np.testing.assert_allclose(value, found[1][name], rtol=2e-5, atol=1e-6)
+            np.testing.assert_allclose(value, found[1][name], rtol=1e-6, atol=1e-6)
 
     def test_the_fisher_information_is_in_the_state(self):
         def bound(model, fisher):
