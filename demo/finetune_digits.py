@@ -230,4 +230,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("default", module="paddle_ftstrat")
+    # Paddle 2.6 says so whenever a BatchNorm layer is first used in training.
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     main()
