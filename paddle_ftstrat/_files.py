@@ -29,7 +29,7 @@ _handles: set[int] = set()
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary file to write, which takes the place of `path` when the block ends without an error.
 
     It is written in the same folder, synced, then renamed; the folder is made, an old file's mode kept.
@@ -60,7 +60,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A regular file open for reading; a pipe, whose writer may never come, or a device is refused instead.
 
     Raises:
@@ -81,7 +81,7 @@ def open_regular(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def locked(folder: str | os.PathLike) -> Iterator[None]:
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Inside it every other `locked` of the folder raises: in this process, in others, on machines that share it.
 
     The lock is `flock` on the file `.lock` in the folder, which stays there. Where the file system has no such locks,

@@ -111,7 +111,9 @@ def split(count: int, blocks: int) -> list[int]:
 def _units_by_hand(model: nn.Layer, layers: Sequence[Any]) -> list[Unit]:
     if isinstance(layers, str) or not isinstance(layers, Iterable):
         raise TypeError(f"layers must be a list of selectors, bottom first, not {_errors.shown(layers)}")
-    units, taken, weights = [], {}, select.named_weights(model)
+    units: list[Unit] = []
+    taken: dict[str, int] = {}
+    weights = select.named_weights(model)
     for index, selectors in enumerate(layers):
         names = select.select_all(model, selectors, f"layers[{index}]")
         clash = sorted(name for name in names if name in taken)
@@ -274,9 +276,9 @@ def _in_order_of_execution(units: list[Unit], ranks: dict[int, int]) -> list[Uni
     keys, last = [], -1
     for position, unit in enumerate(units):
         if unit.layers:
-            called = first[position] is not None
-            last = first[position] if called else last
-            keys.append((last, 0 if called else 1, position))
+            rank = first[position]
+            last = last if rank is None else rank
+            keys.append((last, int(rank is None), position))
         else:
             prefix = unit.name + "." if unit.name else ""
             following = zip(units[position + 1 :], first[position + 1 :])

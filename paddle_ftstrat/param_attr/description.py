@@ -46,7 +46,7 @@ class Owner:
     rows: dict[str, Row] = dataclasses.field(default_factory=dict, compare=False)
 
 
-class Description(Sequence):
+class Description(Sequence[Row]):
     """Rows that print as a table.
 
     Example:

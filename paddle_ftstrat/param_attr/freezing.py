@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import hashlib
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -353,7 +353,7 @@ def _watched(model: nn.Layer) -> dict[str, Any]:
 
 
 def _digest(tensor: Any) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(tensor.numpy())).digest()
+    return hashlib.blake2b(np.ascontiguousarray(tensor.numpy()).data).digest()
 
 
 def _ignored(model: nn.Layer) -> list[str]:
@@ -377,7 +377,7 @@ def _detached(output: Any) -> Any:
         return output.detach()
     if isinstance(output, _PLAIN):
         return output
-    if isinstance(output, Mapping):
+    if isinstance(output, MutableMapping):
         result = copy.copy(output)
         for key, value in output.items():
             result[key] = _detached(value)
@@ -385,7 +385,7 @@ def _detached(output: Any) -> Any:
     if isinstance(output, (tuple, list)):
         values = [_detached(value) for value in output]
         return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
-    if dataclasses.is_dataclass(output):
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
         fields = [field.name for field in dataclasses.fields(output) if field.init]
         return dataclasses.replace(output, **{name: _detached(getattr(output, name)) for name in fields})
     raise TypeError(type(output).__name__)

@@ -68,8 +68,9 @@ def label_axes(model: nn.Layer) -> dict[str, int]:
     for path, layer in select.every_layer(_paddle.unwrap(model)):
         axis = next((axis for kinds, axis in _LABEL_AXES if isinstance(layer, kinds)), None)
         for attribute, param in select.own_parameters(layer):
-            if param.ndim == 1 or (axis is not None and attribute == "weight"):
-                found.setdefault(aliases[select.join(path, attribute)], 0 if param.ndim == 1 else axis)
+            at = 0 if param.ndim == 1 else axis if attribute == "weight" else None
+            if at is not None:
+                found.setdefault(aliases[select.join(path, attribute)], at)
     return found
 
 
@@ -205,7 +206,8 @@ def silence(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 def put_back(held: Iterable[tuple[Any, Any]]) -> None:
     """Give frozen rows their values of before the update."""
     for param, values in held:
-        _overwrite(param, frozen_rows(param), values)
+        if (frozen := frozen_rows(param)) is not None:
+            _overwrite(param, frozen, values)
 
 
 def _axes(param: Any, axis: Any, guess: bool = False) -> list[tuple[Any, int]]:

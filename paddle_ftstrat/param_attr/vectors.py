@@ -108,7 +108,8 @@ def dtype_of(values: Any) -> np.dtype | None:
 
 def _from_array(array: np.ndarray, words: Vocabulary | None, dtype: np.dtype | None) -> Vectors:
     _check_table(array, words, "the array of vectors")
-    return Vectors(array.__getitem__, *array.shape, dtype, words)
+    count, dim = array.shape
+    return Vectors(array.__getitem__, count, dim, dtype, words)
 
 
 def _from_file(path: Path, words: Vocabulary | None) -> Vectors:
@@ -121,7 +122,8 @@ def _from_file(path: Path, words: Vocabulary | None) -> Vectors:
     except ValueError as error:
         raise ValueError(f"{path} is damaged or no .npy file: {error}") from error
     _check_table(header, words, str(path))
-    return Vectors(partial(_take_from_file, path), *header.shape, header.dtype, words)
+    count, dim = header.shape
+    return Vectors(partial(_take_from_file, path), count, dim, header.dtype, words)
 
 
 def _map(path: Path) -> np.ndarray:
