@@ -59,6 +59,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
+def shown_with_type(value: Any) -> str:
+    """What was given, for an error that says what type it has to have."""
+    return f"{shown(value)} of type {type(value).__name__}"
+
+
 def nearest(name: Any, allowed: Iterable[Any]) -> str | None:
     """The allowed name that looks most like `name`, or None when none is close."""
     wanted, allowed = str(name).lower(), list(allowed)
@@ -118,7 +123,7 @@ def check_number(
     Arrays and tensors are no numbers, even with one value.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {shown(value)} of type {type(value).__name__}")
+        raise TypeError(f"{name} must be a number, not {shown_with_type(value)}")
     try:
         number = float(value)
     except OverflowError:
@@ -132,7 +137,7 @@ def check_number(
 def check_whole(name: str, value: Any, *, minimum: int = 0) -> int:
     """`value` as a Python int that is at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, not {shown(value)} of type {type(value).__name__}")
+        raise TypeError(f"{name} must be a whole number, not {shown_with_type(value)}")
     number = int(value)
     if not minimum <= number <= INT64_MAX:
         raise ValueError(
@@ -144,7 +149,7 @@ def check_whole(name: str, value: Any, *, minimum: int = 0) -> int:
 def check_flag(name: str, value: Any) -> bool:
     """`value`, which must be True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {shown(value)} of type {type(value).__name__}")
+        raise TypeError(f"{name} must be True or False, not {shown_with_type(value)}")
     return value
 
 

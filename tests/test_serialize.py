@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.strategies import plain_text, serialize, strategy_from_dict, strategy_from_yaml
+from paddle_ftstrat.strategies import plain_data, strategy_from_dict, strategy_from_yaml
 from paddle_ftstrat.tools import cli
 
 
@@ -34,7 +34,7 @@ def settings(strategy):
         strategy.learning_rate,
         strategy.optimizer_name,
         strategy.optimizer_options,
-        *(getattr(strategy, section, None) for section in serialize.SECTIONS),
+        *(getattr(strategy, section, None) for section in plain_data.SECTIONS),
         plan.weight_decay,
         [plan.lr(t) for t in (0, 1, 9, 10, 50, 99, 100)],
         plan.clip,
@@ -139,7 +139,7 @@ class TestWritten:
         assert strategy_from_yaml(f"strategy: DefaultStrategy\nlearning_rate: {text}").learning_rate == rate
 
     def test_json_needs_no_yaml(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(plain_text, "yaml", lambda: pytest.fail("PyYAML was asked for"))
+        monkeypatch.setattr(plain_data, "yaml", lambda: pytest.fail("PyYAML was asked for"))
         path = tmp_path / "s.json"
         path.write_text(json.dumps(hub.ULMFiTStrategy().to_dict()))
         assert type(strategy_from_yaml(path)) is hub.ULMFiTStrategy

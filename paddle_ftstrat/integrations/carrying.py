@@ -11,8 +11,7 @@ import paddle
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim.regularizer import L2SPDecay, anchor_of
 from paddle_ftstrat.param_attr import select
-from paddle_ftstrat.strategies import plain_text
-from paddle_ftstrat.strategies.serialize import strategy_from_dict
+from paddle_ftstrat.strategies import plain_data, strategy_from_dict
 
 # The key of a block of configuration that holds the strategy, and those that say how it is bound.
 STRATEGY = "strategy"
@@ -120,7 +119,7 @@ def bind_block(block: Mapping[str, Any], model: Any, host: str, base_lr: Any = N
             f"schedule, regularization and clip; beside it stand only {_errors.listing(BIND)}"
         )
     given = block[STRATEGY]
-    given = dict(given if isinstance(given, Mapping) else plain_text.read(given))
+    given = dict(given if isinstance(given, Mapping) else plain_data.read(given))
     if base_lr is not None and given.setdefault("learning_rate", base_lr) != base_lr:
         raise ValueError(
             f"{host}: two learning rates, {given['learning_rate']} of the strategy and {base_lr} of the configuration: "

@@ -14,7 +14,7 @@ from paddle_ftstrat.integrations import sharding
 from paddle_ftstrat.integrations.carrying import check_host
 from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import select
-from paddle_ftstrat.strategies.serialize import strategy_from_yaml
+from paddle_ftstrat.strategies import strategy_from_yaml
 
 PACKAGES = ("paddlenlp", "paddleformers")
 # What a Trainer may do to the model, and the arguments that say so, whose names differ between the two.

@@ -286,7 +286,7 @@ def _checked_value(what: str, key: str, default: Any, value: Any) -> Any:
     # What ends the process at the first update, in place of an object.
     no_option = isinstance(value, (np.ndarray, np.generic, paddle.Tensor))
     if value is not None and (no_option or not isinstance(value, _KINDS.get(key, object))):
-        raise TypeError(f"{what} cannot be {_errors.shown(value)} of type {type(value).__name__}")
+        raise TypeError(f"{what} cannot be {_errors.shown_with_type(value)}")
     return value
 
 

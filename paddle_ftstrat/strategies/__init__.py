@@ -1,15 +1,15 @@
 """Strategies: named, validated, serialisable options that compile to a plan."""
 
-from paddle_ftstrat.strategies.combined import CombinedStrategy, DefaultStrategy
-from paddle_ftstrat.strategies.hub import (
+from paddle_ftstrat.strategies.base import DefaultStrategy, strategy_from_dict, strategy_from_yaml
+from paddle_ftstrat.strategies.combined import (
     AdamWeightDecayStrategy,
+    CombinedStrategy,
     DefaultFinetuneStrategy,
     L2SPFinetuneStrategy,
     ULMFiTStrategy,
 )
 from paddle_ftstrat.strategies.phases import LPFTStrategy, PhasedStrategy, default_phases
 from paddle_ftstrat.strategies.policies import FineTuneStrategy, FlatCosStrategy, OneCycleStrategy, SGDRStrategy
-from paddle_ftstrat.strategies.serialize import strategy_from_dict, strategy_from_yaml
 
 __all__ = [
     "AdamWeightDecayStrategy",

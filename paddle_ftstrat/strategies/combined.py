@@ -1,4 +1,4 @@
-"""DefaultStrategy and CombinedStrategy: what to schedule, regularise and clip, compiled to a plan."""
+"""CombinedStrategy, what to schedule, regularise and clip said in dicts; and PaddleHub 1.x's presets of it."""
 
 from __future__ import annotations
 
@@ -8,155 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from paddle import nn
-
 from paddle_ftstrat import _errors
-from paddle_ftstrat.binding import Binding
-from paddle_ftstrat.optim import methods, table
-from paddle_ftstrat.optim.averaging import AVERAGES
-from paddle_ftstrat.optim.perturbation import PERTURBATIONS
 from paddle_ftstrat.plan import Clip, Discriminative, Phase, Plan, Spread, starts_of
-from paddle_ftstrat.schedules import curves
-from paddle_ftstrat.schedules.schedule import Schedule, check_steps
+from paddle_ftstrat.schedules.schedule import Schedule
 from paddle_ftstrat.strategies import keys
+from paddle_ftstrat.strategies.base import DefaultStrategy
 from paddle_ftstrat.strategies.keys import CLIP, REGULARIZATION, SCHEDULER, items_of
-from paddle_ftstrat.strategies.search import SearchSpace
-from paddle_ftstrat.strategies.serialize import Serializable
-
-
-class DefaultStrategy(Serializable):
-    """An optimizer and a constant learning rate: lr(t) = η.
-
-    Args:
-        learning_rate: η > 0.
-        optimizer_name: a name of the optimizer table (any case) or a `paddle.optimizer.Optimizer` class.
-        averaging: an average of the weights: `{"EMA": decay}`, `{"SWA": start}`, or with all options as a dict.
-        perturbation: gradients at moved weights: `{"FGM": ε}`, `{"PGD": {...}}` or `{"SAM": ρ}`.
-        **kwargs: options of the optimizer (`beta1`, `momentum`, `epsilon`, …).
-
-    Raises:
-        ValueError: an unknown optimizer, option, average or perturbation, or η ≤ 0.
-        TypeError: a learning rate that is not a number.
-
-    Example:
-        >>> DefaultStrategy(learning_rate=0.1, optimizer_name="momentum", momentum=0.8)
-        DefaultStrategy(optimizer 'momentum', learning_rate 0.1, momentum=0.8)
-
-    Source: PaddleHub 1.8 `finetune/strategy.py`.
-    """
-
-    def __init__(
-        self,
-        learning_rate: float = 1e-4,
-        optimizer_name: str | type = "adam",
-        *,
-        averaging: Mapping[str, Any] | None = None,
-        perturbation: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.learning_rate = _errors.check_number("learning_rate", learning_rate, above=0)
-        self.optimizer_name = optimizer_name
-        self.optimizer_options = kwargs
-        self.averaging = None if averaging is None else methods.make("averaging", averaging, AVERAGES)
-        self.perturbation = None
-        if perturbation is not None:
-            self.perturbation = methods.make("perturbation", perturbation, PERTURBATIONS)
-        row = table.find(optimizer_name)
-        table.check_options(row, kwargs)
-        table.checked_values(row, kwargs)
-
-    def plan(self, max_train_steps: int | None = None, steps_per_epoch: int | None = None) -> Plan:
-        """The plan of this strategy for a training of `max_train_steps` updates, `steps_per_epoch` in each epoch."""
-        if max_train_steps is not None:
-            check_steps(max_train_steps)
-        if self.averaging is not None:
-            self.averaging.begins(max_train_steps)
-        return Plan(
-            {"lr": curves.constant(self.learning_rate)},
-            max_train_steps=max_train_steps,
-            optimizer=self.optimizer_name,
-            optimizer_options=self.optimizer_options,
-            averaging=self.averaging,
-            perturbation=self.perturbation,
-        )
-
-    def bind(
-        self,
-        model: nn.Layer,
-        max_train_steps: int | None = None,
-        num_epoch: int | None = None,
-        steps_per_epoch: int | None = None,
-        sample_input: Any = None,
-        pretrained: Any = None,
-        layers: Sequence[Any] | None = None,
-        no_decay: Any = None,
-        fused: bool | None = None,
-        fisher: Mapping[str, Any] | None = None,
-        accelerate: bool | None = None,
-    ) -> Binding:
-        """Put the strategy in force on a model: parameter settings, optimizer, clip and LR scheduler.
-
-        Args:
-            model: the model to train.
-            max_train_steps: T, the number of updates; else num_epoch · steps_per_epoch. Only schedules need it.
-            num_epoch, steps_per_epoch: number of epochs, and updates per epoch.
-            sample_input: one input (tensor, tuple or dict), to find the order in which layers run; else as registered.
-            pretrained: selectors of the parameters that came from pretraining, their state dict, or the report of
-                `load_pretrained`: L2SP anchors these. Without it, what `load_pretrained` filled; if that is nothing,
-                all parameters, with a warning.
-            layers: the layers by hand, bottom first, each a selector (glob, sublayer name, regex, function, layer).
-            no_decay: selectors of parameters that decoupled decay skips, `[]` for none; else biases and normalisation.
-            fused: False for Paddle's operations; else one fused pass where that fits, True refusing where it never can.
-            fisher: for EWC, what `hub.fisher` gives: parameter name → how much each of its values matters.
-            accelerate: False for Paddle's layers as they are; else `hub.accelerate`, True refusing where none can be.
-
-        Returns:
-            The binding: `run.optimizer`, `run.lr_scheduler`, `run.begin_epoch()`, `run.step()`.
-
-        Raises:
-            ValueError, TypeError: anything wrong, before anything is changed.
-
-        Example:
-            >>> import paddle
-            >>> run = DefaultStrategy(0.1, "sgd").bind(paddle.nn.Linear(2, 2))
-            >>> run.optimizer.get_lr()
-            0.1
-        """
-        steps = _training_length(max_train_steps, num_epoch, steps_per_epoch)
-        return Binding(
-            self.plan(steps, steps_per_epoch),
-            model,
-            steps_per_epoch=steps_per_epoch,
-            sample_input=sample_input,
-            pretrained=pretrained,
-            layers=layers,
-            no_decay=no_decay,
-            fused=fused,
-            fisher=fisher,
-            accelerate=accelerate,
-        )
-
-    def suggest_space(self) -> SearchSpace:
-        """The numbers of this strategy that are worth a search, with a range around each (see `SearchSpace`).
-
-        Raises:
-            ValueError: the strategy cannot be written as plain data.
-
-        Example:
-            >>> list(DefaultStrategy(1e-4).suggest_space())
-            ['learning_rate']
-        """
-        return SearchSpace(self)
-
-    def __repr__(self) -> str:
-        optimizer = getattr(self.optimizer_name, "__name__", self.optimizer_name)
-        parts = [f"optimizer {optimizer!r}", f"learning_rate {self.learning_rate:g}"]
-        parts += [f"{name}={value!r}" for name, value in self.optimizer_options.items()]
-        parts += [*self._more(), *(str(member) for member in (self.averaging, self.perturbation) if member)]
-        return f"{type(self).__name__}({', '.join(parts)})"
-
-    def _more(self) -> list[str]:
-        return []
 
 
 class CombinedStrategy(DefaultStrategy):
@@ -208,13 +65,12 @@ class CombinedStrategy(DefaultStrategy):
         self._scheduler = copy.deepcopy(SCHEDULER)
         self._regularization = dict(REGULARIZATION)
         self._clip = dict(CLIP)
-        self._weight_decay_given = False
-        for key, value in items_of("scheduler", scheduler):
-            self.add_scheduler(key, value)
-        for key, value in items_of("regularization", regularization):
-            self.add_regularization(key, value)
-        for key, value in items_of("clip", clip):
-            self.add_clip(key, value)
+        for name, value in items_of("scheduler", scheduler):
+            self.add_scheduler(name, value)
+        for name, value in items_of("regularization", regularization):
+            self.add_regularization(name, value)
+        for name, value in items_of("clip", clip):
+            self.add_clip(name, value)
 
     @property
     def scheduler(self) -> dict[str, Any]:
@@ -224,7 +80,7 @@ class CombinedStrategy(DefaultStrategy):
     @property
     def regularization(self) -> dict[str, float]:
         """A copy of the regularization dict, defaults included."""
-        return dict(self._regularization)
+        return {name: value or 0.0 for name, value in self._regularization.items()}
 
     @property
     def clip(self) -> dict[str, float]:
@@ -257,7 +113,6 @@ class CombinedStrategy(DefaultStrategy):
         """
         _errors.check_keys("regularization", [name], [*REGULARIZATION, "EWC"])
         self._regularization[name] = _errors.check_number(f"regularization.{name}", value, minimum=0)
-        self._weight_decay_given |= name == "weight_decay"
         return self
 
     def add_clip(self, name: str = "GlobalNorm", value: float = 1.0) -> CombinedStrategy:
@@ -288,10 +143,10 @@ class CombinedStrategy(DefaultStrategy):
         return replace(
             super().plan(max_train_steps),
             schedules=self._with_phases(schedules, phases, starts, max_train_steps),
-            l2=self._regularization["L2"],
-            l2sp=self._regularization["L2SP"],
-            ewc=self._regularization.get("EWC", 0.0),
-            weight_decay=self._regularization["weight_decay"] if self._weight_decay_given else None,
+            l2=self._regularization["L2"] or 0.0,
+            l2sp=self._regularization["L2SP"] or 0.0,
+            ewc=self._regularization.get("EWC") or 0.0,
+            weight_decay=self._regularization["weight_decay"],
             clip=self._chosen_clip(),
             depth=self._depth(),
             phases=phases,
@@ -349,11 +204,156 @@ class CombinedStrategy(DefaultStrategy):
         return more
 
 
-def _training_length(steps: int | None, epochs: int | None, per_epoch: int | None) -> int | None:
-    if epochs is not None:
-        _errors.check_whole("num_epoch", epochs, minimum=1)
-    if per_epoch is not None:
-        _errors.check_whole("steps_per_epoch", per_epoch, minimum=1)
-    if steps is not None:
-        return check_steps(steps)
-    return epochs * per_epoch if epochs is not None and per_epoch is not None else None
+class AdamWeightDecayStrategy(CombinedStrategy):
+    """BERT's recipe: warmup, linear or noam decay, decoupled weight decay, clip by global norm 1.
+
+    Args:
+        learning_rate: η > 0.
+        lr_scheduler: "linear_decay" or "noam_decay".
+        warmup_proportion: w in [0, 1].
+        weight_decay: decoupled decay, ≥ 0; biases and normalisation layers are left out.
+        optimizer_name: a name of the optimizer table or an Optimizer class.
+        **kwargs: options of the optimizer.
+
+    Raises:
+        ValueError, TypeError: as for CombinedStrategy.
+
+    Example:
+        >>> AdamWeightDecayStrategy(learning_rate=5e-5, warmup_proportion=0.1).scheduler["linear_decay"]["start_point"]
+        0.1
+
+    Source: PaddleHub 1.8 `finetune/strategy.py`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-4,
+        lr_scheduler: str = "linear_decay",
+        warmup_proportion: float = 0.0,
+        weight_decay: float = 0.01,
+        optimizer_name: str | type = "adam",
+        **kwargs: Any,
+    ) -> None:
+        scheduler: dict[str, Any] = {"warmup": warmup_proportion}
+        if lr_scheduler == "linear_decay":
+            scheduler["linear_decay"] = {"start_point": warmup_proportion, "end_learning_rate": 0.0}
+        elif lr_scheduler == "noam_decay":
+            scheduler["noam_decay"] = True
+        else:
+            raise ValueError(_errors.unknown("lr_scheduler", lr_scheduler, ["linear_decay", "noam_decay"]))
+        super().__init__(
+            optimizer_name,
+            learning_rate,
+            scheduler=scheduler,
+            regularization={"weight_decay": weight_decay},
+            clip={"GlobalNorm": 1.0},
+            **kwargs,
+        )
+
+
+class DefaultFinetuneStrategy(CombinedStrategy):
+    """Constant learning rate with L2: gradient += λw.
+
+    Args:
+        learning_rate: η > 0.
+        optimizer_name: a name of the optimizer table or an Optimizer class.
+        regularization_coeff: λ ≥ 0.
+        **kwargs: options of the optimizer.
+
+    Raises:
+        ValueError, TypeError: as for CombinedStrategy.
+
+    Example:
+        >>> DefaultFinetuneStrategy(regularization_coeff=0.01).regularization["L2"]
+        0.01
+
+    Source: PaddleHub 1.8 `finetune/strategy.py`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-4,
+        optimizer_name: str | type = "adam",
+        regularization_coeff: float = 1e-3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(optimizer_name, learning_rate, regularization={"L2": regularization_coeff}, **kwargs)
+
+
+class L2SPFinetuneStrategy(CombinedStrategy):
+    """Constant learning rate with L2 towards the pretrained values: gradient += λ(w − w⁰).
+
+    Args:
+        learning_rate: η > 0.
+        optimizer_name: a name of the optimizer table or an Optimizer class.
+        regularization_coeff: λ ≥ 0.
+        **kwargs: options of the optimizer.
+
+    Raises:
+        ValueError, TypeError: as for CombinedStrategy.
+
+    Example:
+        >>> L2SPFinetuneStrategy(regularization_coeff=0.01).regularization["L2SP"]
+        0.01
+
+    Source: Li, Grandvalet & Davoine (arXiv:1802.01483); PaddleHub 1.8 `finetune/strategy.py`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-4,
+        optimizer_name: str | type = "adam",
+        regularization_coeff: float = 1e-3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(optimizer_name, learning_rate, regularization={"L2SP": regularization_coeff}, **kwargs)
+
+
+class ULMFiTStrategy(CombinedStrategy):
+    """ULMFiT: slanted triangular LR, discriminative LR and gradual unfreezing.
+
+    Args:
+        learning_rate: η > 0, the peak of the top block.
+        optimizer_name: a name of the optimizer table or an Optimizer class.
+        cut_fraction: share of updates in which the LR rises; 0 switches the triangle off.
+        ratio: η/ratio is the lowest LR.
+        dis_blocks: number of blocks with LRs of their own, None: every layer; 0 switches discriminative LRs off.
+        factor: each block's LR over that of the block below.
+        dis_params_layer: parameter name → layer number, instead of blocks.
+        frz_blocks: number of epochs over which the model thaws from the top; 0 switches unfreezing off.
+        frz_params_layer: parameter name → layer number, instead of blocks.
+        **kwargs: options of the optimizer.
+
+    Raises:
+        ValueError, TypeError: as for CombinedStrategy.
+
+    Example:
+        >>> ULMFiTStrategy(learning_rate=1e-3, frz_blocks=0).scheduler["gradual_unfreeze"]["blocks"]
+        0
+
+    Source: Howard & Ruder (arXiv:1801.06146, section 3); PaddleHub 1.8 `finetune/strategy.py`, where unfreezing
+    toggled `stop_gradient` too late to freeze anything.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-4,
+        optimizer_name: str | type = "adam",
+        cut_fraction: float = 0.1,
+        ratio: float = 32,
+        dis_blocks: int | None = 3,
+        factor: float = 2.6,
+        dis_params_layer: Mapping[str, int] | None = None,
+        frz_blocks: int = 3,
+        frz_params_layer: Mapping[str, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # The default number of blocks is no wish of the user's, so params_layer replaces it without a warning.
+        dis_blocks = 0 if dis_params_layer and dis_blocks == 3 else dis_blocks
+        frz_blocks = 0 if frz_params_layer and frz_blocks == 3 else frz_blocks
+        scheduler = {
+            "slanted_triangle": {"cut_fraction": cut_fraction, "ratio": ratio},
+            "discriminative": {"blocks": dis_blocks, "factor": factor, "params_layer": dis_params_layer},
+            "gradual_unfreeze": {"blocks": frz_blocks, "params_layer": frz_params_layer},
+        }
+        super().__init__(optimizer_name, learning_rate, scheduler=scheduler, **kwargs)

@@ -24,7 +24,8 @@ SCHEDULER: dict[str, Any] = {
     "gradual_unfreeze": {"blocks": 0, "params_layer": None},
     "slanted_triangle": {"cut_fraction": 0.0, "ratio": 32},
 }
-REGULARIZATION = {"L2": 0.0, "L2SP": 0.0, "weight_decay": 0.0}
+# A weight decay of 0 switches an optimizer's own off; None leaves it alone.
+REGULARIZATION: dict[str, float | None] = {"L2": 0.0, "L2SP": 0.0, "weight_decay": None}
 CLIP = {"GlobalNorm": 0.0, "Norm": 0.0, "Value": 0.0}
 # The entry whose default above leaves its key off, as it does in PaddleHub.
 _SWITCHES = {"linear_decay": "start_point", "slanted_triangle": "cut_fraction"}
@@ -43,7 +44,7 @@ def items_of(what: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]
     if given is None:
         return []
     if not isinstance(given, Mapping):
-        raise TypeError(f"{what} must be a dict, not {_errors.shown(given)} of type {type(given).__name__}")
+        raise TypeError(f"{what} must be a dict, not {_errors.shown_with_type(given)}")
     return list(given.items())
 
 

@@ -10,7 +10,6 @@ from inspect import Parameter, signature
 from typing import Any
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.strategies.serialize import Serializable
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ _FIXED = {
 }
 
 
-class SearchSpace(dict):
+class SearchSpace(dict[str, Range]):
     """The numbers of a strategy that are worth a search: path → `Range`, to be changed, added to and deleted from.
 
     A path names an argument (`learning_rate`) or an entry of one (`scheduler.warmup`, `phases.0.learning_rate`).
@@ -74,7 +73,7 @@ class SearchSpace(dict):
     def __init__(self, strategy: Any) -> None:
         self.strategy = strategy
         given = strategy.to_dict()
-        arguments = signature(type(strategy)).parameters.values()
+        arguments = [*signature(type(strategy).__init__).parameters.values()][1:]
         defaults = {p.name: None if p.default is Parameter.empty else p.default for p in arguments}
         values = {**{name: given.get(name, default) for name, default in defaults.items()}, **given}
         super().__init__({path: found for path, one in _numbers(values) if (found := _range(path, one))})
@@ -111,7 +110,7 @@ class SearchSpace(dict):
                 if not isinstance(inner, (dict, list)):
                     raise ValueError(_errors.unknown("path", path, self))
             inner[int(last) if isinstance(inner, list) else last] = value
-        return Serializable.from_dict(given, trust=True)
+        return type(self.strategy).from_dict(given, trust=True)
 
     def distributions(self) -> dict[str, Any]:
         """Path → `optuna.distributions.FloatDistribution`, for samplers and `study.ask`.

@@ -24,7 +24,7 @@ from paddle_ftstrat.optim.perturbation import PERTURBATIONS
 from paddle_ftstrat.optim.table import OptimizerRow
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.schedules import SCHEDULES
-from paddle_ftstrat.strategies.combined import DefaultStrategy
+from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.tasks.config import RunConfig
 from paddle_ftstrat.tools import explain, lint
 from paddle_ftstrat.tools.compare import compare

@@ -20,7 +20,7 @@ from paddle_ftstrat import _errors, pictures
 from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import mode_of
-from paddle_ftstrat.strategies.combined import DefaultStrategy
+from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.tools.runs import Budget, Line, Outcome, Records, lines_of, run_rows
 from paddle_ftstrat.training.learner import Learner
 

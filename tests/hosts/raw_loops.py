@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 from paddle.utils import unique_name
 
-from paddle_ftstrat.strategies.serialize import strategy_from_dict
+from paddle_ftstrat.strategies import strategy_from_dict
 
 EPOCHS = 4
 # Discriminative learning rates, gradual unfreezing, L2SP, warmup and linear decay.

@@ -11,7 +11,7 @@ from paddle.io import DataLoader
 from raw_loops import EPOCHS, STRATEGY, bind, by_hand, moved, new_process, same, values
 
 from paddle_ftstrat.integrations.trainers import StrategyArguments
-from paddle_ftstrat.strategies.serialize import strategy_from_dict
+from paddle_ftstrat.strategies import strategy_from_dict
 
 INSTALLED = [name for name in ("paddlenlp", "paddleformers") if importlib.util.find_spec(name)]
 if not INSTALLED:
