@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -159,6 +160,14 @@ class Phase:
         """Its length where that is said in epochs, at the longest."""
         return self.epochs if self.until is None or self.until.max_epochs is None else self.until.max_epochs
 
+    def length(self, max_train_steps: int | None, steps_per_epoch: int | None) -> int | None:
+        """Its length in updates, as far as it is known."""
+        if self.length_in_epochs is not None:
+            return None if steps_per_epoch is None else self.length_in_epochs * steps_per_epoch
+        if self.share is not None:
+            return None if max_train_steps is None else int(max_train_steps * self.share)
+        return self.updates
+
     @property
     def is_open(self) -> bool:
         """Whether it takes what the other phases leave."""
@@ -240,10 +249,10 @@ class Progress:
 
     def over_in(self, plan: Plan, epoch: int) -> int | None:
         """The epoch, up to this one, that the next phase begins with; None where the phase goes on."""
-        if plan.first_epochs is None or self.phase + 1 == len(plan.phases):
+        length = plan.phases[self.phase].length_in_epochs
+        if plan.first_epochs is None or length is None or self.phase + 1 == len(plan.phases):
             return None
-        ends = self.began + plan.phases[self.phase].length_in_epochs
-        return ends if ends <= epoch else None
+        return self.began + length if self.began + length <= epoch else None
 
     def judge(self, until: Plateau, values: Mapping[str, float], state: Mapping[str, Any] | None) -> bool:
         """Note an evaluation, with the model's state where it is to be kept; whether it ends the phase."""
@@ -313,7 +322,9 @@ def _spread_slice(lr: slice, groups: int) -> list[float]:
     return [low * (high / low) ** (index / (groups - 1)) for index in range(groups - 1)] + [high]
 
 
-def starts_of(phases: tuple[Phase, ...], max_train_steps: int | None, steps_per_epoch: int | None) -> Any:
+def starts_of(
+    phases: tuple[Phase, ...], max_train_steps: int | None, steps_per_epoch: int | None
+) -> tuple[int, ...] | None:
     """The first update of each phase, None where it cannot be known yet.
 
     Raises:
@@ -323,27 +334,18 @@ def starts_of(phases: tuple[Phase, ...], max_train_steps: int | None, steps_per_
         >>> starts_of((Phase(epochs=1), Phase(share=0.5), Phase()), 100, 10)
         (0, 10, 60)
     """
-    if len(phases) == 1:
-        return (0,)
-    lengths: list[int | None] = []
-    for phase in phases:
-        length = phase.updates
-        epochs = phase.length_in_epochs
-        if epochs is not None:
-            length = None if steps_per_epoch is None else epochs * steps_per_epoch
-        elif phase.share is not None:
-            length = None if max_train_steps is None else int(max_train_steps * phase.share)
-        lengths.append(length)
+    lengths = [phase.length(max_train_steps, steps_per_epoch) for phase in phases]
     open_ended = [i for i, phase in enumerate(phases) if phase.is_open]
     if len(open_ended) > 1:
-        raise ValueError(f"phases {open_ended} have no length: only one can take what the others leave")
+        numbers = [i + 1 for i in open_ended]
+        raise ValueError(f"phases {numbers} have no length: only one can take what the others leave")
+    known = [length for length in lengths if length is not None]
     if open_ended and open_ended[0] < len(phases) - 1:
-        if max_train_steps is None or any(n is None for i, n in enumerate(lengths) if i != open_ended[0]):
+        if max_train_steps is None or len(known) < len(phases) - 1:
             return None
-        others = sum(n for n in lengths if n is not None)
-        if others >= max_train_steps:
-            raise ValueError(f"the other phases take {others} updates, but the training has {max_train_steps}")
-        lengths[open_ended[0]] = max_train_steps - others
-    if any(length is None for length in lengths[:-1]):
+        if sum(known) >= max_train_steps:
+            raise ValueError(f"the other phases take {sum(known)} updates, but the training has {max_train_steps}")
+        known.insert(open_ended[0], max_train_steps - sum(known))
+    elif None in lengths[:-1]:
         return None
-    return tuple(sum(lengths[:i]) for i in range(len(phases)))
+    return (0, *itertools.accumulate(known[: len(phases) - 1]))

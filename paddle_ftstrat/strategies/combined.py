@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -138,11 +138,9 @@ class CombinedStrategy(DefaultStrategy):
             ValueError: a schedule or a phase needs `max_train_steps`, or the phases are longer than that.
         """
         phases = self._phases()
-        starts = starts_of(phases, max_train_steps, steps_per_epoch)
-        schedules = self._schedules(max_train_steps, steps_per_epoch)
         return replace(
             super().plan(max_train_steps),
-            schedules=self._with_phases(schedules, phases, starts, max_train_steps),
+            schedules=self._schedules(max_train_steps, steps_per_epoch),
             l2=self._regularization["L2"] or 0.0,
             l2sp=self._regularization["L2SP"] or 0.0,
             ewc=self._regularization.get("EWC") or 0.0,
@@ -150,37 +148,8 @@ class CombinedStrategy(DefaultStrategy):
             clip=self._chosen_clip(),
             depth=self._depth(),
             phases=phases,
-            starts=starts,
+            starts=starts_of(phases, max_train_steps, steps_per_epoch),
         )
-
-    def _with_phases(
-        self, schedules: dict[str, Schedule], phases: Sequence[Phase], starts: Sequence[int] | None, steps: int | None
-    ) -> dict[str, Schedule]:
-        """The strategy's schedules with those that phases have of their own joined in."""
-        if steps is not None and starts is not None and starts[-1] >= steps and phases[-1].has_schedule:
-            raise ValueError(f"the phases before the last take {starts[-1]} updates, but the training has {steps}")
-        if not any(phase.has_schedule for phase in phases):
-            return schedules
-        if starts is None or steps is None:
-            raise ValueError(
-                "phases with schedules of their own need the length of the training: give bind() steps_per_epoch and "
-                "num_epoch or max_train_steps"
-            )
-        whole = schedules["lr"]
-        for phase, start, end in zip(phases, starts, [*starts[1:], steps]):
-            if phase.has_schedule:
-                whole = whole.then(start, self._own_schedule(phase, end - start).at(start))
-                whole = whole.then(end, schedules["lr"]) if end < steps else whole
-        return {**schedules, "lr": Schedule(whole.pieces, end=steps)}
-
-    def _own_schedule(self, phase: Phase, steps: int) -> Schedule:
-        """The schedule that a phase has of its own, over its updates."""
-        scheduler: dict[str, Any] = dict(SCHEDULER)
-        for key, value in items_of("phase.scheduler", phase.scheduler):
-            if key in (*keys.DEPTH, "gradual_unfreeze"):
-                raise ValueError(f"phase.scheduler has {key!r}: give it to the strategy, it holds for all phases")
-            scheduler[key] = keys.entry(key, scheduler.get(key), value, {})
-        return keys.lr_schedule(scheduler, phase.learning_rate or self.learning_rate, steps)
 
     def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
         return {"lr": keys.lr_schedule(self._scheduler, self.learning_rate, max_train_steps)}

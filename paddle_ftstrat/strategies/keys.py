@@ -30,6 +30,8 @@ CLIP = {"GlobalNorm": 0.0, "Norm": 0.0, "Value": 0.0}
 # The entry whose default above leaves its key off, as it does in PaddleHub.
 _SWITCHES = {"linear_decay": "start_point", "slanted_triangle": "cut_fraction"}
 _LAYER_DECAY = {"decay": 1.0, "minimum": 0.0}
+# The entry that a plain number stands for.
+_SHORT = {"discriminative": "blocks", "gradual_unfreeze": "blocks", "layer_decay": "decay"}
 # Those that give the LR by depth.
 DEPTH = ("discriminative", "layer_decay", "layer_factors")
 
@@ -63,7 +65,9 @@ def entry(name: str, current: Any, value: Any, values: Mapping[str, Any]) -> Any
     defaults = _defaults(name)
     entries = _as_entries(name, value, values, defaults)
     _errors.check_keys(f"key of scheduler.{name}", entries, defaults)
-    checked = {key: _CHECKS.get(key, _as_given)(f"scheduler.{name}.{key}", one) for key, one in entries.items()}
+    checked = dict(entries)
+    for key in _CHECKS.keys() & entries:
+        checked[key] = _CHECKS[key](f"scheduler.{name}.{key}", entries[key])
     if name == "gradual_unfreeze" and "blocks" in entries:
         _errors.check_whole("scheduler.gradual_unfreeze.blocks", entries["blocks"])
     if name not in SCHEDULER and name in SCHEDULES:
@@ -92,16 +96,25 @@ def lr_schedule(given: Mapping[str, Any], learning_rate: float, max_train_steps:
             f"scheduler {asked} needs the length of the training: give bind() max_train_steps, "
             "or num_epoch and steps_per_epoch"
         )
-    registered = [name for name in asked if name not in SCHEDULER]
-    if len(registered) > 1 or (registered and set(asked) - {*registered, "warmup"}):
-        raise ValueError(f"scheduler {asked}: give one of them")
-    if registered:
-        return _with_warmup(given["warmup"], registered[0], given[registered[0]], learning_rate, max_train_steps)
     chosen, *others = asked
+    warmup = given["warmup"]
+    if chosen not in SCHEDULER:
+        if set(others) - {"warmup"}:
+            raise ValueError(f"scheduler {asked}: give one of them")
+        return _with_warmup(warmup, chosen, given[chosen], learning_rate, max_train_steps)
     ignored = [name for name in others if name != "warmup" or chosen == "slanted_triangle"]
     if ignored:
         warnings.warn(f"scheduler {chosen!r} takes over: {', '.join(ignored)} ignored", stacklevel=5)
-    return _hub_schedule(chosen, given, learning_rate, max_train_steps)
+    if chosen == "noam_decay" and curves.warmup_steps(max_train_steps, warmup) == 0:
+        warnings.warn("noam_decay needs a warmup of at least one update: the LR stays constant", stacklevel=5)
+        return curves.constant(learning_rate)
+    options = {
+        "slanted_triangle": given["slanted_triangle"],
+        "noam_decay": {"warmup_proportion": warmup},
+        "linear_decay": {**given["linear_decay"], "warmup_proportion": warmup},
+        "warmup": {"proportion": warmup},
+    }
+    return build(chosen, options[chosen], learning_rate, max_train_steps)
 
 
 def asked_schedules(given: Mapping[str, Any]) -> list[str]:
@@ -151,7 +164,9 @@ def unfreezing(given: Mapping[str, Any]) -> tuple[Phase, ...]:
     if not spec["blocks"] and not spec["params_layer"]:
         return (Phase(),)
     blocks, params_layer = _by_depth("gradual_unfreeze", spec)
-    count = blocks if params_layer is None else 1 + max(params_layer.values()) - min(params_layer.values())
+    count = blocks or 1
+    if params_layer is not None:
+        count = 1 + max(params_layer.values()) - min(params_layer.values())
     tops = [Phase(Top(e, blocks or None, params_layer), epochs=1) for e in range(1, count)]
     return (*tops, Phase(Top(count, blocks or None, params_layer)))
 
@@ -184,20 +199,6 @@ def summary(given: Mapping[str, Any]) -> list[str]:
     return more
 
 
-def _hub_schedule(name: str, given: Mapping[str, Any], learning_rate: float, steps: int) -> Schedule:
-    warmup = given["warmup"]
-    if name == "noam_decay" and curves.warmup_steps(steps, warmup) == 0:
-        warnings.warn("noam_decay needs a warmup of at least one update: the LR stays constant", stacklevel=6)
-        return curves.constant(learning_rate)
-    options = {
-        "slanted_triangle": given["slanted_triangle"],
-        "noam_decay": {"warmup_proportion": warmup},
-        "linear_decay": {**given["linear_decay"], "warmup_proportion": warmup},
-        "warmup": {"proportion": warmup},
-    }
-    return build(name, options[name], learning_rate, steps)
-
-
 def _with_warmup(warmup: float, name: str, options: Mapping[str, Any], learning_rate: float, steps: int) -> Schedule:
     """A linear warmup, then the schedule over the updates that are left."""
     rise = min(curves.warmup_steps(steps, warmup), steps - 1)
@@ -223,12 +224,12 @@ def _as_entries(name: str, value: Any, values: Mapping[str, Any], defaults: Mapp
         return {**value, **values}
     if value is None or (value is True and name not in SCHEDULER and name != "layer_decay"):
         return dict(values)
-    short = {"discriminative": "blocks", "gradual_unfreeze": "blocks", "layer_decay": "decay"}.get(name)
-    whole = short == "blocks"
-    if short and not isinstance(value, bool) and hasattr(value, "__index__" if whole else "__float__"):
+    short = _SHORT.get(name)
+    if short and not isinstance(value, bool) and hasattr(value, "__index__" if short == "blocks" else "__float__"):
         return {short: value, **values}
     expected = f"a dict with {_errors.listing(defaults)}"
-    expected += {"blocks": " or a number of blocks", "decay": " or a number"}.get(short or "", "")
+    if short:
+        expected += " or a number of blocks" if short == "blocks" else " or a number"
     raise TypeError(f"scheduler.{name} must be {expected}, not {_errors.shown(value)}")
 
 
@@ -264,10 +265,6 @@ def _factors(what: str, value: Any) -> list[float] | dict[str, float]:
         f"{what} must be factors by the names of layers, or a list with one per layer from the bottom up, not "
         f"{_errors.shown(value)}"
     )
-
-
-def _as_given(what: str, value: Any) -> Any:
-    return value
 
 
 # Keys with one value, which is no dict.

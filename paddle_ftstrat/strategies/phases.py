@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from paddle import nn
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.param_attr.depth import find_units
-from paddle_ftstrat.plan import Phase, Plan, Plateau
+from paddle_ftstrat.plan import Phase, Plan, Plateau, starts_of
+from paddle_ftstrat.schedules.schedule import Schedule
+from paddle_ftstrat.strategies import keys
 from paddle_ftstrat.strategies.combined import CombinedStrategy
 
 _PHASE_KEYS = tuple(field.name for field in dataclasses.fields(Phase))
@@ -60,34 +63,52 @@ class PhasedStrategy(CombinedStrategy):
         if isinstance(phases, (str, Mapping)) or not isinstance(phases, Sequence) or not phases:
             raise ValueError(f"phases must be a list with at least one Phase, not {phases!r}")
         self.phases = tuple(_phase(index, given) for index, given in enumerate(phases))
-        open_ended = [i + 1 for i, one in enumerate(self.phases) if one.is_open]
-        if len(open_ended) > 1:
-            raise ValueError(f"phases {open_ended} have no length: only one can take what the others leave")
-        # Judged now, before there is a training: the schedules of single phases.
+        # Judged now, before there is a training: lengths, and the schedules of single phases.
+        starts_of(self.phases, None, None)
         for phase in self.phases:
             self._own_schedule(phase, 1000)
 
     def plan(self, max_train_steps: int | None = None, steps_per_epoch: int | None = None) -> Plan:
-        """The plan for a training of `max_train_steps` updates.
+        """The plan for a training of `max_train_steps` updates; schedules of single phases are joined in.
 
         Raises:
             ValueError: as for CombinedStrategy, or the phases have another length than the training.
         """
         plan = super().plan(max_train_steps, steps_per_epoch)
-        if max_train_steps is None or plan.starts is None:
+        starts, steps, last = plan.starts, max_train_steps, self.phases[-1]
+        some_have_schedules = any(phase.has_schedule for phase in self.phases)
+        if starts is None or steps is None:
+            if some_have_schedules:
+                raise ValueError(
+                    "phases with schedules of their own need the length of the training: give bind() steps_per_epoch "
+                    "and num_epoch or max_train_steps"
+                )
             return plan
-        last, per_epoch = self.phases[-1], steps_per_epoch or 0
-        length = last.updates or (last.length_in_epochs or 0) * per_epoch
-        if plan.starts[-1] >= max_train_steps:
+        if starts[-1] >= steps:
+            raise ValueError(f"the phases before the last take {starts[-1]} updates, but the training has {steps}")
+        length = last.updates or (last.length_in_epochs or 0) * (steps_per_epoch or 0)
+        if length and starts[-1] + length != steps:
             raise ValueError(
-                f"the phases before the last take {plan.starts[-1]} updates, but the training has {max_train_steps}"
+                f"the phases take {starts[-1] + length} updates, but the training has {steps}: give one of them no "
+                "length, and it takes what the others leave"
             )
-        if length and plan.starts[-1] + length != max_train_steps:
-            raise ValueError(
-                f"the phases take {plan.starts[-1] + length} updates, but the training has {max_train_steps}: give one "
-                "of them no length, and it takes what the others leave"
-            )
-        return plan
+        if not some_have_schedules:
+            return plan
+        lr = shared = plan.schedules["lr"]
+        for phase, start, end in zip(self.phases, starts, [*starts[1:], steps]):
+            if phase.has_schedule:
+                lr = lr.then(start, self._own_schedule(phase, end - start).at(start))
+                lr = lr.then(end, shared) if end < steps else lr
+        return replace(plan, schedules={**plan.schedules, "lr": Schedule(lr.pieces, end=steps)})
+
+    def _own_schedule(self, phase: Phase, steps: int) -> Schedule:
+        """The schedule that a phase has of its own, over its updates."""
+        scheduler = dict(keys.SCHEDULER)
+        for key, value in keys.items_of("phase.scheduler", phase.scheduler):
+            if key in (*keys.DEPTH, "gradual_unfreeze"):
+                raise ValueError(f"phase.scheduler has {key!r}: give it to the strategy, it holds for all phases")
+            scheduler[key] = keys.entry(key, scheduler.get(key), value, {})
+        return keys.lr_schedule(scheduler, phase.learning_rate or self.learning_rate, steps)
 
     def add_scheduler(self, name: str = "warmup", value: Any = None, **values: Any) -> CombinedStrategy:
         """Set one key of the scheduler dict, as for CombinedStrategy; `gradual_unfreeze` is said by phases instead.
@@ -102,8 +123,8 @@ class PhasedStrategy(CombinedStrategy):
     @property
     def num_epoch(self) -> int | None:
         """The epochs of all phases at their longest, None where one of them has another kind of length."""
-        epochs = [phase.length_in_epochs for phase in self.phases]
-        return None if None in epochs else sum(epochs)
+        epochs = [phase.length_in_epochs for phase in self.phases if phase.length_in_epochs is not None]
+        return sum(epochs) if len(epochs) == len(self.phases) else None
 
     def _phases(self) -> tuple[Phase, ...]:
         return self.phases
