@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,14 @@ import numpy as np
 from paddle_ftstrat import _errors
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.plan import Discriminative, Phase, Spread, spread
-from paddle_ftstrat.schedules import curves
 from paddle_ftstrat.schedules.annealing import combined_cos
-from paddle_ftstrat.schedules.curves import flat_cos, one_cycle, sgdr
+from paddle_ftstrat.schedules.curves import constant, flat_cos, one_cycle, sgdr
 from paddle_ftstrat.schedules.schedule import Schedule, join
 from paddle_ftstrat.strategies import keys
 from paddle_ftstrat.strategies.combined import CombinedStrategy
 
 MOMS = (0.95, 0.85, 0.95)
+_BY_DEPTH = (*keys.DEPTH, "gradual_unfreeze")
 
 
 class Policy(CombinedStrategy):
@@ -30,7 +30,13 @@ class Policy(CombinedStrategy):
         **kwargs: options of the optimizer.
     """
 
-    def __init__(self, name: str, lr: Any, optimizer_name: str | type, **kwargs: Any) -> None:
+    _curve: Callable[..., Schedule] = staticmethod(constant)
+    _shown: Sequence[str] = ("div", "div_final", "pct_start", "moms")
+    moms: Sequence[float] | None = None
+
+    def __init__(
+        self, name: str, lr: Any, optimizer_name: str | type, options: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         if isinstance(lr, Mapping):
             # As a file says it.
             _errors.check_keys(f"key of {name}", lr, ["slice"])
@@ -40,6 +46,8 @@ class Policy(CombinedStrategy):
         # The top layers' LR; 0 trains nothing, which a Learner allows.
         super().__init__(optimizer_name, top or 1.0, **kwargs)
         self.learning_rate = _errors.check_number(name, top, minimum=0)
+        self._options = dict(options or {})
+        self._curve(1.0, 1, **self._options)  # judges them
 
     def add_scheduler(self, name: str = "discriminative", value: Any = None, **values: Any) -> CombinedStrategy:
         """Set `gradual_unfreeze`, or what gives the LR by depth; the schedule is the policy's own.
@@ -51,7 +59,16 @@ class Policy(CombinedStrategy):
         return super().add_scheduler(name, value, **values)
 
     def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
-        return {"lr": curves.constant(self.learning_rate)}
+        return {"lr": self._curve(self.learning_rate, self._steps(max_train_steps), **self._options)}
+
+    def _momentum(self, schedule: Schedule) -> dict[str, Schedule]:
+        """The momentum's schedule, where one is wanted and the optimizer has momentum."""
+        if self.moms is None:
+            return {}
+        options = {**table.find(self.optimizer_name).defaults, **self.optimizer_options}
+        has_momentum = any(options.get(key) is not None for key in ("momentum", "beta1"))
+        # The default goes where it can; what was asked for is refused by an optimizer that has no momentum.
+        return {"mom": schedule} if has_momentum or self.moms != MOMS else {}
 
     def _depth(self) -> Discriminative | Spread | None:
         return super()._depth() or Spread(self._lr)
@@ -68,11 +85,6 @@ class Policy(CombinedStrategy):
         given = {key: value for key, value in (self._given or {}).items() if key in self._shown}
         spread_over = [] if isinstance(self._lr, (int, float)) else [f"spread over the layers as {self._lr}"]
         return [*spread_over, *(f"{key} {value}" for key, value in given.items()), *super()._more()]
-
-    _shown: Sequence[str] = ("div", "div_final", "pct_start", "moms")
-
-
-_BY_DEPTH = (*keys.DEPTH, "gradual_unfreeze")
 
 
 class OneCycleStrategy(Policy):
@@ -102,6 +114,8 @@ class OneCycleStrategy(Policy):
     Source: Smith & Topin, "Super-convergence" (arXiv:1708.07120); fastai `fit_one_cycle`.
     """
 
+    _curve = staticmethod(one_cycle)
+
     def __init__(
         self,
         lr_max: Any,
@@ -112,15 +126,13 @@ class OneCycleStrategy(Policy):
         optimizer_name: str | type = "adam",
         **kwargs: Any,
     ) -> None:
-        super().__init__("lr_max", lr_max, optimizer_name, **kwargs)
-        self._options = {"div": div, "div_final": div_final, "pct_start": pct_start}
-        self.moms = _momentum(moms)
-        one_cycle(1.0, 1, **self._options)
+        options = {"div": div, "div_final": div_final, "pct_start": pct_start}
+        super().__init__("lr_max", lr_max, optimizer_name, options, **kwargs)
+        self.moms = _checked(moms)
 
     def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
-        steps = self._steps(max_train_steps)
-        lr = one_cycle(self.learning_rate, steps, **self._options)
-        return {"lr": lr, **_mom(self, combined_cos(self._options["pct_start"], *self.moms or MOMS).over(steps))}
+        moms = combined_cos(self._options["pct_start"], *self.moms or MOMS).over(self._steps(max_train_steps))
+        return {**super()._schedules(max_train_steps, steps_per_epoch), **self._momentum(moms)}
 
 
 class FlatCosStrategy(Policy):
@@ -145,6 +157,8 @@ class FlatCosStrategy(Policy):
     Source: fastai `fit_flat_cos`.
     """
 
+    _curve = staticmethod(flat_cos)
+
     def __init__(
         self,
         learning_rate: Any,
@@ -153,12 +167,9 @@ class FlatCosStrategy(Policy):
         optimizer_name: str | type = "adam",
         **kwargs: Any,
     ) -> None:
-        super().__init__("lr", learning_rate, optimizer_name, **kwargs)
-        self._options = {"div_final": div_final, "pct_start": pct_start}
-        flat_cos(1.0, 1, **self._options)
-
-    def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
-        return {"lr": flat_cos(self.learning_rate, self._steps(max_train_steps), **self._options)}
+        super().__init__(
+            "lr", learning_rate, optimizer_name, {"div_final": div_final, "pct_start": pct_start}, **kwargs
+        )
 
 
 class SGDRStrategy(Policy):
@@ -188,6 +199,7 @@ class SGDRStrategy(Policy):
     where a joint is not a float32, gives the update on it the LR 0 of the cycle before.
     """
 
+    _curve = staticmethod(sgdr)
     _shown = ("n_cycles", "cycle_len", "cycle_mult")
 
     def __init__(
@@ -199,21 +211,19 @@ class SGDRStrategy(Policy):
         optimizer_name: str | type = "adam",
         **kwargs: Any,
     ) -> None:
-        super().__init__("lr_max", lr_max, optimizer_name, **kwargs)
-        n_cycles = _errors.check_whole("n_cycles", n_cycles, minimum=1)
+        options = {"n_cycles": n_cycles, "cycle_mult": cycle_mult}
+        super().__init__("lr_max", lr_max, optimizer_name, options, **kwargs)
         cycle_len = _errors.check_whole("cycle_len", cycle_len, minimum=1)
-        cycle_mult = _errors.check_whole("cycle_mult", cycle_mult, minimum=1)
         self.num_epoch = sum(cycle_len * cycle_mult**index for index in range(n_cycles))
-        self._options = {"n_cycles": n_cycles, "cycle_mult": cycle_mult}
 
     def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
-        steps = self._steps(max_train_steps)
-        if steps_per_epoch is not None and steps != self.num_epoch * steps_per_epoch:
+        schedules = super()._schedules(max_train_steps, steps_per_epoch)
+        if steps_per_epoch is not None and max_train_steps != self.num_epoch * steps_per_epoch:
             raise ValueError(
                 f"SGDRStrategy's cycles last {self.num_epoch} epochs, {self.num_epoch * steps_per_epoch} updates, but "
-                f"the training has {steps}"
+                f"the training has {max_train_steps}"
             )
-        return {"lr": sgdr(self.learning_rate, steps, **self._options)}
+        return schedules
 
 
 class FineTuneStrategy(Policy):
@@ -244,6 +254,7 @@ class FineTuneStrategy(Policy):
     Source: fastai `fine_tune`.
     """
 
+    _curve = staticmethod(one_cycle)
     _shown = ("freeze_epochs", "lr_mult", *Policy._shown)
 
     def __init__(
@@ -260,12 +271,10 @@ class FineTuneStrategy(Policy):
     ) -> None:
         base_lr = _errors.check_number("base_lr", base_lr, above=0)
         lr_mult = _errors.check_number("lr_mult", lr_mult, above=0)
-        super().__init__("base_lr", base_lr, optimizer_name, **kwargs)
-        self._lr = slice(base_lr / lr_mult, base_lr)
+        options = {"div": div, "div_final": div_final, "pct_start": pct_start}
+        super().__init__("base_lr", slice(base_lr / lr_mult, base_lr), optimizer_name, options, **kwargs)
         self._freeze = _errors.check_whole("freeze_epochs", freeze_epochs)
-        self._options = {"div": div, "div_final": div_final, "pct_start": pct_start}
-        self.moms = _momentum(moms)
-        one_cycle(1.0, 1, **self._options)
+        self.moms = _checked(moms)
 
     def _phases(self) -> tuple[Phase, ...]:
         whole = Phase("all", name="whole")
@@ -281,24 +290,14 @@ class FineTuneStrategy(Policy):
             raise ValueError(f"freeze_epochs={self._freeze} take {frozen} updates, but the training has {steps}")
         first, second = {**self._options, "div": 25.0, "pct_start": 0.99}, self._options
         parts = [(frozen, self.learning_rate, first), (steps - frozen, self.learning_rate / 2, second)]
-        lr = join([(n, one_cycle(peak, n, **options)) for n, peak, options in parts if n])
+        lr = join([(n, self._curve(peak, n, **options)) for n, peak, options in parts if n])
         moms = [(n, combined_cos(options["pct_start"], *self.moms or MOMS)) for n, _, options in parts if n]
-        return {"lr": lr, **_mom(self, join(moms))}
+        return {"lr": lr, **self._momentum(join(moms))}
 
 
-def _momentum(moms: Any) -> Sequence[float] | None:
+def _checked(moms: Any) -> Sequence[float] | None:
     if moms is None:
         return None
     if np.ndim(moms) == 0 or len(moms) != 3:
         raise ValueError(f"moms = {moms!r} must be three values: at the start, at the peak of the LR, at the end")
     return tuple(_errors.check_number(f"moms[{i}]", mom, minimum=0, maximum=1) for i, mom in enumerate(moms))
-
-
-def _mom(strategy: OneCycleStrategy | FineTuneStrategy, schedule: Schedule) -> dict[str, Schedule]:
-    """The momentum's schedule, where one is wanted and the optimizer has momentum."""
-    if strategy.moms is None:
-        return {}
-    options = {**table.find(strategy.optimizer_name).defaults, **strategy.optimizer_options}
-    has_momentum = any(options.get(key) is not None for key in ("momentum", "beta1"))
-    # The default goes where it can; what was asked for is refused by an optimizer that has no momentum.
-    return {"mom": schedule} if has_momentum or strategy.moms != MOMS else {}
