@@ -159,9 +159,9 @@ def main() -> None:
     epochs = Epochs(size)
     units = find_units(epochs.model, epochs.batch(np.arange(2)))
     with tempfile.TemporaryDirectory() as folder:
-        kept = FrozenFeatures(epochs.model, units, memory=GIB)
-        filling = FrozenFeatures(epochs.model, units, memory=GIB)
-        on_disk = FrozenFeatures(epochs.model, units, memory=0, folder=folder)
+        kept = FrozenFeatures(epochs.model, units, epochs.ids, memory=GIB)
+        filling = FrozenFeatures(epochs.model, units, epochs.ids, memory=GIB)
+        on_disk = FrozenFeatures(epochs.model, units, epochs.ids, memory=0, folder=folder)
         seconds = interleaved(
             {
                 "without": epochs.without,

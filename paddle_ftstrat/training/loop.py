@@ -246,7 +246,7 @@ class Loop:
             )
         units = find_units(self.model, data.first_inputs(self.train))
         memory = DEFAULT_MEMORY if self.cache_frozen is True else self.cache_frozen
-        self.features = FrozenFeatures(self.model, units, memory, dataset=self.train.dataset)
+        self.features = FrozenFeatures(self.model, units, self.train.dataset, memory)
         try:
             yield
         finally:

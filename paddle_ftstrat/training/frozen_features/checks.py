@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,14 +19,7 @@ from paddle_ftstrat._paddle.layers import has_values
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import call
 from paddle_ftstrat.training import rng
-from paddle_ftstrat.training.frozen_features.rows import (
-    FLOATS,
-    Layout,
-    close,
-    find_layout,
-    is_by_sample,
-    same_output,
-)
+from paddle_ftstrat.training.frozen_features.rows import Layout, close, find_layout, is_by_sample, same_output
 
 _FETCHED_TWICE = 8
 # The frozen layers of a model, bottom first, each with what to call it in an error.
@@ -110,42 +102,33 @@ class Route:
             ValueError: the forward takes another route than before.
         """
 
-        def filled(shape: list[int], dtype: Any) -> Any:
-            key = (*shape, dtype)
-            if key not in self._poison:
-                self._poison[key] = paddle.full(shape, math.nan if dtype in FLOATS else 0, dtype)
-            # The model may reshape what it gets in place.
-            return self._poison[key].detach()
-
         def served(place: int, *_: Any, **__: Any) -> Any:
-            layout = self.layouts[place]
-            return layout.poison(len(rows[0]), filled) if place < len(self.layers) - 1 else layout.output(rows)
+            if place == len(self.layers) - 1:
+                return self.layouts[-1].output(rows)
+            return self.layouts[place].poison(len(rows[0]), self._poison)
 
         return self._served(inputs, served)
 
     def _served(self, inputs: Any, served: Callable[..., Any]) -> Any:
         """The model's output where `served(place on the route, forward, …)` answers for each call of a frozen layer."""
-        done = 0
+        coming = enumerate(self.layers)
 
         def act(layer: int, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-            nonlocal done
-            name = self.frozen[layer][0]
-            if done == len(self.layers):
+            name, (place, expected) = self.frozen[layer][0], next(coming, (0, None))
+            if expected is None:
                 raise Refusal(f"{name} is called above the topmost frozen layer, {self.boundary}, too")
-            if layer != self.layers[done]:
+            if layer != expected:
                 raise Refusal(f"the order in which frozen layers are called changes at {name}")
-            done += 1
-            return served(done - 1, forward, *args, **kwargs)
+            return served(place, forward, *args, **kwargs)
 
         with _in_place_of_forwards(self.frozen, act):
             output = call(self.model, inputs)
-        if done < len(self.layers):
-            missing, _ = self.frozen[self.layers[done]]
-            raise Refusal(f"{missing} was called in the first batch, but not in this one")
+        for _, missing in coming:
+            raise Refusal(f"{self.frozen[missing][0]} was called in the first batch, but not in this one")
         return output
 
 
-def trace(model: nn.Layer, frozen: Frozen, inputs: Any, last: int) -> list[Call]:
+def _trace(model: nn.Layer, frozen: Frozen, inputs: Any, last: int) -> list[Call]:
     """The calls of frozen layers up to the first call of layer `last`, where the forward ends."""
     calls: list[Call] = []
 
@@ -164,17 +147,16 @@ def trace(model: nn.Layer, frozen: Frozen, inputs: Any, last: int) -> list[Call]
 @contextmanager
 def _in_place_of_forwards(frozen: Frozen, act: Callable[..., Any]) -> Iterator[None]:
     """Have `act(number, forward, …)` called where a frozen layer's forward would be; hooks go on working."""
-    replaced = []
+    before = [(layer.__dict__, layer.__dict__.get("forward"), layer.forward) for _, layer in frozen]
+    for number, (attributes, _, forward) in enumerate(before):
+        attributes["forward"] = partial(act, number, forward)
     try:
-        for number, (_, layer) in enumerate(frozen):
-            replaced.append((layer, layer.__dict__.get("forward")))
-            layer.__dict__["forward"] = partial(act, number, layer.forward)
         yield
     finally:
-        for layer, own in reversed(replaced):
-            del layer.__dict__["forward"]
+        for attributes, own, _ in before:
+            del attributes["forward"]
             if own is not None:
-                layer.__dict__["forward"] = own
+                attributes["forward"] = own
 
 
 def first_call(model: nn.Layer, frozen: Frozen, inputs: Any, batch: int) -> tuple[Route, Any, list[np.ndarray]]:
@@ -187,17 +169,17 @@ def first_call(model: nn.Layer, frozen: Frozen, inputs: Any, batch: int) -> tupl
     Raises:
         ValueError: the frozen layers' output cannot be reused; the message says why.
     """
-    with unnoticed(model):
-        calls = trace(model, frozen, inputs, len(frozen) - 1)
+    with _unnoticed(model):
+        calls = _trace(model, frozen, inputs, len(frozen) - 1)
     if not calls:
         raise Refusal(f"the model does not call its frozen layers: {_errors.listing(name for name, _ in frozen)}")
     # The topmost that the model calls: others' weights it uses without calling them.
     last = calls[-1][0]
     whole = _without_randomness(model, frozen, inputs, last)
     part = np.arange(batch)[::-2] if batch > 2 else np.zeros(batch + 1, int)
-    with unnoticed(model), _refused(f"the frozen layers fail on {len(part)} samples of a batch of {batch}"):
+    with _unnoticed(model), _refused(f"the frozen layers fail on {len(part)} samples of a batch of {batch}"):
         paddle.rand([8])
-        other = trace(model, frozen, _taken(inputs, batch, part), last)
+        other = _trace(model, frozen, _taken(inputs, batch, part), last)
     route = _find_route(model, frozen, whole, other, batch, len(part))
     rows, rows_of_part = route.rows(whole[-1][1], batch), route.rows(other[-1][1], len(part))
     if not close(route.layouts[-1], [values[part] for values in rows], rows_of_part):
@@ -206,10 +188,8 @@ def first_call(model: nn.Layer, frozen: Frozen, inputs: Any, batch: int) -> tupl
             f"what {route.boundary} returns for a sample depends on the other samples of the batch, or changes "
             f"from call to call{_named(norms)}"
         )
-    with (
-        unnoticed(model),
-        _refused(f"the model fails where only {route.boundary} gives it something of what is frozen"),
-    ):
+    what = f"the model fails where only {route.boundary} gives it something of what is frozen"
+    with _unnoticed(model), _refused(what):
         expected = route.replay(inputs, rows)
     output, recorded = route.record(inputs, batch)
     if not (close(route.layouts[-1], rows, recorded) and same_output(output, expected)):
@@ -227,8 +207,8 @@ def check_rows(route: Route, inputs: Any, batch: int, rows: Sequence[np.ndarray]
         ValueError: they differ.
     """
     part = np.arange(min(batch, 2))
-    with unnoticed(route.model):
-        calls = trace(route.model, route.frozen, _taken(inputs, batch, part), route.layers[-1])
+    with _unnoticed(route.model):
+        calls = _trace(route.model, route.frozen, _taken(inputs, batch, part), route.layers[-1])
     if tuple(layer for layer, _ in calls) != route.layers:
         raise Refusal("which frozen layers are called, and in which order, changes from epoch to epoch")
     if not close(route.layouts[-1], [values[part] for values in rows], route.rows(calls[-1][1], len(part))):
@@ -245,7 +225,7 @@ def refuse_random_samples(dataset: Any) -> None:
 
 
 @contextmanager
-def unnoticed(model: nn.Layer) -> Iterator[Callable[[], list[str]]]:
+def _unnoticed(model: nn.Layer) -> Iterator[Callable[[], list[str]]]:
     """Whatever runs inside leaves buffers, running statistics and generators as they were; yields what moved so far."""
     tensors = {**dict(model.named_buffers()), **select.statistics(model)}
     tensors = {name: tensor for name, tensor in tensors.items() if has_values(tensor)}
@@ -275,9 +255,9 @@ def _refused(what: str) -> Iterator[None]:
 
 
 def _without_randomness(model: nn.Layer, frozen: Frozen, inputs: Any, last: int) -> list[Call]:
-    with unnoticed(model) as moved:
+    with _unnoticed(model) as moved:
         before, host = paddle.get_rng_state(), rng.host_state()
-        calls = trace(model, frozen, inputs, last)
+        calls = _trace(model, frozen, inputs, last)
         changed, same_host = moved(), host == rng.host_state()
         after = paddle.rand([4]).numpy()
         paddle.set_rng_state(before)

@@ -47,9 +47,9 @@ class FrozenFeatures:
     Args:
         model: the model.
         units: its layers bottom first, from `param_attr.depth.find_units(model, sample_input)`.
+        dataset: the samples, with a length; a few are fetched to see whether they are random.
         memory: bytes of memory that the features may take; more than that goes to disk. Default 2 GiB.
         folder: where the disk's share goes, in a folder that `close` removes; None: the system's temporary folder.
-        dataset: the samples, where their number is known and a few may be fetched to see whether they are random.
 
     Attributes:
         was_used: whether any batch was spared its frozen layers so far.
@@ -59,12 +59,11 @@ class FrozenFeatures:
 
     Example:
         >>> from paddle_ftstrat.param_attr.depth import find_units
-        >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
-        >>> features = FrozenFeatures(model, find_units(model))
+        >>> model, x = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)), paddle.randn([4, 2])
+        >>> features = FrozenFeatures(model, find_units(model), x.numpy())
         >>> for param in model[0].parameters():
         ...     param.stop_gradient = True
         >>> features.begin_phase({"0.weight", "0.bias"})
-        >>> x = paddle.randn([4, 2])
         >>> outputs = [features.call(x, np.arange(4)) for epoch in range(2)]
         >>> features.boundary, features.cached, bool((outputs[0] == outputs[1]).all())
         ('0', 4, True)
@@ -75,43 +74,38 @@ class FrozenFeatures:
         self,
         model: nn.Layer,
         units: Sequence[Unit],
+        dataset: Any,
         memory: int = DEFAULT_MEMORY,
-        folder: str | os.PathLike | None = None,
-        dataset: Any = None,
+        folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._model = model
-        self._units = list(units)
-        self._memory = _errors.check_whole("memory", memory)
-        self._folder = folder
+        self._model, self._units, self._samples = model, list(units), len(dataset)
+        self._memory, self._folder = _errors.check_whole("memory", memory), folder
         compiled = _paddle.compiled_layers(_paddle.unwrap(model))
         if compiled:
             raise Refusal(f"paddle.jit.to_static compiled {_errors.listing(compiled)}")
-        if dataset is not None:
-            refuse_random_samples(dataset)
-        self._samples = None if dataset is None else len(dataset)
+        refuse_random_samples(dataset)
         self._frozen: Frozen | None = None
         self._state = b""
-        self._route: Route | None = None
-        self._store: FeatureStore | None = None
+        self._kept: tuple[Route, FeatureStore] | None = None
         self._is_checked = False
         self.was_used = False
 
     @property
     def boundary(self) -> str | None:
         """The topmost layer that need not be run again, None where nothing is frozen at the bottom."""
-        if self._route is not None:
-            return self._route.boundary
+        if self._kept is not None:
+            return self._kept[0].boundary
         return self._frozen[-1][0] if self._frozen else None
 
     @property
     def cached(self) -> int:
         """How many samples' features are stored."""
-        return 0 if self._store is None else len(self._store)
+        return 0 if self._kept is None else int(self._kept[1].present.sum())
 
     @property
     def on_disk(self) -> bool:
         """Whether the features are too many for the memory allowed."""
-        return self._store is not None and self._store.on_disk
+        return self._kept is not None and self._kept[1].on_disk
 
     def begin_phase(self, frozen: Collection[str]) -> None:
         """Begin an epoch; what is stored is dropped where other layers are frozen than before, or they have changed.
@@ -125,12 +119,11 @@ class FrozenFeatures:
         weights = select.named_weights(self._model)
         _errors.check_keys("parameter", frozen, {**weights, **select.statistics(self._model)})
         run = _frozen_run(self._units, weights, frozen)
-        layers = {id(layer): (unit.name, layer) for unit in run for layer in unit.layers}
-        names = [name for name, _ in layers.values()]
-        state = _state_of(run, weights)
-        if self._frozen is None or names != [name for name, _ in self._frozen] or state != self._state:
-            self._forget()
-        self._frozen, self._state, self._is_checked = list(layers.values()), state, False
+        layers = list({id(layer): (unit.name, layer) for unit in run for layer in unit.layers}.values())
+        state = _state_of(layers, [weights[name] for unit in run for name in unit.parameters])
+        if state != self._state:
+            self.close()
+        self._frozen, self._state, self._is_checked = layers, state, False
 
     def call(self, inputs: Any, indices: Any) -> Any:
         """The model's output for a batch. Where nothing is frozen, or without gradients, that is the model's call.
@@ -147,50 +140,42 @@ class FrozenFeatures:
             raise RuntimeError("no phase has begun: call begin_phase(frozen) before the first batch of each epoch")
         if not self._frozen or not paddle.is_grad_enabled():
             return call(self._model, inputs)
-        indices = self._checked(indices)
+        indices = np.asarray(indices)
+        if indices.ndim != 1 or indices.dtype.kind not in "iu" or not len(indices):
+            raise ValueError(f"indices must be whole numbers of shape [batch], not {indices!r}")
+        if indices.min() < 0 or indices.max() >= self._samples:
+            raise ValueError(f"indices must lie in 0 … {self._samples - 1}, not {indices.min()} … {indices.max()}")
         keys = sample_keys(inputs, len(indices))
-        if self._route is None:
+        if self._kept is None:
             route, output, rows = first_call(self._model, self._frozen, inputs, len(indices))
             columns = [(values.shape[1], values.dtype) for values in rows]
-            store = FeatureStore(columns, self._memory, self._folder, self._samples)
+            store = FeatureStore(columns, self._samples, self._memory, self._folder)
             store.put(indices, keys, rows)
-            self._route, self._store = route, store
+            self._kept = route, store
             return output
-        known = self._store.has(indices)
-        changed = indices[known][self._store.keys(indices[known]) != keys[known]]
+        route, store = self._kept
+        known = store.present[indices]
+        changed = indices[known & (store.keys[indices] != keys)]
         if len(changed):
             raise Refusal(
                 f"sample {changed[0]} is not what it was in an earlier epoch (augmentation, or padding that varies)"
             )
         if not known.all():
-            output, rows = self._route.record(inputs, len(indices))
-            self._store.put(indices, keys, rows)
+            output, rows = route.record(inputs, len(indices))
+            store.put(indices, keys, rows)
             return output
-        rows = self._store.get(indices)
+        rows = store.get(indices)
         if not self._is_checked:
-            check_rows(self._route, inputs, len(indices), rows)
+            check_rows(route, inputs, len(indices), rows)
             self._is_checked = True
         self.was_used = True
-        return self._route.replay(inputs, rows)
+        return route.replay(inputs, rows)
 
     def close(self) -> None:
         """Forget the features and remove their files; `begin_phase` starts anew."""
-        self._forget()
-        self._frozen = None
-
-    def _checked(self, indices: Any) -> np.ndarray:
-        found = np.asarray(indices)
-        if found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
-            raise ValueError(f"indices must be whole numbers of shape [batch], not {indices!r}")
-        highest = np.inf if self._samples is None else self._samples
-        if found.min() < 0 or found.max() >= highest:
-            raise ValueError(f"indices must lie in 0 … {highest - 1}, not {found.min()} … {found.max()}")
-        return found.astype(np.int64)
-
-    def _forget(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store, self._route, self._state = None, None, b""
+        if self._kept is not None:
+            self._kept[1].close()
+        self._frozen, self._kept, self._state = None, None, b""
 
 
 def _frozen_run(units: Sequence[Unit], weights: Mapping[str, Any], frozen: Collection[str]) -> list[Unit]:
@@ -204,11 +189,10 @@ def _frozen_run(units: Sequence[Unit], weights: Mapping[str, Any], frozen: Colle
     return list(takewhile(is_frozen, units))
 
 
-def _state_of(units: Sequence[Unit], weights: Mapping[str, Any]) -> bytes:
-    """A digest of everything that these units compute with."""
-    digest = hashlib.blake2b()
-    layers = {id(layer): layer for unit in units for layer in unit.layers}.values()
-    held = [tensor for layer in layers for tensor in (*layer.buffers(), *select.statistics(layer).values())]
-    for tensor in filter(has_values, [*(weights[name] for unit in units for name in unit.parameters), *held]):
-        digest.update(np.ascontiguousarray(tensor.numpy()))
+def _state_of(frozen: Frozen, weights: Sequence[Any]) -> bytes:
+    """A digest of the frozen layers' names and of everything that they compute with."""
+    digest = hashlib.blake2b(repr([name for name, _ in frozen]).encode())
+    held = [tensor for _, layer in frozen for tensor in (*layer.buffers(), *select.statistics(layer).values())]
+    for tensor in filter(has_values, [*weights, *held]):
+        digest.update(np.ascontiguousarray(tensor.numpy()).data)
     return digest.digest()

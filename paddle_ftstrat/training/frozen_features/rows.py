@@ -1,12 +1,13 @@
-"""What a layer returns for a batch as a row per sample and back, and a place for the rows; samples' own keys."""
+"""Outputs of layers as rows, one per sample: their form, whether they agree, and where they are kept."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import paddle
 from paddle.utils import flatten, pack_sequence_as
 
 _PLAIN = (type(None), bool, int, float, str)
-FLOATS = (paddle.float16, paddle.bfloat16, paddle.float32, paddle.float64)
+_FLOATS = (paddle.float16, paddle.bfloat16, paddle.float32, paddle.float64)
 _HALVES = (paddle.float16, paddle.bfloat16)
 _GIB = 2**30
 
@@ -89,13 +90,17 @@ class Layout:
         values = [entry.tensor(next(remaining)) if isinstance(entry, Leaf) else entry for entry in self.entries]
         return pack_sequence_as(self.nesting, values)
 
-    def poison(self, batch: int, filled: Callable[[list[int], Any], Any]) -> Any:
-        """An output of this form that nobody may use, of tensors that `filled(shape, dtype)` makes."""
+    def poison(self, batch: int, made: dict[tuple[Any, ...], Any]) -> Any:
+        """An output of this form that nobody may use: NaN and 0, of tensors that are in `made`, or are put there."""
         values = list(self.entries)
         for place, entry in enumerate(values):
             if isinstance(entry, (Leaf, paddle.Tensor)):
-                shape = entry.shape_for(batch) if isinstance(entry, Leaf) else list(entry.shape)
-                values[place] = filled(shape, entry.dtype)
+                shape = entry.shape_for(batch) if isinstance(entry, Leaf) else entry.shape
+                key = (*shape, entry.dtype)
+                if key not in made:
+                    made[key] = paddle.full(shape, math.nan if entry.dtype in _FLOATS else 0, entry.dtype)
+                # The model may reshape what it gets in place.
+                values[place] = made[key].detach()
         return pack_sequence_as(self.nesting, values)
 
 
@@ -117,25 +122,6 @@ def find_layout(whole: Any, part: Any, batch: int, part_batch: int) -> Layout:
     return Layout(pack_sequence_as(whole, list(range(len(values)))), entries)
 
 
-def close(layout: Layout, rows: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
-    """Whether rows agree as far as batches of different sizes let them: other kernels sum in another order."""
-    half = any(leaf.dtype in _HALVES for leaf in layout.leaves) or _casts()
-    for leaf, *both in zip(layout.leaves, rows, others):
-        if leaf.dtype not in FLOATS:
-            equal = np.array_equal(*both)
-        else:
-            equal = _near(*(_numbers(paddle.to_tensor(each, dtype=leaf.dtype)) for each in both), leaf.dtype, half)
-        if not equal:
-            return False
-    return True
-
-
-def same_output(output: Any, other: Any) -> bool:
-    """Whether two outputs of a model are equal: bit for bit on CPU, where kernels do not choose how to sum."""
-    values, others = flatten(output), flatten(other)
-    return len(values) == len(others) and all(map(_same, values, others))
-
-
 def _entry(value: Any, other: Any, batch: int, part_batch: int) -> Any:
     if not isinstance(value, paddle.Tensor):
         if not isinstance(value, _PLAIN):
@@ -144,17 +130,31 @@ def _entry(value: Any, other: Any, batch: int, part_batch: int) -> Any:
             )
         return value
     shape, shape_of_part = tuple(value.shape), tuple(getattr(other, "shape", ()))
+    what = f"returns {list(shape)} for {batch} samples and {list(shape_of_part)} for {part_batch}"
     if len(shape) != len(shape_of_part):
-        raise ValueError(f"returns {list(shape)} for {batch} samples and {list(shape_of_part)} for {part_batch}")
+        raise ValueError(what)
     axes = [axis for axis, (a, b) in enumerate(zip(shape, shape_of_part)) if a != b]
     if not axes:
         return value.detach()
     axis = axes[0]
     if len(axes) > 1 or shape[axis] % batch or shape[axis] // batch * part_batch != shape_of_part[axis]:
-        raise ValueError(
-            f"returns {list(shape)} for {batch} samples and {list(shape_of_part)} for {part_batch}: no rows per sample"
-        )
+        raise ValueError(f"{what}: no rows per sample")
     return Leaf(shape, axis, shape[axis] // batch, value.dtype, value.place)
+
+
+def close(layout: Layout, rows: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    """Whether rows agree as far as batches of different sizes let them: other kernels sum in another order."""
+    half = any(leaf.dtype in _HALVES for leaf in layout.leaves) or _casts()
+    return all(
+        _near(*(paddle.to_tensor(values, dtype=leaf.dtype) for values in pair), half=half)
+        for leaf, *pair in zip(layout.leaves, rows, others)
+    )
+
+
+def same_output(output: Any, other: Any) -> bool:
+    """Whether two outputs of a model are equal: bit for bit on CPU, where kernels do not choose how to sum."""
+    values, others = flatten(output), flatten(other)
+    return len(values) == len(others) and all(map(_same, values, others))
 
 
 def _same(value: Any, other: Any) -> bool:
@@ -162,17 +162,19 @@ def _same(value: Any, other: Any) -> bool:
         return type(value) is type(other) and (not isinstance(value, _PLAIN) or value == other)
     if not isinstance(other, paddle.Tensor) or value.dtype != other.dtype or list(value.shape) != list(other.shape):
         return False
-    a, b = _numbers(value.detach()), _numbers(other.detach())
     if value.place.is_cpu_place():
-        return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-    return _near(a, b, value.dtype, _casts())
+        return np.array_equal(_numbers(value), _numbers(other), equal_nan=value.dtype in _FLOATS)
+    return _near(value, other, _casts())
 
 
-def _near(values: np.ndarray, others: np.ndarray, dtype: Any, half: bool) -> bool:
-    """Whether arrays differ by no more than the rounding of sums, as a part of their largest value."""
-    tolerance = 2e-2 if half else 1e-9 if dtype == paddle.float64 else 1e-4
-    size = float(np.nanmax(np.abs(values), initial=0))
-    return np.allclose(values, others, rtol=0, atol=tolerance * size, equal_nan=True)
+def _near(one: Any, other: Any, half: bool) -> bool:
+    """Whether tensors differ by no more than the rounding of sums, as a part of their largest value."""
+    a, b = _numbers(one), _numbers(other)
+    if one.dtype not in _FLOATS:
+        return np.array_equal(a, b)
+    tolerance = 2e-2 if half else 1e-9 if one.dtype == paddle.float64 else 1e-4
+    size = float(np.nanmax(np.abs(a), initial=0))
+    return np.allclose(a, b, rtol=0, atol=tolerance * size, equal_nan=True)
 
 
 def _numbers(tensor: Any) -> np.ndarray:
@@ -203,29 +205,26 @@ def sample_keys(inputs: Any, batch: int) -> np.ndarray:
         >>> bool(keys[0] == keys[2]), bool(keys[0] == keys[1])
         (True, False)
     """
+    values = flatten(inputs)
+    if not any(is_by_sample(value, batch) for value in values):
+        raise ValueError(f"indices names {batch} samples, but no input of the model has {batch} rows")
     digests = [hashlib.blake2b(digest_size=8) for _ in range(batch)]
-    by_sample = False
-    for value in flatten(inputs):
-        array = np.ascontiguousarray(value.numpy()) if isinstance(value, paddle.Tensor) else np.asarray(value)
+    for value in values:
+        array = np.ascontiguousarray(value.numpy() if isinstance(value, paddle.Tensor) else value)
         common = f"{array.dtype}{array.shape[1:]}".encode()
         if is_by_sample(value, batch):
-            by_sample = True
-            rows = array.reshape(batch, -1).view(np.uint8)
+            rows = [row.tobytes() for row in array]
         else:
-            common += array.tobytes() if array.dtype != object else repr(value).encode()
-            rows = [b""] * batch
+            rows = [array.tobytes() if array.dtype != object else repr(value).encode()] * batch
         for digest, row in zip(digests, rows):
             digest.update(common)
             digest.update(row)
-    if not by_sample:
-        raise ValueError(f"indices names {batch} samples, but no input of the model has {batch} rows")
     return np.array([int.from_bytes(digest.digest(), "little") for digest in digests], np.uint64)
 
 
 def is_by_sample(value: Any, batch: int) -> bool:
     """Whether an input is an array with a row for each of `batch` samples."""
-    shape = getattr(value, "shape", ())
-    return isinstance(value, (paddle.Tensor, np.ndarray)) and len(shape) > 0 and int(shape[0]) == batch
+    return isinstance(value, (paddle.Tensor, np.ndarray)) and value.ndim > 0 and int(value.shape[0]) == batch
 
 
 class FeatureStore:
@@ -233,115 +232,77 @@ class FeatureStore:
 
     Args:
         columns: (width, numpy dtype) of each array.
+        samples: how many rows there may be.
         memory: bytes that the arrays may take together; beyond that all of them are files.
         folder: where the files go, as a temporary folder of its own; None: where the system puts temporary files.
-        samples: how many rows there will be; None: the arrays grow with the highest index.
+
+    Attributes:
+        present: whether each row is there, bool [samples].
+        keys: what each row was made from (see `sample_keys`), uint64 [samples].
 
     Example:
-        >>> store = FeatureStore([(2, np.dtype("float32"))], memory=2**20, samples=4)
+        >>> store = FeatureStore([(2, np.dtype("float32"))], samples=4, memory=2**20)
         >>> store.put(np.array([3, 1]), np.zeros(2, "uint64"), [np.array([[5, 6], [7, 8]], "float32")])
-        >>> store.has(np.array([0, 1])).tolist()
-        [False, True]
-        >>> store.get(np.array([1]))[0]
-        array([[7., 8.]], dtype=float32)
+        >>> store.present.tolist(), store.get(np.array([1]))[0]
+        ([False, True, False, True], array([[7., 8.]], dtype=float32))
         >>> store.close()
     """
 
     def __init__(
         self,
-        columns: Sequence[tuple[int, Any]],
+        columns: Sequence[tuple[int, np.dtype[Any]]],
+        samples: int,
         memory: int,
-        folder: str | os.PathLike | None = None,
-        samples: int | None = None,
+        folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._columns = [(int(width), np.dtype(dtype)) for width, dtype in columns]
-        self._memory = memory
-        self._parent = folder
-        self._files: tempfile.TemporaryDirectory | None = None
-        self._arrays: list[np.ndarray] = [np.empty((0, width), dtype) for width, dtype in self._columns]
-        self._keys = np.zeros(0, np.uint64)
-        self._present = np.zeros(0, bool)
-        self._make_room(samples or 0)
+        self.present, self.keys = np.zeros(samples, bool), np.zeros(samples, np.uint64)
+        self._files: tempfile.TemporaryDirectory[str] | None = None
+        size = samples * sum(width * dtype.itemsize for width, dtype in columns)
+        if size <= memory:
+            self._arrays = [np.empty((samples, width), dtype) for width, dtype in columns]
+            return
+        parent = Path(folder or tempfile.gettempdir())
+        parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(parent).free
+        if size > free:
+            raise ValueError(
+                f"cache_frozen: the frozen features take {size / _GIB:.3g} GiB, more than the memory allowed "
+                f"({memory / _GIB:.3g} GiB) and than what is free in {parent} ({free / _GIB:.3g} GiB)"
+            )
+        self._files = tempfile.TemporaryDirectory(prefix="ftstrat-features-", dir=parent)
+        paths = [Path(self._files.name, f"{i}.rows") for i in range(len(columns))]
+        self._arrays = [_mapped(path, (samples, width), dtype) for path, (width, dtype) in zip(paths, columns)]
 
     @property
     def on_disk(self) -> bool:
         """Whether the rows lie in files."""
         return self._files is not None
 
-    def __len__(self) -> int:
-        """How many rows are there."""
-        return int(self._present.sum())
-
-    def has(self, indices: np.ndarray) -> np.ndarray:
-        """Of each index, whether its row is there."""
-        known = indices < len(self._present)
-        known[known] = self._present[indices[known]]
-        return known
-
-    def keys(self, indices: np.ndarray) -> np.ndarray:
-        """The key that each row was put with; of rows that are there."""
-        return self._keys[indices]
-
     def put(self, indices: np.ndarray, keys: np.ndarray, rows: Sequence[np.ndarray]) -> None:
-        """Write the rows [len(indices), width] of each array, each with a key that says what it was made from."""
-        highest = int(indices.max()) + 1
-        if highest > len(self._present):
-            self._make_room(max(highest, 2 * len(self._present)))
+        """Write the rows [len(indices), width] of each array, and the key of each."""
         for array, values in zip(self._arrays, rows):
             array[indices] = values
-        self._keys[indices] = keys
-        self._present[indices] = True
+        self.keys[indices], self.present[indices] = keys, True
 
     def get(self, indices: np.ndarray) -> list[np.ndarray]:
         """A copy of these rows of each array."""
         return [array[indices] for array in self._arrays]
 
     def close(self) -> None:
-        """Forget all rows and remove the files. A store that is dropped without it does so, too."""
+        """Remove the files. A store that is dropped without it does so, too."""
         self._arrays = []
-        self._present = np.zeros(0, bool)
         if self._files is not None:
             self._files.cleanup()
-            self._files = None
-
-    def _make_room(self, samples: int) -> None:
-        size = samples * sum(width * dtype.itemsize for width, dtype in self._columns)
-        before, old_files = self._arrays, self._files
-        if size > self._memory:
-            self._files = self._folder_for(size)
-            paths = [Path(self._files.name, f"{i}.rows") for i in range(len(self._columns))]
-            self._arrays = [_mapped(path, samples, *column) for path, column in zip(paths, self._columns)]
-        else:
-            self._arrays = [np.empty((samples, width), dtype) for width, dtype in self._columns]
-        for array, rows in zip(self._arrays, before):
-            array[: len(rows)] = rows
-        added = samples - len(self._present)
-        self._keys = np.concatenate([self._keys, np.zeros(added, np.uint64)])
-        self._present = np.concatenate([self._present, np.zeros(added, bool)])
-        if old_files is not None:
-            del before, rows
-            old_files.cleanup()
-
-    def _folder_for(self, size: int) -> tempfile.TemporaryDirectory:
-        parent = Path(tempfile.gettempdir() if self._parent is None else self._parent)
-        parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(parent).free
-        if size > free:
-            raise ValueError(
-                f"cache_frozen: the frozen features take {size / _GIB:.3g} GiB, more than the memory allowed "
-                f"({self._memory / _GIB:.3g} GiB) and than what is free in {parent} ({free / _GIB:.3g} GiB)"
-            )
-        return tempfile.TemporaryDirectory(prefix="ftstrat-features-", dir=parent)
 
 
-def _mapped(path: Path, samples: int, width: int, dtype: np.dtype) -> np.ndarray:
+def _mapped(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
     """A file as an array. Its space is taken now: a disk that fills up under a mapped file kills the process."""
-    size = max(1, samples * width * dtype.itemsize)
+    size = math.prod(shape) * dtype.itemsize
+    if not size:
+        return np.empty(shape, dtype)
     with open(path, "wb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             file.truncate(size)
-    if width == 0:
-        return np.empty((samples, 0), dtype)
-    return np.memmap(path, dtype, mode="r+", shape=(samples, width))
+    return np.memmap(path, dtype, mode="r+", shape=shape)
