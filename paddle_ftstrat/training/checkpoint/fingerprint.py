@@ -61,9 +61,7 @@ def shapes(tensors: Mapping[str, Any]) -> dict[str, str]:
 
 def _schedules(cbs: Iterable[Any]) -> dict[str, Any]:
     """The schedules that callbacks bring along, as their values at eleven places of the fit."""
-    scheds: dict[str, Any] = {}
-    for callback in cbs:
-        scheds.update(callback.scheds if isinstance(callback, ParamScheduler) else {})
+    scheds = {k: v for callback in cbs if isinstance(callback, ParamScheduler) for k, v in callback.scheds.items()}
     places = np.linspace(0, 1, 11).tolist()
     values = {name: [np.asarray(sched(x)).tolist() for x in places] for name, sched in scheds.items()}
     return {"schedules": values} if values else {}
@@ -73,11 +71,6 @@ def of_optimizer(plan: Any) -> dict[str, Any]:
     """The optimizer of a plan with its options."""
     name = plan.optimizer if isinstance(plan.optimizer, str) else plan.optimizer.__name__
     return {"optimizer": {"name": name, **{key: _text(value) for key, value in plan.optimizer_options.items()}}}
-
-
-def without(about: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """What is told of a fit, these keys left out."""
-    return {key: value for key, value in about.items() if key not in keys}
 
 
 def only_lr_differs(saved: Any, strategy: DefaultStrategy, epochs: int, updates: int) -> bool:
@@ -99,11 +92,11 @@ def only_lr_differs(saved: Any, strategy: DefaultStrategy, epochs: int, updates:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One line per difference: `data.batch: 32 in the checkpoint, 64 now`."""
+    """One line per difference but the length: `data.batch: 32 in the checkpoint, 64 now`."""
     before, after = dict(_leaves("", saved)), dict(_leaves("", now))
     lines = []
-    for key in [*before, *(key for key in after if key not in before)]:
-        if before.get(key) != after.get(key):
+    for key in {**before, **after}:
+        if before.get(key) != after.get(key) and key != LENGTH:
             was, is_now = (repr(side[key]) if key in side else "absent" for side in (before, after))
             lines.append(f"{key}: {was} in the checkpoint, {is_now} now")
     return lines

@@ -16,9 +16,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,7 +41,6 @@ DTYPES = (
 _BLOCK = 2**24  # bytes that are read at a time
 _LONGEST_MANIFEST = 2**18  # bytes; 1,000 parts take half of it
 _ALIGNMENT = 64  # bytes
-_WORTH_A_THREAD = 2**16  # bytes
 _COPYING = 4  # threads: one alone does not use all of the memory's bandwidth
 
 
@@ -81,13 +79,14 @@ def write(
     files: dict[str, dict[str, Any]] = {}
 
     @contextmanager
-    def new_file(name: str) -> Iterator[_Summed]:
-        with ThreadPoolExecutor(1) as thread, (folder / name).open("xb") as file:
-            summed = _Summed(file, thread)
-            yield summed
+    def new_file(name: str) -> Iterator[BinaryIO]:
+        with (folder / name).open("x+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        files[name] = {"size": summed.size, "sha256": summed.digest.hexdigest()}
+            size = file.tell()
+            file.seek(0)
+            files[name] = {"size": size, "sha256": _checksum(file)}
 
     folder.mkdir()
     for part, arrays in parts.items():
@@ -101,22 +100,11 @@ def write(
     sync(folder)
 
 
-class _Summed:
-    """A file that adds up what is written to it, what is large in a thread beside: that takes as long as writing."""
-
-    def __init__(self, file: BinaryIO, thread: ThreadPoolExecutor) -> None:
-        self._file, self._thread = file, thread
-        self.size = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, data: Any) -> None:
-        self.size += len(data)
-        summing = partial(self.digest.update, data)
-        if len(data) >= _WORTH_A_THREAD:
-            with suppress(RuntimeError):  # the interpreter exits and starts no threads any more
-                summing = self._thread.submit(self.digest.update, data).result
-        self._file.write(data)
-        summing()
+def _checksum(file: BinaryIO) -> str:
+    summed = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        summed.update(block)
+    return summed.hexdigest()
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
@@ -161,11 +149,11 @@ def read_manifest(folder: Path, step: int) -> Manifest:
     try:
         files = {name: (described["size"], described["sha256"]) for name, described in content["files"].items()}
         found = Manifest(content["step"], content["number"], content["best"], files)
+        numbers = [found.step, found.number, *(size for size, _ in files.values())]
+        if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+            raise TypeError(numbers)
     except (KeyError, TypeError, AttributeError):
-        found = None
-    numbers = [] if found is None else [found.step, found.number, *(size for size, _ in files.values())]
-    if found is None or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-        raise Damaged(file, "damaged: it has its own checksum, but is no manifest")
+        raise Damaged(file, "damaged: it has its own checksum, but is no manifest") from None
     if found.step != step:
         raise Damaged(file, f"from another checkpoint: it says step {found.step}")
     if not all(name == FACTS or PART.fullmatch(name.removesuffix(SUFFIX)) for name in files):
@@ -179,8 +167,15 @@ def read(folder: Path, manifest: Manifest) -> tuple[dict[str, dict[str, Any]], d
     Raises:
         Damaged: a file is missing or changed, or holds something else than checkpoints do.
     """
-    for name, (size, digest) in manifest.files.items():
-        _verify(folder / name, size, digest)
+    for name, (size, checksum) in manifest.files.items():
+        with _opened(folder / name) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise Damaged(folder / name, f"{found} bytes long, {size} were written")
+            if _checksum(file) != checksum:
+                raise Damaged(
+                    folder / name, "damaged, or from another checkpoint: it has another checksum than what was written"
+                )
     parts, facts = {}, None
     for name in manifest.files:
         try:
@@ -206,12 +201,14 @@ def as_entries(tensors: Mapping[str, Any]) -> dict[str, Entry]:
         >>> as_entries({"w": np.zeros([2, 3])})["w"].shape
         (2, 3)
     """
-    entries = {name: entry_of(tensor) for name, tensor in tensors.items()}
-    for name, entry in entries.items():
+    entries = {}
+    for name, tensor in tensors.items():
+        entry = entry_of(tensor)
         if entry is None:
-            raise TypeError(f"{name!r} must be a tensor or a numpy array, not {tensors[name]!r:.80}")
+            raise TypeError(f"{name!r} must be a tensor or a numpy array, not {tensor!r:.80}")
         if entry.dtype not in DTYPES:
             raise ValueError(f"{name!r} is of dtype {entry.dtype}; allowed: {_errors.listing(DTYPES)}")
+        entries[name] = entry
     return entries
 
 
@@ -286,15 +283,3 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         raise Damaged(file, f"cannot be read ({error.strerror})") from error
     except ValueError:
         raise Damaged(file, "not a regular file") from None
-
-
-def _verify(file: Path, size: int, digest: str) -> None:
-    summed = hashlib.sha256()
-    with _opened(file) as stream:
-        found = os.fstat(stream.fileno()).st_size
-        if found != size:
-            raise Damaged(file, f"{found} bytes long, {size} were written")
-        while block := stream.read(_BLOCK):
-            summed.update(block)
-    if summed.hexdigest() != digest:
-        raise Damaged(file, "damaged, or from another checkpoint: it has another checksum than what was written")

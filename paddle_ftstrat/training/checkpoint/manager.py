@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -110,10 +110,9 @@ class CheckpointManager:
     def __init__(self, given: Any, who: Ranks) -> None:
         if not isinstance(given, (str, Path, Checkpoints, type(None))):
             raise TypeError(f"checkpoints must be a folder or Checkpoints, not {given!r}")
-        self.settings: Checkpoints | None = Checkpoints(given) if isinstance(given, (str, Path)) else given
-        wanted = self.settings
-        self._store = None if wanted is None else Store(wanted.folder, wanted.keep, wanted.background)
-        self._who = who
+        settings: Checkpoints | None = Checkpoints(given) if isinstance(given, (str, Path)) else given
+        self.settings, self._who = settings, who
+        self._store = None if settings is None else Store(settings.folder, settings.keep, settings.background)
         self._fits: list[dict[str, Any]] = []
         self._found: Checkpoint | None = None
         self._looked = False
@@ -152,37 +151,35 @@ class CheckpointManager:
         Raises:
             ValueError: the checkpoint is one of another training; the differences are listed.
         """
-        number, self._asked_for = len(self._fits), False
-        if self.settings is not None and self.settings.monitor is not None:
-            _errors.check_keys("value to monitor", [self.settings.monitor], learner.value_names())
-        self._find()
+        settings, n_epoch, self._asked_for = self.settings, about[fingerprint.LENGTH], False
+        if settings is not None and settings.monitor is not None:
+            _errors.check_keys("value to monitor", [settings.monitor], learner.value_names())
+        found = self._find()
         seed = distributed.gather_facts(rng.draw_seed(), self._who)[0]
-        fresh = Start(
-            Position(start_epoch + 1, 0, start_epoch * updates), Span(0, about[fingerprint.LENGTH] * updates), seed
-        )
-        before = self._found.facts["fits"] if self._found else []
-        if number >= len(before):
+        fresh = Start(Position(start_epoch + 1, 0, start_epoch * updates), Span(0, n_epoch * updates), seed)
+        number, before = len(self._fits), found.facts["fits"] if found else []
+        if settings is None or found is None or number >= len(before):
             self._found = None
             results = [len(learner.recorder.values), None]
             self._fits.append({"about": dict(about), "seed": seed, "results": results, "ended": None})
             return fresh
-        before_about, last = before[number]["about"], number + 1 == len(before)
-        changed = self._check(about, before_about, updates, strategy if last else None)
+        saved, last = before[number]["about"], number + 1 == len(before)
+        changed = _lr_goes_on(settings, found, saved, about, updates, strategy if last else None)
         if changed == "keep":
-            about = {**about, "strategy": before_about["strategy"]}
-        entry, was = {**before[number], "about": dict(about)}, before_about[fingerprint.LENGTH]
-        if entry["ended"] and was == about[fingerprint.LENGTH]:
-            return self._pass_over(learner, fresh, entry, last)
+            about = {**about, "strategy": saved["strategy"]}
+        entry, was = {**before[number], "about": dict(about)}, saved[fingerprint.LENGTH]
+        if entry["ended"] and was == n_epoch:
+            return self._pass_over(learner, found, fresh, entry, last)
         if not last:
             raise ValueError(
-                f"{self._found.path}: fit {number + 1} of {len(before)} was finished with {was} epochs, and later ones "
-                f"have built on it: it cannot become one of {about[fingerprint.LENGTH]}"
+                f"{found.path}: fit {number + 1} of {len(before)} was finished with {was} epochs, and later ones "
+                f"have built on it: it cannot become one of {n_epoch}"
             )
-        contents.check_callbacks(learner, self._found)
-        found, position = self._found, contents.position_of(self._found, learner)
-        span = self._span(position, about[fingerprint.LENGTH], was, updates)
+        contents.check_callbacks(learner, found)
+        position = contents.position_of(found, learner)
+        span = _span(settings, found, position, n_epoch, was, updates)
         if changed == "restart":
-            span = Span(position.step, about[fingerprint.LENGTH] * updates - position.step)
+            span = Span(position.step, n_epoch * updates - position.step)
         # Only now: after an error the checkpoint is still the one to go on from.
         self._found = None
         self._fits.append({**entry, "ended": None})
@@ -192,16 +189,16 @@ class CheckpointManager:
     def begin_epoch(self, learner: Training, begin: Position, resumed: Checkpoint | None) -> None:
         """Have the random numbers of Python and numpy be those with which the epoch of `begin` began, and keep them."""
         if resumed is not None and begin.batch:
-            rng.set_host_state(self._mine(resumed.facts["hosts"])["epoch"])
+            rng.set_host_state(self._mine(resumed)["epoch"])
         learner.state.epoch_host = rng.host_state()
 
     def restore(self, learner: Training, run: Binding, saved: Checkpoint) -> None:
         """Put a fit that goes on where its checkpoint was; the callbacks have heard that it begins."""
         now, then = (fits[len(self._fits) - 1]["about"] for fits in (self._fits, saved.facts["fits"]))
         contents.restore(learner, run, saved, now.get("strategy") == then.get("strategy"))
-        rng.set_host_state(self._mine(saved.facts["hosts"])["now"])
+        rng.set_host_state(self._mine(saved)["now"])
 
-    def batches(self, learner: Training, begin: Position, resumed: Checkpoint | None) -> Iterator[Any]:
+    def batches(self, learner: Training, begin: Position, resumed: Checkpoint | None) -> Generator[Any, None, None]:
         """The batches of an epoch, from `begin` on, with the random numbers of data sets as if it had never stopped.
 
         Closed before its end, it leaves the random numbers of Python and numpy as they were when the epoch began: how
@@ -214,34 +211,32 @@ class CheckpointManager:
         """
         state, loader = learner.state, learner.train
         before = state.reading_host = rng.host_state()
-        mine = None if resumed is None else self._mine(resumed.facts["hosts"])
+        then = {} if resumed is None else self._mine(resumed)
         if begin.batch == state.batches:
-            rng.set_host_state(mine["now"])
+            rng.set_host_state(then["now"])
             return
-        fixed = begin.batch > 0 and resumed.facts["data"]["fixed"]
-        data.begin_epoch(loader, begin.epoch, begin.batch if fixed else 0)
+        skips = resumed is not None and begin.batch > 0 and resumed.facts["data"]["fixed"]
+        data.begin_epoch(loader, begin.epoch, begin.batch if skips else 0)
         try:
             with closing(data.read(loader)) as batches:
-                if begin.batch and not fixed:
+                if begin.batch and not skips:
                     label = f"epoch {begin.epoch}: reading up to batch {begin.batch}"
                     for _ in bar(range(begin.batch), desc=label, unit="batch", disable=learner.quiet):
                         next(batches, None)
                     if rng.host_state() == before:
                         # Reading draws no random numbers, so whatever the training itself drew has to be put back.
-                        rng.set_host_state(mine["now"])
+                        rng.set_host_state(then["now"])
                 yield from batches
         except GeneratorExit:
             rng.set_host_state(before)
             raise
 
     def after_batch(self, learner: Training, run: Binding) -> None:
-        """Save, if it is time."""
-        state = learner.state
-        every = None if self.settings is None else self.settings.every
-        if state.batch_number % learner.accumulate and state.batch_number != state.batches:
-            return
+        """Save, if an update has just ended and it is time."""
+        state, every = learner.state, self.settings and self.settings.every
+        ended = state.batch_number % learner.accumulate == 0 or state.batch_number == state.batches
         due = every and state.step and state.step % every == 0 and len(learner.recorder.losses) != self._saved_at
-        if due or self._asked_for:
+        if ended and (due or self._asked_for):
             self._save(learner, run, state.position)
 
     def ask(self) -> None:
@@ -250,7 +245,7 @@ class CheckpointManager:
         Raises:
             ValueError: this Learner saves no checkpoints.
         """
-        self._need_store()
+        self._needed()
         self._asked_for = True
 
     def after_epoch(self, learner: Training, run: Binding) -> None:
@@ -289,89 +284,54 @@ class CheckpointManager:
             ValueError: the Learner saves none.
             FileNotFoundError: there is none.
         """
-        self._need_store()
+        store = self._needed()
         self.wait()
         distributed.wait_for_all(self._who)
-        found = self._store.best() if best else self._store.latest()
+        found = store.best() if best else store.latest()
         if found is None:
-            raise FileNotFoundError(f"there is no {'best ' if best else ''}checkpoint in {self.settings.folder}")
+            raise FileNotFoundError(f"there is no {'best ' if best else ''}checkpoint in {store.folder}")
         return found
 
-    def _need_store(self) -> None:
+    def _needed(self) -> Store:
         if self._store is None:
             raise ValueError("this Learner saves no checkpoints: give Learner(checkpoints=...)")
+        return self._store
 
-    def _find(self) -> None:
-        """Look once for a checkpoint; all processes take the one that the first finds."""
+    def _find(self) -> Checkpoint | None:
+        """The checkpoint to go on from, looked for once; all processes take the one that the first finds."""
         if self._looked or self._store is None:
-            return
-        self._looked = True
-        self._found = self._store.latest()
+            return self._found
+        self._looked, self._found = True, self._store.latest()
         steps = distributed.gather_facts(self._found.step if self._found else None, self._who)
         if len(set(steps)) > 1:
             raise ValueError(
-                f"the processes see different checkpoints in {self.settings.folder}, of updates {steps} by rank: the "
+                f"the processes see different checkpoints in {self._store.folder}, of updates {steps} by rank: the "
                 "folder has to be one that all of them share"
             )
         if self._found is not None:
             self._best, self._best_at = self._found.facts["best"]
+        return self._found
 
-    def _check(
-        self, about: Mapping[str, Any], saved: Mapping[str, Any], updates: int, strategy: DefaultStrategy | None
-    ) -> str | None:
-        """How the LR goes on where it is another one and nothing else is; None where all is the same."""
-        lines = fingerprint.differences(*(fingerprint.without(side, fingerprint.LENGTH) for side in (saved, about)))
-        if not lines:
-            return None
-        same = fingerprint.without(saved, fingerprint.LENGTH, "strategy")
-        only_lr = same == fingerprint.without(about, fingerprint.LENGTH, "strategy") and strategy is not None
-        if only_lr and fingerprint.only_lr_differs(saved["strategy"], strategy, about[fingerprint.LENGTH], updates):
-            if self.settings.on_lr_change is not None:
-                return self.settings.on_lr_change
-            lines.append('or say how the LR goes on: Checkpoints(on_lr_change="keep" | "restart" | "new")')
-        raise ValueError(
-            f"the checkpoint {self._found.path} is of another training:\n  {fingerprint.listing(lines)}\n"
-            f"Restore these settings, or use another folder than {self.settings.folder} to train anew"
-        )
-
-    def _pass_over(self, learner: Training, fresh: Start, entry: dict[str, Any], last: bool) -> Start:
+    def _pass_over(
+        self, learner: Training, found: Checkpoint, fresh: Start, entry: dict[str, Any], last: bool
+    ) -> Start:
+        """How a fit begins that an earlier process finished."""
         self._fits.append(entry)
         fresh = replace(fresh, seed=entry["seed"], finished=self._mine(entry["ended"]))
         if not last:
             if len(self._fits) == 1:
                 # Weights and records are those of the last fit already: the ones in between are not kept.
-                contents.restore_learner(learner, self._found)
+                contents.restore_learner(learner, found)
             return fresh
-        found, self._found = self._found, None
+        self._found = None
         position, span = Position(**found.facts["position"]), Span(**found.facts["span"])
         return replace(fresh, position=position, span=span, resumed=found)
-
-    def _span(self, position: Position, n_epoch: int, was: int, updates: int) -> Span:
-        """The curve of a fit that goes on with `n_epoch` epochs, of `was`."""
-        span, path = Span(**self._found.facts["span"]), self._found.path
-        if n_epoch == was:
-            return span
-        choice = self.settings.on_length_change
-        if choice is None:
-            raise ValueError(
-                f"the checkpoint {path} is of a fit of {was} epochs, this one has {n_epoch}: say how to go on with "
-                'Checkpoints(on_length_change="extend" | "restart" | "keep")'
-            )
-        if position.epoch > n_epoch:
-            raise ValueError(
-                f"the checkpoint {path} has {position.epoch - 1} epochs behind it, this fit only {n_epoch}"
-            )
-        if choice == "keep":
-            return span
-        if choice == "restart":
-            return Span(position.step, n_epoch * updates - position.step)
-        return Span(span.begin, span.length + (n_epoch - was) * updates)
 
     def _save(self, learner: Training, run: Binding, position: Position) -> None:
         state, updates = learner.state, len(learner.recorder.losses)
         hosts = distributed.gather_facts({"now": rng.host_state(), "epoch": state.epoch_host}, self._who)
         self._saved_at, self._asked_for = updates, False
-        if not self._who.is_main_process:
+        if not self._who.is_main_process or self._store is None:
             return
         parts, facts = contents.collect(learner, run)
         facts.update(
@@ -384,6 +344,51 @@ class CheckpointManager:
         )
         self._store.save(updates, parts, facts, best=updates == self._best_at)
 
-    def _mine(self, hosts: list[dict[str, Any]]) -> dict[str, Any]:
-        """The random numbers of this process; where there were fewer, those of one of them."""
+    def _mine(self, saved: Checkpoint | list[dict[str, Any]]) -> dict[str, Any]:
+        """The random numbers of this process, of all processes'; where there were fewer, those of one of them."""
+        hosts = saved.facts["hosts"] if isinstance(saved, Checkpoint) else saved
         return hosts[self._who.rank % len(hosts)]
+
+
+def _lr_goes_on(
+    settings: Checkpoints,
+    found: Checkpoint,
+    saved: Mapping[str, Any],
+    about: Mapping[str, Any],
+    updates: int,
+    strategy: DefaultStrategy | None,
+) -> str | None:
+    """How the LR goes on where it is another one and nothing else is; None where all is the same."""
+    lines = fingerprint.differences(saved, about)
+    if not lines:
+        return None
+    only_strategy = strategy is not None and all(line.startswith("strategy") for line in lines)
+    if only_strategy and fingerprint.only_lr_differs(saved["strategy"], strategy, about[fingerprint.LENGTH], updates):
+        if settings.on_lr_change is not None:
+            return settings.on_lr_change
+        lines.append('or say how the LR goes on: Checkpoints(on_lr_change="keep" | "restart" | "new")')
+    raise ValueError(
+        f"the checkpoint {found.path} is of another training:\n  {fingerprint.listing(lines)}\n"
+        f"Restore these settings, or use another folder than {settings.folder} to train anew"
+    )
+
+
+def _span(settings: Checkpoints, found: Checkpoint, position: Position, n_epoch: int, was: int, updates: int) -> Span:
+    """The curve of a fit that goes on with `n_epoch` epochs, of `was`."""
+    span, choice = Span(**found.facts["span"]), settings.on_length_change
+    if n_epoch == was:
+        return span
+    if choice is None:
+        raise ValueError(
+            f"the checkpoint {found.path} is of a fit of {was} epochs, this one has {n_epoch}: say how to go on with "
+            'Checkpoints(on_length_change="extend" | "restart" | "keep")'
+        )
+    if position.epoch > n_epoch:
+        raise ValueError(
+            f"the checkpoint {found.path} has {position.epoch - 1} epochs behind it, this fit only {n_epoch}"
+        )
+    if choice == "keep":
+        return span
+    if choice == "restart":
+        return Span(position.step, n_epoch * updates - position.step)
+    return Span(span.begin, span.length + (n_epoch - was) * updates)

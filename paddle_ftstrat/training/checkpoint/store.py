@@ -71,13 +71,13 @@ class Store:
         (120, [1.0, 1.0], {'epoch': 3})
     """
 
-    def __init__(self, folder: str | os.PathLike, keep: int = 2, background: bool = True) -> None:
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 2, background: bool = True) -> None:
         self.folder = Path(folder)
         self.keep = _errors.check_whole("keep", keep, minimum=1)
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"folder: {self.folder} is a file; a folder for checkpoints is needed")
         self._background = background
-        self._running: list[futures.Future] = []
+        self._running: list[futures.Future[None]] = []
         self._copies = store_folder.Copies()
         self._damaged: set[Path] = set()
         weakref.finalize(self, _complain, self.folder, self._running)
@@ -245,7 +245,7 @@ def _survey(folder: Path) -> tuple[list[tuple[Path, Manifest]], dict[Path, str]]
 
 def _folders(folder: Path) -> list[tuple[Path, int]]:
     """Folders of checkpoints and their steps, the retired one of a step too where nothing has taken its place."""
-    found = {}
+    found: dict[int, Path] = {}
     for path in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
         name = path.name[1:].removesuffix(".old") if path.name.startswith(".") else path.name
         match = _NAME.fullmatch(name)
@@ -305,7 +305,7 @@ def _clean(folder: Path) -> None:
             os.rename(path, path.with_name(hidden[1]))
 
 
-def _complain(folder: Path, ran: Sequence[futures.Future]) -> None:
+def _complain(folder: Path, ran: Sequence[futures.Future[None]]) -> None:
     """Warn of a save that failed when nobody is left to ask."""
     for error in filter(None, (save.exception() for save in ran)):
         what = f"saving a checkpoint to {folder} failed: {type(error).__name__}: {error}"

@@ -146,8 +146,8 @@ def close(layout: Layout, rows: Sequence[np.ndarray], others: Sequence[np.ndarra
     """Whether rows agree as far as batches of different sizes let them: other kernels sum in another order."""
     half = any(leaf.dtype in _HALVES for leaf in layout.leaves) or _casts()
     return all(
-        _near(*(paddle.to_tensor(values, dtype=leaf.dtype) for values in pair), half=half)
-        for leaf, *pair in zip(layout.leaves, rows, others)
+        _near(paddle.to_tensor(one, dtype=leaf.dtype), paddle.to_tensor(other, dtype=leaf.dtype), half)
+        for leaf, one, other in zip(layout.leaves, rows, others)
     )
 
 
