@@ -8,16 +8,15 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from math import prod
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.transfer import pickles
-from paddle_ftstrat.transfer.contents import Contents, Entry, Mapped, count, pick, refuse_many, storage_dtype
-from paddle_ftstrat.transfer.pickles import Global, Machine, PickledArray, whole_numbers
+from paddle_ftstrat.transfer.contents import Contents, Entry, Mapped, pick, refuse_many, storage_dtype, whole_numbers
+from paddle_ftstrat.transfer.pickles import Global, Machine, array_in
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
@@ -38,12 +37,12 @@ _STORAGES = {
 
 @dataclass
 class _Storage:
-    """A run of numbers in the file; in a legacy file its place is known only after the pickle."""
+    """A run of numbers in the file; `start` is 0 until its place is known, in a legacy file after the pickle."""
 
     key: str
     dtype: str
     length: int
-    whole: Entry | None = None
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,16 @@ class _Tensor:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def entry(self) -> Entry:
-        whole = self.storage.whole
-        return Entry(self.shape, self.storage.dtype, self._read, whole.release)
+    def entry(self, file: Mapped, order: Literal["<", ">"]) -> Entry:
+        """It as an array of the file."""
+        whole = file.entry(self.storage.start, (self.storage.length,), self.storage.dtype, order)
 
-    def _read(self) -> np.ndarray:
-        numbers = self.storage.whole.read()[self.offset :]
-        step = numbers.itemsize
-        return as_strided(numbers, self.shape, [stride * step for stride in self.stride], writeable=False)
+        def read() -> np.ndarray:
+            numbers = whole.read()[self.offset :]
+            strides = [stride * numbers.itemsize for stride in self.stride]
+            return as_strided(numbers, self.shape, strides, writeable=False)
+
+        return Entry(self.shape, self.storage.dtype, read, whole.release)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Tensor:
@@ -70,8 +71,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Ten
     shape, stride = whole_numbers(shape), whole_numbers(stride)
     if len(shape) != len(stride):
         raise ValueError(f"has a tensor of shape {shape} and stride {stride}")
-    last = offset + sum((size - 1) * step for size, step in zip(shape, stride)) if count(shape) else 0
-    if count(shape) and last >= storage.length:
+    last = offset + sum((size - 1) * step for size, step in zip(shape, stride)) if prod(shape) else 0
+    if prod(shape) and last >= storage.length:
         raise ValueError(f"has a tensor of shape {shape} that ends beyond its storage of {storage.length} numbers")
     return _Tensor(storage, offset, shape, stride)
 
@@ -89,32 +90,25 @@ def _from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> _Tensor:
     return _REBUILDERS[function](*arguments)
 
 
-_REBUILDERS: dict[Global, Callable[..., Any]] = {
+_REBUILDERS: dict[Global, Callable[..., _Tensor]] = {
     Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
     Global("torch._utils", "_rebuild_tensor"): _tensor,
     Global("torch._utils", "_rebuild_parameter"): _parameter,
     Global("torch._utils", "_rebuild_parameter_with_state"): _parameter,
 }
 _CALLS: dict[Global, Callable[..., Any]] = {
-    **pickles.CALLS,
     **_REBUILDERS,
     Global("torch._tensor", "_rebuild_from_type_v2"): _from_type,
     Global("torch", "Size"): lambda sizes=(): whole_numbers(sizes),
     Global("torch", "device"): lambda *_: None,
 }
-_SYMBOLS = pickles.SYMBOLS.union(
-    (Global("torch", name) for name in (*_STORAGES, *_STORAGES.values(), "Tensor")),
-    (Global("torch.nn.parameter", name) for name in ("Parameter", "Buffer")),
+_SYMBOLS = frozenset(Global("torch", name) for name in (*_STORAGES, *_STORAGES.values(), "Tensor")).union(
+    Global("torch.nn.parameter", name) for name in ("Parameter", "Buffer")
 )
 
 
 def read_zip(file: Mapped, opened: zipfile.ZipFile, entry: str | None = None) -> Contents:
-    """The arrays of a file in torch's zip format (`.pt`, `.pth`, `.bin` since torch 1.6).
-
-    Args:
-        file: the file.
-        opened: its directory.
-        entry: the key of the state dict in a checkpoint that holds several.
+    """The arrays of a file in torch's zip format (`.pt`, `.pth`, `.bin` since torch 1.6), whose directory is read.
 
     Raises:
         ValueError: TorchScript, a damaged file, or anything in it but dicts, lists, numbers, text and tensors.
@@ -129,7 +123,6 @@ def read_zip(file: Mapped, opened: zipfile.ZipFile, entry: str | None = None) ->
             f"{file.path} is a TorchScript program; save its weights in torch: "
             "torch.save(torch.jit.load(path).state_dict(), new_path)"
         )
-    order = _byte_order(file, members.get(f"{root}byteorder"))
 
     def place(storage: _Storage) -> None:
         info = members.get(f"{root}data/{storage.key}")
@@ -138,26 +131,28 @@ def read_zip(file: Mapped, opened: zipfile.ZipFile, entry: str | None = None) ->
         length = storage.length * storage_dtype(storage.dtype).itemsize
         if info.file_size != length:
             raise ValueError(f"claims {length} bytes for the storage {storage.key!r}, which has {info.file_size}")
-        storage.whole = file.entry(member_start(file, info), (storage.length,), storage.dtype, order)
+        storage.start = _member_start(file, info)
 
     info = members[pickled[0]]
-    data = file.slice(member_start(file, info), info.file_size)
-    return _contents(file, _machine(data, f"{file.path}", {}, place).run(), entry)
+    data = file.slice(_member_start(file, info), info.file_size)
+    tree = _machine(data, str(file.path), {}, place).run()
+    order = members.get(f"{root}byteorder")
+    text = bytes(file.slice(_member_start(file, order), min(order.file_size, 16))) if order else b"little"
+    if text not in (b"little", b"big"):
+        raise ValueError(f"{file.path} has the byte order {text!r}")
+    return _contents(file, tree, entry, ">" if text == b"big" else "<")
 
 
 def read_legacy(file: Mapped, entry: str | None = None) -> Contents:
     """The arrays of a file of `torch.save` before torch 1.6: five pickles, then the storages one after another.
 
-    Args:
-        file: the file.
-        entry: the key of the state dict in a checkpoint that holds several.
-
     Raises:
         ValueError: a damaged file, or anything in it but dicts, lists, numbers, text and tensors.
     """
-    where, storages, position, parts = str(file.path), {}, 0, []
+    where, position, parts = str(file.path), 0, []
+    storages: dict[str, _Storage] = {}
     for _ in range(5):
-        machine = _machine(file.buffer, where, storages, lambda storage: None, start=position)
+        machine = _machine(file.buffer, where, storages, lambda storage: None, position)
         parts.append(machine.run())
         position = machine.position
     magic, version, _, tree, keys = parts
@@ -170,63 +165,49 @@ def read_legacy(file: Mapped, entry: str | None = None) -> Contents:
         length = struct.unpack("<q", file.slice(position, 8))[0]
         if length != storage.length:
             raise ValueError(f"{where} is damaged: storage {key} has {length} numbers, not {storage.length}")
-        storage.whole = file.entry(position + 8, (length,), storage.dtype)
-        position += 8 + length * storage_dtype(storage.dtype).itemsize
-    homeless = [key for key, storage in storages.items() if storage.whole is None]
+        storage.start = position + 8
+        position = storage.start + length * storage_dtype(storage.dtype).itemsize
+    homeless = [key for key, storage in storages.items() if not storage.start]
     if homeless:
         raise ValueError(f"{where} is truncated: the storages {_errors.listing(homeless)} are not in it")
-    return _contents(file, tree, entry)
+    return _contents(file, tree, entry, "<")
 
 
 def _machine(
     data: Any, where: str, storages: dict[str, _Storage], place: Callable[[_Storage], None], start: int = 0
 ) -> Machine:
-    return Machine(
-        data, where, _CALLS, _SYMBOLS, pickles.build, partial(_persistent, storages=storages, place=place), start
-    )
+    def persistent(reference: Any) -> _Storage:
+        """What torch writes for a storage: ("storage", its type, its key, its device, its length[, None])."""
+        if not isinstance(reference, tuple) or len(reference) not in (5, 6) or reference[0] != "storage":
+            raise ValueError(f"refers to {reference!s:.80}, which is not a storage")
+        _, kind, key, _, length, *view = reference
+        dtype = _STORAGES.get(kind.name) if isinstance(kind, Global) and kind.module == "torch" else None
+        if dtype is None:
+            raise ValueError(f"has a storage of type {kind!s:.60}; admitted are {_errors.listing(_STORAGES, limit=20)}")
+        if not isinstance(key, str) or not isinstance(length, int) or length < 0 or view not in ([], [None]):
+            raise ValueError(f"has the storage reference {reference!s:.120}, which is not understood")
+        if key not in storages:
+            storages[key] = _Storage(key, dtype, length)
+            place(storages[key])
+        if (storages[key].dtype, storages[key].length) != (dtype, length):
+            raise ValueError(f"has two descriptions of the storage {key!r}")
+        return storages[key]
+
+    return Machine(data, where, _CALLS, _SYMBOLS, persistent, start)
 
 
-def _persistent(reference: Any, storages: dict[str, _Storage], place: Callable[[_Storage], None]) -> _Storage:
-    """What torch writes for a storage: ("storage", its type, its key, its device, its length[, None])."""
-    if not isinstance(reference, tuple) or len(reference) not in (5, 6) or reference[0] != "storage":
-        raise ValueError(f"refers to {reference!s:.80}, which is not a storage")
-    _, kind, key, _, length, *view = reference
-    dtype = _STORAGES.get(kind.name) if isinstance(kind, Global) and kind.module == "torch" else None
-    if dtype is None:
-        raise ValueError(f"has a storage of type {kind!s:.60}; admitted are {_errors.listing(_STORAGES, limit=20)}")
-    if not isinstance(key, str) or not isinstance(length, int) or length < 0 or view not in ([], [None]):
-        raise ValueError(f"has the storage reference {reference!s:.120}, which is not understood")
-    if key not in storages:
-        storages[key] = _Storage(key, dtype, length)
-        place(storages[key])
-    if (storages[key].dtype, storages[key].length) != (dtype, length):
-        raise ValueError(f"has two descriptions of the storage {key!r}")
-    return storages[key]
+def _contents(file: Mapped, tree: Any, entry: str | None, order: Literal["<", ">"]) -> Contents:
+    def as_entry(value: Any) -> Entry | None:
+        return value.entry(file, order) if isinstance(value, _Tensor) else array_in(value)
 
-
-def _contents(file: Mapped, tree: Any, entry: str | None) -> Contents:
-    entries, notes = pick(tree, _as_entry, str(file.path), entry)
+    entries, notes = pick(tree, as_entry, str(file.path), entry)
     return Contents(str(file.path), "torch", entries, "torch", notes)
-
-
-def _as_entry(value: Any) -> Entry | None:
-    if isinstance(value, PickledArray) and value.dtype is not None:
-        return value.entry(bfloat16=False)
-    return value.entry() if isinstance(value, _Tensor) else None
-
-
-def _byte_order(file: Mapped, info: Any) -> str:
-    if info is None:
-        return "<"
-    text = bytes(file.slice(member_start(file, info), min(info.file_size, 16)))
-    if text not in (b"little", b"big"):
-        raise ValueError(f"{file.path} has the byte order {text!r}")
-    return ">" if text == b"big" else "<"
 
 
 MAX_DIRECTORY = 5 * 2**20  # bytes; 20,000 members of a file of torch take half of it
 _MAX_NPZ = 5_000  # members; each has a header of its own to be parsed
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile decompresses the others without a limit
+_OTHERS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
 _MAX_NPY_HEADER = 10_000
 _CHUNK = 2**20
 
@@ -253,12 +234,21 @@ def open_zip(file: Mapped) -> zipfile.ZipFile:
     return archive
 
 
-def member_start(file: Mapped, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of an uncompressed member stand in the file.
+def _directory_size(file: Mapped) -> int:
+    """Size of the central directory as the end record says it; zip64 keeps it in a record of its own."""
+    tail_start = max(0, file.size - 65557)
+    tail = bytes(file.slice(tail_start, file.size - tail_start))
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + 22 > len(tail):
+        raise ValueError(f"{file.path} is truncated: a zip archive that does not end in its directory")
+    at64 = tail.rfind(b"PK\x06\x06", 0, at)
+    if at64 >= 0 and at64 + 48 <= len(tail):
+        return int.from_bytes(tail[at64 + 40 : at64 + 48], "little")
+    return int.from_bytes(tail[at + 12 : at + 16], "little")
 
-    Raises:
-        ValueError: the member is compressed, or is not where the directory says.
-    """
+
+def _member_start(file: Mapped, info: zipfile.ZipInfo) -> int:
+    """Where the bytes of an uncompressed member stand in the file."""
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         raise ValueError(f"{file.path}: its member {info.filename!r} is compressed; torch writes members uncompressed")
     header = file.slice(info.header_offset, 30)
@@ -280,78 +270,52 @@ def read_npz(file: Mapped, archive: zipfile.ZipFile) -> Contents:
         ValueError: a damaged archive, or a member that is not an array of numbers.
     """
     refuse_many(file.path, len(archive.filelist), _MAX_NPZ)
-    entries = {info.filename[: -len(".npy")]: _npy_entry(file, archive, info) for info in archive.infolist()}
+    entries = {}
+    for info in archive.infolist():
+        try:
+            entries[info.filename[: -len(".npy")]] = _npy_entry(file, archive, info)
+        except ValueError as error:
+            raise ValueError(f"{file.path}: its array {info.filename!r} {error}") from error
     return Contents(str(file.path), "npz", entries)
 
 
 def _npy_entry(file: Mapped, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
-    def fail(why: object) -> ValueError:
-        return ValueError(f"{file.path}: its array {info.filename!r} {why}")
-
     if info.compress_type not in _BOUNDED:
-        method = zipfile.compressor_names.get(info.compress_type, info.compress_type)
-        raise fail(f"is compressed by {method}, which cannot be bounded; numpy stores or deflates")
-    shape, fortran, dtype, start = _npy_header(archive, info, fail)
-    if dtype.hasobject or dtype.names is not None or dtype.kind not in "biufc":
-        raise fail(f"is of dtype {dtype}: only arrays of numbers are admitted (an object array is a pickle)")
-    length = count(shape) * dtype.itemsize
-    if info.file_size != start + length:
-        raise fail(f"is damaged: its shape {shape} takes {length} bytes, there are {info.file_size - start}")
-
-    def read() -> np.ndarray:
-        data = _inflate(archive, info, start, length, fail)
-        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-
-    return Entry(shape, dtype.name, read, kept=True)
-
-
-def _npy_header(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, fail: Callable[[object], ValueError]
-) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, order, dtype and length of the header. numpy's own reader allocates what the length field claims."""
+        method = _OTHERS.get(info.compress_type, info.compress_type)
+        raise ValueError(f"is compressed by {method}, which cannot be bounded; numpy stores or deflates")
+    # numpy's own reader of headers allocates what the length field claims.
     try:
         with archive.open(info) as member:
-            magic = member.read(8)
-            form = {b"\x93NUMPY\x01\x00": "<H", b"\x93NUMPY\x02\x00": "<I"}[magic]
-            length = struct.unpack(form, member.read(struct.calcsize(form)))[0]
-            if length > _MAX_NPY_HEADER:
-                raise ValueError(f"claims a header of {length} bytes")
-            header = ast.literal_eval(str(member.read(length), "latin1").strip())
-            shape, fortran, dtype = header["shape"], bool(header["fortran_order"]), np.dtype(str(header["descr"]))
+            form = {b"\x93NUMPY\x01\x00": "<H", b"\x93NUMPY\x02\x00": "<I"}[member.read(8)]
+            size = struct.unpack(form, member.read(struct.calcsize(form)))[0]
+            if size > _MAX_NPY_HEADER:
+                raise ValueError(f"claims a header of {size} bytes")
+            header = ast.literal_eval(str(member.read(size), "latin1").strip())
+        shape, order, dtype = header["shape"], header["fortran_order"], np.dtype(str(header["descr"]))
     except Exception as error:
         # zipfile lets zlib's, lzma's and its own errors through; all of them mean the same here.
-        raise fail(f"is no .npy array, or a damaged one: {error}") from error
-    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
-        raise fail(f"has the shape {shape!s:.200}")
-    return shape, fortran, dtype, 8 + struct.calcsize(form) + length
+        raise ValueError(f"is no .npy array, or a damaged one: {error}") from error
+    if dtype.hasobject or dtype.names is not None or dtype.kind not in "biufc":
+        raise ValueError(f"is of dtype {dtype}: only arrays of numbers are admitted (an object array is a pickle)")
+    shape, start = whole_numbers(shape), 8 + struct.calcsize(form) + size
+    length = prod(shape) * dtype.itemsize
+    if info.file_size != start + length:
+        raise ValueError(f"is damaged: its shape {shape} takes {length} bytes, there are {info.file_size - start}")
 
+    def read() -> np.ndarray:
+        """Never more than the shape says, whatever the compressed data gives."""
+        data = bytearray()
+        try:
+            with archive.open(info) as member:
+                member.read(start)
+                while piece := member.read(min(_CHUNK, length + 1 - len(data))):
+                    data += piece
+            if len(data) != length:
+                raise ValueError(f"{length} bytes expected, {len(data)} found")
+        except Exception as error:
+            raise ValueError(
+                f"{file.path}: its array {info.filename!r} is damaged, it cannot be decompressed: {error}"
+            ) from error
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if order else "C")
 
-def _inflate(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, start: int, length: int, fail: Callable[[object], ValueError]
-) -> bytearray:
-    """The member's bytes after `start`; never more than `length` of them, whatever the compressed data gives."""
-    data = bytearray()
-    try:
-        with archive.open(info) as member:
-            member.read(start)
-            while piece := member.read(min(_CHUNK, length + 1 - len(data))):
-                data += piece
-    except Exception as error:
-        raise fail(f"cannot be decompressed: {error}") from error
-    if len(data) != length:
-        raise fail(f"is truncated or damaged: {length} bytes expected, {len(data)} found")
-    return data
-
-
-def _directory_size(file: Mapped) -> int:
-    """Size of the central directory as the end record says it; zip64 keeps it in a record of its own."""
-    tail_start = max(0, file.size - 65557)
-    tail = bytes(file.slice(tail_start, file.size - tail_start))
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + 22 > len(tail):
-        raise ValueError(f"{file.path} is truncated: a zip archive that does not end in its directory")
-    size = struct.unpack("<I", tail[at + 12 : at + 16])[0]
-    at64 = tail.rfind(b"PK\x06\x06", 0, at)
-    if at64 >= 0 and at64 + 48 <= len(tail):
-        size = struct.unpack("<Q", tail[at64 + 40 : at64 + 48])[0]
-    return size
+    return Entry(shape, dtype.name, read, kept=True)

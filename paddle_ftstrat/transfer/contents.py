@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Optional
 
 import numpy as np
 import paddle
 
-from paddle_ftstrat import _errors
+from paddle_ftstrat import _errors, _files
 
 BFLOAT16 = "bfloat16"
 MAX_ARRAYS = 20_000  # of one file; a shard of the largest models has some hundreds
+MAX_JSON = 12_000_000  # bytes; the header of 20,000 arrays takes a quarter of it
+_MAX_VALUES = 1_000_000  # of JSON; the smallest takes some fifty bytes of memory
+_PAGE = mmap.ALLOCATIONGRANULARITY
 # Where training scripts put the weights in a checkpoint that holds more than weights; the first that fits is taken.
 USUAL_ENTRIES = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "params")
 NAME_TABLE = "StructuredToParameterName@@"
@@ -45,8 +49,11 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Number of elements."""
-        return count(self.shape)
+        """Number of elements, exactly: numpy's product would wrap around at 2⁶³."""
+        return prod(self.shape)
+
+
+AsEntry = Callable[[Any], Optional[Entry]]  # what stands in a file → an array, or None where it is none
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,6 @@ class Contents:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def count(shape: tuple[int, ...]) -> int:
-    """Number of elements of a shape, exactly: numpy's product wraps around at 2⁶³."""
-    number = 1
-    for size in shape:
-        number *= size
-    return number
-
-
 def weight_name(key: str) -> str | None:
     """The name of the weight under a key of a file with other state in it; None where the key is of that state.
 
@@ -92,37 +91,28 @@ def weight_name(key: str) -> str | None:
 
 
 def refuse_many(where: Any, number: int, limit: int = MAX_ARRAYS) -> None:
-    """Refuse a file that says it has more arrays than any model, before time is spent on each of them.
-
-    Raises:
-        ValueError: more than `limit`.
-    """
+    """Refuse a file that says it has more arrays than any model, before time is spent on each of them."""
     if number > limit:
         raise ValueError(f"{where} is no file of weights: it holds {number:,} arrays, and {limit:,} are allowed")
 
 
 @lru_cache
-def storage_dtype(name: str, order: str = "<") -> np.dtype:
+def storage_dtype(name: str, order: Literal["<", ">"] = "<") -> np.dtype[Any]:
     """The numpy type that the bits of a type lie in."""
     return np.dtype(np.uint16 if name == BFLOAT16 else name).newbyteorder(order)
 
 
+def whole_numbers(value: Any) -> tuple[int, ...]:
+    """A shape or stride from a file; a ValueError where it is something else."""
+    if not isinstance(value, (tuple, list)) or len(value) > 64:
+        raise ValueError("has an array whose shape is not a short tuple")
+    if not all(type(size) is int and 0 <= size < 2**63 for size in value):
+        raise ValueError("has an array whose shape is not made of whole numbers")
+    return tuple(value)
+
+
 def from_dict(state: Mapping[str, Any], entry: str | None = None) -> Contents:
-    """The contents of a state dict in memory: arrays, Paddle tensors or torch tensors.
-
-    Args:
-        state: name → array; or a checkpoint dict that has such a dict in it.
-        entry: the key of that inner dict; None finds the usual ones.
-
-    Raises:
-        ValueError: no arrays, or several inner dicts and no `entry`.
-        TypeError: keys that are not strings.
-
-    Example:
-        >>> import numpy as np
-        >>> from_dict({"epoch": 3, "state_dict": {"fc.bias": np.zeros(4)}}).entries["fc.bias"].shape
-        (4,)
-    """
+    """The contents of a state dict in memory: arrays, Paddle tensors or torch tensors; see `pick`."""
     entries, notes = pick(state, entry_of, "the dict", entry)
     leaves = [leaf for part in state.values() for leaf in (part.values() if isinstance(part, Mapping) else [part])]
     is_paddle = any(isinstance(leaf, paddle.Tensor) for leaf in leaves)
@@ -130,10 +120,8 @@ def from_dict(state: Mapping[str, Any], entry: str | None = None) -> Contents:
     return Contents("a dict", "dict", entries, layout, notes)
 
 
-def pick(
-    tree: Any, as_entry: Callable[[Any], Entry | None], where: str, entry: str | None
-) -> tuple[dict[str, Entry], tuple[str, ...]]:
-    """The state dict in what a checkpoint holds, and a note about what was left aside.
+def pick(tree: Any, as_entry: AsEntry, where: str, entry: str | None) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """The state dict in what a checkpoint holds, and notes about what was left aside.
 
     Raises:
         ValueError: there is none, or several and `entry` does not say which.
@@ -161,13 +149,12 @@ def pick(
     return entries, notes
 
 
-def _inner_key(tree: Mapping[str, Any], as_entry: Callable, where: str, entry: str | None) -> str | None:
-    inner = [
-        key
-        for key, value in tree.items()
-        if isinstance(value, Mapping)
-        and any(isinstance(name, str) and as_entry(one) is not None for name, one in value.items())
-    ]
+def _inner_key(tree: Mapping[str, Any], as_entry: AsEntry, where: str, entry: str | None) -> str | None:
+    def is_state(value: Any) -> bool:
+        named = value.items() if isinstance(value, Mapping) else ()
+        return any(isinstance(name, str) and as_entry(one) is not None for name, one in named)
+
+    inner = [key for key, value in tree.items() if is_state(value)]
     if entry is not None:
         if entry not in inner:
             raise ValueError(f"entry: {where} has no such state dict, " + _errors.unknown("entry", entry, inner))
@@ -186,17 +173,13 @@ def _inner_key(tree: Mapping[str, Any], as_entry: Callable, where: str, entry: s
 
 def entry_of(value: Any) -> Entry | None:
     """A Paddle tensor, torch tensor or numpy array as an entry; None for anything else."""
-    if isinstance(value, paddle.Tensor):
-        return Entry(tuple(value.shape), str(value.dtype).rpartition(".")[2], value.numpy)
-    if _is_torch(value):
-        return _torch_entry(value)
     if isinstance(value, np.ndarray):
         return Entry(value.shape, value.dtype.name, lambda: value)
-    return None
-
-
-def _torch_entry(value: Any) -> Entry:
-    name = str(value.dtype).rpartition(".")[2]
+    name = str(getattr(value, "dtype", "")).rpartition(".")[2]
+    if isinstance(value, paddle.Tensor):
+        return Entry(tuple(value.shape), name, value.numpy)
+    if not _is_torch(value):
+        return None
 
     def read() -> np.ndarray:
         tensor = value.detach().cpu()
@@ -212,27 +195,17 @@ def _is_torch(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-MAX_JSON = 12_000_000  # bytes; the header of 20,000 arrays takes a quarter of it
-_MAX_VALUES = 1_000_000  # of JSON; the smallest takes some fifty bytes of memory
-_PAGE = mmap.ALLOCATIONGRANULARITY
-
-
 class Mapped:
     """A regular file mapped read-only.
-
-    Args:
-        path: the file.
 
     Raises:
         ValueError: not a regular file (a pipe would wait forever, a device never end), or empty.
         FileNotFoundError: there is no such file.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not stat.S_ISREG(self.path.stat().st_mode):
-            raise ValueError(f"{self.path} is not a regular file")
-        with self.path.open("rb") as file:
+        with _files.open_regular(self.path) as file:
             self.size = os.fstat(file.fileno()).st_size
             if self.size == 0:
                 raise ValueError(f"{self.path} is empty")
@@ -240,11 +213,7 @@ class Mapped:
         self.buffer = memoryview(self._map)
 
     def slice(self, start: int, length: int) -> memoryview:
-        """The bytes [start, start + length), not copied.
-
-        Raises:
-            ValueError: they are not all in the file.
-        """
+        """The bytes [start, start + length), not copied; a ValueError where they are not all in the file."""
         if start < 0 or length < 0 or start + length > self.size:
             raise ValueError(
                 f"{self.path} is truncated or damaged: it says that {length} bytes stand at byte {start}, "
@@ -269,31 +238,24 @@ class Mapped:
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
 
-    def entry(self, start: int, shape: tuple[int, ...], dtype: str, order: str = "<") -> Entry:
-        """An array of the file, its elements in row-major order from byte `start` on.
-
-        Raises:
-            ValueError: it is not all in the file.
-        """
+    def entry(self, start: int, shape: tuple[int, ...], dtype: str, order: Literal["<", ">"] = "<") -> Entry:
+        """An array of the file, its elements in row-major order from byte `start` on."""
         stored = storage_dtype(dtype, order)
-        length = count(shape) * stored.itemsize
+        length = prod(shape) * stored.itemsize
         data = self.slice(start, length)
-        return Entry(
-            shape, dtype, lambda: np.frombuffer(data, stored).reshape(shape), lambda: self.release(start, length)
-        )
 
-    def release(self, start: int, length: int) -> None:
-        """Let the system take the pages of these bytes back; a later use reads them again."""
-        first, end = -(-start // _PAGE) * _PAGE, (start + length) // _PAGE * _PAGE
-        if end > first and hasattr(self._map, "madvise"):
-            self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
+        def release() -> None:  # the system takes whole pages back; a later use reads them again
+            first, end = -(-start // _PAGE) * _PAGE, (start + length) // _PAGE * _PAGE
+            if end > first and hasattr(self._map, "madvise"):
+                self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+        return Entry(shape, dtype, lambda: np.frombuffer(data, stored).reshape(shape), release)
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice!r} occurs twice")
     return found
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Union
 
 from paddle import nn
 
@@ -55,11 +55,6 @@ def torch_keys(model: nn.Layer, targets: Mapping[str, Target], layout: Mapping[A
 
     A matrix of any other layer is taken as it is; where it is square, `layout` has to say what holds.
 
-    Args:
-        model: the Paddle model.
-        targets: its tensors (`find_targets`).
-        layout: selector of parameters → "same" or "transposed", for layers of other types.
-
     Raises:
         ValueError: a selector that matches nothing, or another word for a layout.
 
@@ -89,11 +84,13 @@ def torch_keys(model: nn.Layer, targets: Mapping[str, Target], layout: Mapping[A
             undecided = target.kind == "weight" and len(target.shape) == 2 and target.shape[0] == target.shape[1]
             for alias in target.aliases:
                 _add(keys.pieces, alias, target.name, {"undecided": undecided})
-    _apply_layout(keys.pieces, _layouts(model, layout))
+    _apply_layout(keys.pieces, model, layout or {})
     return keys
 
 
-_Rule = tuple[str, str, Any]  # torch's name, Paddle's name, fields of the Piece | None: dropped | str: refused
+# Torch's name, Paddle's, and the fields of the Piece; None where the key is dropped, or the reason why it is refused.
+_Rule = tuple[str, str, Union[Mapping[str, Any], str, None]]
+_Rules = Union[Iterable[_Rule], Callable[[nn.Layer], Iterator[_Rule]]]
 
 
 def _walk(model: nn.Layer) -> Iterator[tuple[str, str, nn.Layer]]:
@@ -123,15 +120,15 @@ def _plain(*names: str) -> tuple[_Rule, ...]:
     return tuple((name, name, {}) for name in names)
 
 
-def _layer_norm(layer: nn.Layer) -> Iterator[_Rule]:
-    for torch_name, name in (("weight", "weight"), ("bias", "bias"), ("gamma", "weight"), ("beta", "bias")):
-        param = getattr(layer, name, None)
-        yield torch_name, name, {"shape": None if param is None else tuple(param.shape)}
+def _shaped(**names: str) -> Callable[[nn.Layer], Iterator[_Rule]]:
+    """Torch's name → Paddle's, of parameters that have another rank there."""
 
+    def rules(layer: nn.Layer) -> Iterator[_Rule]:
+        for torch_name, name in names.items():
+            param = getattr(layer, name, None)
+            yield torch_name, name, {"shape": None if param is None else tuple(param.shape)}
 
-def _bilinear(layer: nn.Layer) -> Iterator[_Rule]:
-    yield "weight", "weight", {}
-    yield "bias", "bias", {"shape": None if layer.bias is None else tuple(layer.bias.shape)}
+    return rules
 
 
 def _attention(layer: nn.Layer) -> Iterator[_Rule]:
@@ -157,16 +154,17 @@ _WEIGHT_NORM_RULES: tuple[_Rule, ...] = tuple(
     (name, "", _WEIGHT_NORM)
     for name in ("weight_g", "weight_v", "parametrizations.weight.original0", "parametrizations.weight.original1")
 )
-_RULES: tuple[tuple[Any, Any], ...] = (  # rules, or a function of the layer that gives them
+_RULES: tuple[tuple[Any, _Rules], ...] = (
     (nn.Linear, (("weight", "weight", {"transpose": True}), ("bias", "bias", {}))),
     (_CONVS, _plain("weight", "bias")),
     (nn.Embedding, _plain("weight")),
     (_INSTANCE_NORMS, (("weight", "scale", {}), ("bias", "bias", {}), (DROPPED, "", None))),
     (_INSTANCE_NORMS, tuple((name, "", _UNTRACKED) for name in ("running_mean", "running_var"))),
-    (nn.LayerNorm, _layer_norm),
+    (nn.LayerNorm, _shaped(weight="weight", bias="bias", gamma="weight", beta="bias")),
     (nn.GroupNorm, _plain("weight", "bias")),
     (nn.PReLU, (("weight", "_weight", {}),)),
-    (nn.Bilinear, _bilinear),
+    (nn.Bilinear, _plain("weight")),
+    (nn.Bilinear, _shaped(bias="bias")),
     (nn.MultiHeadAttention, _attention),
     (_RNNS, _rnn),
     (_CELLS, _plain("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
@@ -181,20 +179,13 @@ def _add(pieces: dict[str, list[Piece]], key: str, target: str | None, how: Mapp
         pieces[key].append(piece)
 
 
-def _layouts(model: nn.Layer, layout: Mapping[Any, str] | None) -> dict[str, str]:
-    found = {}
-    for selector, word in (layout or {}).items():
+def _apply_layout(pieces: dict[str, list[Piece]], model: nn.Layer, layout: Mapping[Any, str]) -> None:
+    transposed: dict[str, bool] = {}
+    for selector, word in layout.items():
         if word not in LAYOUTS:
             raise ValueError("layout: " + _errors.unknown("layout", word, LAYOUTS))
-        found.update(dict.fromkeys(select.select(model, selector, "layout"), word))
-    return found
-
-
-def _apply_layout(pieces: dict[str, list[Piece]], layouts: Mapping[str, str]) -> None:
-    for key, found in pieces.items():
-        pieces[key] = [
-            Piece(piece.target, piece.part, layouts[piece.target] == "transposed", piece.shape)
-            if piece.target in layouts
-            else piece
-            for piece in found
-        ]
+        transposed.update(dict.fromkeys(select.select(model, selector, "layout"), word == "transposed"))
+    for found in pieces.values():
+        for place, piece in enumerate(found):
+            if piece.target in transposed:
+                found[place] = replace(piece, transpose=transposed[piece.target], undecided=False)

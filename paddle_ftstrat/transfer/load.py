@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from paddle_ftstrat.transfer import matching
 from paddle_ftstrat.transfer.contents import Contents
 from paddle_ftstrat.transfer.files import open_contents
 from paddle_ftstrat.transfer.from_torch import TorchKeys, torch_keys
-from paddle_ftstrat.transfer.matching import Fill, Match
-from paddle_ftstrat.transfer.report import LoadError, LoadReport, remember
+from paddle_ftstrat.transfer.matching import Fill
+from paddle_ftstrat.transfer.report import LoadError, LoadReport, Row, remember
 from paddle_ftstrat.transfer.rows import Request, requests
-from paddle_ftstrat.transfer.targets import Target, find_targets, overflows, paddle_keys, put
+from paddle_ftstrat.transfer.targets import Piece, Target, find_targets, overflows, put
 
 SOURCES = ("auto", "paddle", "torch")
 
@@ -108,22 +108,31 @@ def load_pretrained(
     if source not in SOURCES:
         raise ValueError(_errors.unknown("source", source, SOURCES))
     contents = open_contents(path_or_state, entry)
-    _refuse_sharded(targets)
+    sharded = [name for name, target in targets.items() if target.tensor.is_dist()]
+    if sharded:
+        raise ValueError(f"these tensors are spread over several devices: {_errors.listing(sharded)}; load before that")
     wanted, left_out = matching.wanted(list(contents.entries), include, exclude)
     names = matching.renamed(wanted, rename)
     left_out += [key for key in wanted if key not in names]
     keys, taken, why = _keys(model, contents, names, targets, source, layout)
-    matching.refuse(contents, names, keys)
-    _check_any(contents, names, keys, targets)
-    matched = matching.match(contents, names, targets, keys, _leniently_renamed(left_out, rename), asked)
-    report = LoadReport(contents.label, taken, why, matched.rows, (*contents.notes, *_hints(matched, keys, names)))
-    _check(matched, report, strict, ignore_mismatched, asked)
-    kept = _check_values(matched.fills, report)
-    for fill in matched.fills:
-        array = fill.piece.take(_array(fill, kept))
-        put(fill.target.tensor, array, fill.entry.dtype, fill.target.dtype, fill.entry.release, fill.carried)
+    if not any(name in keys.pieces for name in names.values()):
+        raise ValueError(_nothing_fits(contents, names, keys, targets))
+    fills, all_rows = matching.match(contents, names, targets, keys, _leniently_renamed(left_out, rename), asked)
+    report = LoadReport(contents.label, taken, why, all_rows, (*contents.notes, *_hints(all_rows, keys, names)))
+    for message in _refusals(fills, report, strict, ignore_mismatched, asked):
+        raise LoadError(message, report)
+    kept = _check_values(fills, report)
+    for fill in fills:
+        key, found, piece = fill.claim
+        array = piece.take(kept[key] if key in kept else found.read())
+        put(fill.target.tensor, array, found.dtype, fill.target.dtype, found.release, fill.carried)
     remember(model, report.weights)
-    _warn_if_bound(targets)
+    if any(settings.owner_of(target.tensor) is not None for target in targets.values() if target.kind == "weight"):
+        warnings.warn(
+            "the model is bound to a strategy: its L2SP anchors and optimizer state are of the weights before loading; "
+            "load first, then bind",
+            stacklevel=3,
+        )
     return report
 
 
@@ -141,23 +150,23 @@ def _keys(
     if source == "auto":
         source, why = matching.decide_layout(contents, names, targets, of_torch)
     if source == "torch":
+        refused = [f"{key} {of_torch.refused[name]}" for key, name in names.items() if name in of_torch.refused]
+        if refused:
+            raise ValueError(f"{contents.label}: {_errors.listing(refused, 4)}; exclude= leaves a key out")
         return of_torch, source, why
     if layout:
         raise ValueError("layout= is about torch's matrices, but the file has Paddle's; say source='torch' if not")
-    return TorchKeys(paddle_keys(dict(targets))), source, why
+    # A shared weight may stand under any of its names.
+    return TorchKeys({name: [Piece(one.name)] for one in targets.values() for name in one.aliases}), source, why
 
 
-def _check_any(contents: Contents, names: Mapping[str, str], keys: TorchKeys, targets: Mapping[str, Target]) -> None:
-    if any(name in keys.pieces for name in names.values()):
-        return
+def _nothing_fits(contents: Contents, names: Mapping[str, str], keys: TorchKeys, targets: Mapping[str, Target]) -> str:
     message = f"no key of {contents.label} names a tensor of the model: it has {_errors.listing(contents.entries, 4)}"
     if contents.entries and not names:
         message = f"no key of {contents.label} is left after include, exclude and rename"
     message += f"; the model has {_errors.listing(targets, 4)}"
     proposal, count = matching.propose(names.values(), keys.pieces)
-    if proposal:
-        message += f". With rename={proposal!r} {count} of {len(names)} keys would match"
-    raise ValueError(message)
+    return message + (f". With rename={proposal!r} {count} of {len(names)} keys would match" if proposal else "")
 
 
 def _leniently_renamed(keys: Sequence[str], rename: Any) -> dict[str, str]:
@@ -171,45 +180,43 @@ def _leniently_renamed(keys: Sequence[str], rename: Any) -> dict[str, str]:
     return names
 
 
-def _hints(matched: Match, keys: TorchKeys, names: Mapping[str, str]) -> tuple[str, ...]:
-    missing = {row.name for row in matched.rows if row.status == "missing"}
-    unexpected = [names[row.key] for row in matched.rows if row.status == "unexpected"]
+def _hints(rows: Sequence[Row], keys: TorchKeys, names: Mapping[str, str]) -> tuple[str, ...]:
+    missing = {row.name for row in rows if row.status == "missing"}
+    unexpected = [names[row.key] for row in rows if row.status == "unexpected"]
     known = [name for name, pieces in keys.pieces.items() if missing & {piece.target for piece in pieces}]
     proposal, count = matching.propose(unexpected, known) if unexpected and known else ({}, 0)
     return (f"rename={proposal!r} would match {count} more keys",) if count > 1 else ()
 
 
-def _check(
-    matched: Match, report: LoadReport, strict: bool, ignore_mismatched: bool, asked: Mapping[str, Request]
-) -> None:
+def _refusals(
+    fills: Sequence[Fill], report: LoadReport, strict: bool, ignore_mismatched: bool, asked: Mapping[str, Request]
+) -> Iterator[str]:
+    """What is wrong, by the names and shapes alone."""
     without = [name for name in report.missing if name in asked]
     if without:
-        raise LoadError(f"rows= speaks of {_errors.listing(without)}, for which the file has nothing", report)
-    if matched.undecided:
-        raise LoadError(
-            f"nothing says whether these square matrices have to be transposed: {_errors.listing(matched.undecided)}; "
-            "their layers are not Paddle's own, so say layout={name: 'same'} or {name: 'transposed'}",
-            report,
+        yield f"rows= speaks of {_errors.listing(without)}, for which the file has nothing"
+    undecided = [fill.target.name for fill in fills if fill.claim.piece.undecided]
+    if undecided:
+        yield (
+            f"nothing says whether these square matrices have to be transposed: {_errors.listing(undecided)}; "
+            "their layers are not Paddle's own, so say layout={name: 'same'} or {name: 'transposed'}"
         )
-    if matched.swapped:
+    pairs = report.mismatched.items()
+    swapped = [name for name, (file, model) in pairs if len(file) == 2 and file == model[::-1] != model]
+    if swapped:
         other = "paddle" if report.layout == "torch" else "torch"
-        raise LoadError(
-            f"these matrices would fit with their axes exchanged: {_errors.listing(matched.swapped)}; if the whole "
+        yield (
+            f"these matrices would fit with their axes exchanged: {_errors.listing(swapped)}; if the whole "
             f"file has {other}'s layout, say source={other!r}; if layers of one kind are stored otherwise (as Hugging "
-            "Face's Conv1D), square ones are, too: say source='torch' and layout={pattern: 'same' or 'transposed'}",
-            report,
+            "Face's Conv1D), square ones are, too: say source='torch' and layout={pattern: 'same' or 'transposed'}"
         )
     if report.mismatched and not ignore_mismatched:
-        raise LoadError(
-            f"these do not fit: {_errors.listing(report.mismatched)}; ignore_mismatched=True leaves them as they are",
-            report,
-        )
+        yield f"these do not fit: {_errors.listing(report.mismatched)}; ignore_mismatched=True leaves them as they are"
     missing = [row.name for row in report.rows if row.status == "missing" and not row.note]
     if strict and (missing or report.unexpected or report.mismatched):
-        raise LoadError(
+        yield (
             f"strict=True, but {len(missing)} missing, {len(report.unexpected)} unexpected, "
-            f"{len(report.mismatched)} mismatched",
-            report,
+            f"{len(report.mismatched)} mismatched"
         )
 
 
@@ -217,35 +224,16 @@ def _check_values(fills: Sequence[Fill], report: LoadReport) -> dict[str, np.nda
     """Everything about the arrays that can fail, before the first tensor is written; what had to be read for that."""
     kept: dict[str, np.ndarray] = {}
     for fill in fills:
-        if fill.entry.kept and fill.key not in kept:
-            kept[fill.key] = fill.entry.read()
+        (key, entry, _), target = fill.claim, fill.target
+        if entry.kept and key not in kept:
+            kept[key] = entry.read()
         different = list(matching.same_values(fill))
         if different:
             raise LoadError(
-                f"{fill.target.name!r} is one tensor in the model, but {fill.key!r} and {_errors.listing(different)} "
+                f"{target.name!r} is one tensor in the model, but {key!r} and {_errors.listing(different)} "
                 "have different values for it; exclude all but one",
                 report,
             )
-        source, target = fill.entry.dtype, fill.target.dtype
-        if target == "float16" and overflows(_array(fill, kept), source, target):
-            raise LoadError(f"{fill.key!r} has values beyond float16, the type of {fill.target.name!r}", report)
+        if target.dtype == "float16" and overflows(kept[key] if key in kept else entry.read(), entry.dtype):
+            raise LoadError(f"{key!r} has values beyond float16, the type of {target.name!r}", report)
     return kept
-
-
-def _array(fill: Fill, kept: Mapping[str, np.ndarray]) -> np.ndarray:
-    return kept[fill.key] if fill.key in kept else fill.entry.read()
-
-
-def _refuse_sharded(targets: Mapping[str, Target]) -> None:
-    sharded = [name for name, target in targets.items() if target.tensor.is_dist()]
-    if sharded:
-        raise ValueError(f"these tensors are spread over several devices: {_errors.listing(sharded)}; load before that")
-
-
-def _warn_if_bound(targets: Mapping[str, Target]) -> None:
-    if any(settings.owner_of(target.tensor) is not None for target in targets.values() if target.kind == "weight"):
-        warnings.warn(
-            "the model is bound to a strategy: its L2SP anchors and optimizer state are of the weights before loading; "
-            "load first, then bind",
-            stacklevel=3,
-        )

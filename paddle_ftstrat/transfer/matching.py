@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,29 +21,22 @@ _TORCH_ENDS = (".running_mean", ".running_var", ".num_batches_tracked", ".in_pro
 _PADDLE_ENDS = ("._mean", "._variance")
 
 
-@dataclass(frozen=True)
-class Fill:
-    """A tensor of the model and the part of the file that goes into it, or its rows in `carried`.
+class Claim(NamedTuple):
+    """A key of the file, and how its array becomes a tensor of the model."""
 
-    `others` claim to hold the same values.
-    """
-
-    target: Target
     key: str
     entry: Entry
     piece: Piece
-    others: tuple[tuple[str, Entry, Piece], ...] = ()
-    carried: Carried | None = None
 
 
 @dataclass(frozen=True)
-class Match:
-    """What fills what, and a row for every tensor and key."""
+class Fill:
+    """A tensor of the model and what goes into it, or into its rows in `carried`; `others` claim to be the same."""
 
-    fills: tuple[Fill, ...]
-    rows: tuple[Row, ...]
-    swapped: tuple[str, ...]
-    undecided: tuple[str, ...]
+    target: Target
+    claim: Claim
+    others: Sequence[Claim] = ()
+    carried: Carried | None = None
 
 
 def decide_layout(
@@ -52,13 +45,8 @@ def decide_layout(
     """The layout of a file's matrices, "torch" or "paddle", and why: never by the shape of a square matrix.
 
     Evidence counts in this order: the file's format or metadata; names that only one of the two libraries uses; the
-    shapes of Linear weights that are not square, if they all say the same.
-
-    Args:
-        contents: the file.
-        names: its wanted keys → their names in the model.
-        targets: the model's tensors.
-        keys: what the model understands of torch's keys.
+    shapes of Linear weights that are not square, if they all say the same. `names` are those of the wanted keys in the
+    model.
 
     Raises:
         ValueError: the evidence contradicts itself, or there is none and it would matter.
@@ -84,17 +72,6 @@ def decide_layout(
     return "paddle", "nothing says otherwise"
 
 
-def refuse(contents: Contents, names: Mapping[str, str], keys: TorchKeys) -> None:
-    """Raise for keys that cannot be converted.
-
-    Raises:
-        ValueError: there are such keys; each is named with its reason.
-    """
-    refused = [f"{key} {keys.refused[name]}" for key, name in names.items() if name in keys.refused]
-    if refused:
-        raise ValueError(f"{contents.label}: {_errors.listing(refused, 4)}; exclude= leaves a key out")
-
-
 def match(
     contents: Contents,
     names: Mapping[str, str],
@@ -102,8 +79,8 @@ def match(
     keys: TorchKeys,
     left_out: Mapping[str, str],
     asked: Mapping[str, Request],
-) -> Match:
-    """Match a file's wanted keys with a model's tensors.
+) -> tuple[list[Fill], tuple[Row, ...]]:
+    """Match a file's wanted keys with a model's tensors: what fills what, and a row for every tensor and key.
 
     Args:
         contents: the file.
@@ -116,88 +93,66 @@ def match(
     Raises:
         ValueError: rows that do not fit.
     """
-    claims: dict[str, list[tuple[str, Entry, Piece]]] = {name: [] for name in targets}
-    rows = []
+    claims: dict[str, list[Claim]] = {name: [] for name in targets}
+    others = []
     for key, name in names.items():
         entry = contents.entries[key]
         for piece in keys.pieces.get(name, ()):
-            claims[piece.target].append((key, entry, piece))
+            claims[piece.target].append(Claim(key, entry, piece))
         if name not in keys.pieces:
             note = "" if key == name else f"as {name}"
             status = "dropped" if name in keys.dropped else "unexpected"
-            rows.append(Row(status, key=key, file_shape=entry.shape, file_dtype=entry.dtype, note=note))
-    rows += [Row("excluded", key=key, file_shape=contents.entries[key].shape) for key in left_out]
+            others.append(Row(status, key=key, file_shape=entry.shape, file_dtype=entry.dtype, note=note))
+    others += [Row("excluded", key=key, file_shape=contents.entries[key].shape) for key in left_out]
     not_wanted = {piece.target for name in left_out.values() for piece in keys.pieces.get(name, ())}
-    return _settle(claims, targets, not_wanted, rows, asked)
+    fills, rows = [], []
+    for name, claimed in claims.items():
+        target = targets[name]
+        about: dict[str, Any] = {"kind": target.kind, "shape": target.shape, "dtype": target.dtype}
+        row = Row(
+            "missing", name, **about, shared=target.aliases, note="its key is left out" if name in not_wanted else ""
+        )
+        if claimed:
+            row, fill = _settle(row, target, claimed, asked.get(name))
+            fills += [fill] if fill else []
+        rows.append(row)
+    return fills, (*rows, *others)
+
+
+def _settle(row: Row, target: Target, claimed: Sequence[Claim], asked: Request | None) -> tuple[Row, Fill | None]:
+    """What becomes of a tensor that keys claim to fill."""
+    key, entry, piece = claimed[0]
+    fitted = piece.shape_of(entry.shape)
+    shape = entry.shape if fitted is None else fitted
+    row = replace(row, key=key, file_shape=shape, file_dtype=entry.dtype, note="")
+    carried = asked.carried(target.name, fitted, target.shape) if asked else None
+    if not carried and fitted != target.shape:
+        return replace(row, status="mismatched", note=f"file {list(shape)}, model {list(target.shape)}"), None
+    if not convertible(entry.dtype, target.dtype):
+        note = f"file {entry.dtype}, model {target.dtype}: not converted"
+        return replace(row, status="mismatched", note=note), None
+    notes = [str(carried)] if carried else []
+    if entry.dtype != target.dtype:
+        notes.append(f"{entry.dtype} → {target.dtype}")
+    if piece.part is not None:
+        notes.append(f"part {piece.part[0] + 1} of {piece.part[1]}")
+    if piece.transpose:
+        notes.append("transposed")
+    if len(target.aliases) > 1:
+        notes.append(f"shared: {_errors.listing(target.aliases, 4)}")
+    status = "partly" if carried and carried.new else "loaded"
+    row = replace(row, status=status, note=", ".join(notes), carried=carried)
+    return row, Fill(target, claimed[0], claimed[1:], carried)
 
 
 def same_values(fill: Fill) -> Iterator[str]:
     """The other keys for a tensor whose values differ from the one that it takes."""
     array = None
     for key, entry, piece in fill.others:
-        array = fill.piece.take(fill.entry.read()) if array is None else array
+        array = fill.claim.piece.take(fill.claim.entry.read()) if array is None else array
         other = piece.take(entry.read()) if piece.shape_of(entry.shape) == array.shape else None
         if other is None or not np.array_equal(array, other):
             yield key
-
-
-def _settle(
-    claims: Mapping[str, Sequence[tuple[str, Entry, Piece]]],
-    targets: Mapping[str, Target],
-    not_wanted: set[str],
-    rows: list[Row],
-    asked: Mapping[str, Request],
-) -> Match:
-    fills, of_targets, swapped, undecided = [], [], [], []
-    for name, claimed in claims.items():
-        target = targets[name]
-        about: dict[str, Any] = {
-            "name": name,
-            "kind": target.kind,
-            "shape": target.shape,
-            "dtype": target.dtype,
-            "shared": target.aliases,
-        }
-        if not claimed:
-            of_targets.append(Row("missing", **about, note="its key is left out" if name in not_wanted else ""))
-            continue
-        key, entry, piece = claimed[0]
-        shape = piece.shape_of(entry.shape)
-        about.update(key=key, file_shape=entry.shape if shape is None else shape, file_dtype=entry.dtype)
-        carried = asked[name].carried(name, shape, target.shape) if name in asked else None
-        problem = _problem(target, entry, target.shape if carried else shape)
-        if problem:
-            of_targets.append(Row("mismatched", **about, note=problem))
-            if shape and len(shape) == 2 and shape != target.shape == shape[::-1]:
-                swapped.append(name)
-            continue
-        if piece.undecided:
-            undecided.append(name)
-        status = "partly" if carried and carried.new else "loaded"
-        of_targets.append(Row(status, **about, note=_note(target, entry, piece, carried), carried=carried))
-        fills.append(Fill(target, key, entry, piece, tuple(claimed[1:]), carried))
-    return Match(tuple(fills), (*of_targets, *rows), tuple(swapped), tuple(undecided))
-
-
-def _problem(target: Target, entry: Entry, shape: tuple[int, ...] | None) -> str:
-    if shape != target.shape:
-        return f"file {list(entry.shape if shape is None else shape)}, model {list(target.shape)}"
-    if not convertible(entry.dtype, target.dtype):
-        return f"file {entry.dtype}, model {target.dtype}: not converted"
-    return ""
-
-
-def _note(target: Target, entry: Entry, piece: Piece, carried: Carried | None) -> str:
-    parts = [str(carried)] if carried else []
-    if entry.dtype != target.dtype:
-        parts.append(f"{entry.dtype} → {target.dtype}")
-    if piece.part is not None:
-        parts.append(f"part {piece.part[0] + 1} of {piece.part[1]}")
-    if piece.transpose:
-        parts.append("transposed")
-    if len(target.aliases) > 1:
-        parts.append(f"shared: {_errors.listing(target.aliases, 4)}")
-    return ", ".join(parts)
 
 
 def _votes(
@@ -214,23 +169,16 @@ def _votes(
                     yield "torch"
 
 
-KeySelector = Union[str, "re.Pattern[str]", Callable[[str], bool]]
 WRAPPERS = ("module.", "_layers.", "model.", "_orig_mod.")
 _MAX_TRIED = 1_000_000  # pairs of a key and a change of prefix
 
 
 def wanted(keys: Sequence[str], include: Any = None, exclude: Any = None) -> tuple[list[str], list[str]]:
-    """The keys that are wanted and those that are not, each in the order given.
-
-    Args:
-        keys: keys of a file.
-        include: one selector or several; None wants all. A selector is a glob (`"*backbone*"`), the name of a layer
-            (`"encoder"` means `encoder.*`), a compiled regex (fullmatch) or a function of the key.
-        exclude: the same, for keys that are not wanted; it goes before `include`.
+    """The keys that `include` and `exclude` of `load_pretrained` want and those that they do not, in the order given.
 
     Raises:
         ValueError: a selector that matches no key.
-        TypeError: a selector that is none of these.
+        TypeError: a selector that is none.
 
     Example:
         >>> wanted(["backbone.w", "backbone.b", "head.w"], include="backbone", exclude="*.b")
@@ -240,6 +188,31 @@ def wanted(keys: Sequence[str], include: Any = None, exclude: Any = None) -> tup
     if exclude is not None:
         chosen -= _matched(keys, exclude, "exclude")
     return [key for key in keys if key in chosen], [key for key in keys if key not in chosen]
+
+
+def _matched(keys: Sequence[str], selectors: Any, what: str) -> set[str]:
+    if isinstance(selectors, (str, re.Pattern)) or callable(selectors):
+        selectors = [selectors]
+    if not isinstance(selectors, Iterable):
+        raise TypeError(f"{what} must be a glob, a compiled regex, a function of the key, or a list of these")
+    found: set[str] = set()
+    for selector in selectors:
+        if isinstance(selector, str):
+            start = selector.rstrip(".") + "."
+            matched = {key for key in keys if fnmatchcase(key, selector) or key.startswith(start)}
+        elif isinstance(selector, re.Pattern):
+            matched = {key for key in keys if selector.fullmatch(key)}
+        elif callable(selector):
+            matched = {key for key in keys if selector(key)}
+        else:
+            raise TypeError(f"{what} must be a glob, a compiled regex or a function key → bool, not {selector!r}")
+        if not matched and isinstance(selector, str):
+            heads = [head.rstrip(".") for head in _heads(keys)]
+            raise ValueError(f"{what} matches no key. " + _errors.unknown("name or glob", selector, [*keys, *heads]))
+        if not matched:
+            raise ValueError(f"{what} {selector!r} matches no key; the keys are {_errors.listing(keys)}")
+        found |= matched
+    return found
 
 
 def renamed(keys: Sequence[str], rename: Any = None) -> dict[str, str]:
@@ -265,7 +238,7 @@ def renamed(keys: Sequence[str], rename: Any = None) -> dict[str, str]:
         raise TypeError(f"rename must be a mapping, a function or a list of these, not {rename!r}")
     names = {key: key for key in keys}
     for rule in rules:
-        names = _apply(rule, names)
+        names = _renamed_by(rule, names)
     by_new: dict[str, str] = {}
     for key, new in names.items():
         other = by_new.setdefault(new, key)
@@ -274,32 +247,66 @@ def renamed(keys: Sequence[str], rename: Any = None) -> dict[str, str]:
     return names
 
 
+def _renamed_by(rule: Any, names: dict[str, str]) -> dict[str, str]:
+    if isinstance(rule, Mapping):
+        names = _with_other_prefixes({old: new for old, new in rule.items() if isinstance(old, str)}, names)
+        for pattern, new in rule.items():
+            if isinstance(pattern, str):
+                continue
+            if not isinstance(pattern, re.Pattern):
+                raise TypeError(f"a key of rename must be a prefix or a compiled regex, not {pattern!r}")
+            if not any(map(pattern.search, names.values())):
+                raise ValueError(f"rename: {pattern!r} fits no key; the keys are {_errors.listing(names.values())}")
+            names = {key: pattern.sub(new, name) for key, name in names.items()}
+        return names
+    if not callable(rule):
+        raise TypeError(f"rename must be a mapping, a function or a list of these, not {rule!r}")
+    given = {key: rule(name) for key, name in names.items()}
+    for key, new in given.items():
+        if not isinstance(new, (str, type(None))):
+            raise TypeError(f"rename gives {new!r} for {names[key]!r}; a name or None is allowed")
+    return {key: new for key, new in given.items() if new is not None}
+
+
+def _with_other_prefixes(prefixes: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    """The names with the longest prefix that fits replaced, which ends where a part of the name does."""
+    used, found = set(), {}
+    for key, name in names.items():
+        fitting = [old for old in prefixes if f"{name}.".startswith(old.rstrip(".") + ".") or not old.rstrip(".")]
+        used.update(fitting)
+        found[key] = name
+        if fitting:
+            longest = max(fitting, key=len)
+            parts = (prefixes[longest].rstrip("."), name[len(longest) :].lstrip("."))
+            found[key] = ".".join(part for part in parts if part)
+    for old in prefixes:
+        if old not in used:
+            heads = [head.rstrip(".") for head in _heads(names.values())]
+            raise ValueError("rename fits no key. " + _errors.unknown("prefix", old, [*heads, *names.values()]))
+    return found
+
+
 def propose(keys: Iterable[str], known: Collection[str]) -> tuple[dict[str, str], int]:
     """The change of prefix by which most keys would be known, as a `rename`, and how many these are.
-
-    Args:
-        keys: keys that are not known, after any renaming.
-        known: what the model understands.
 
     Example:
         >>> propose(["module.fc.weight", "module.fc.bias"], {"fc.weight", "fc.bias"})
         ({'module.': ''}, 2)
     """
     keys, known = list(keys), set(known)
-    starts = [*WRAPPERS, *_heads(keys)]
-    candidates: list[dict[str, str]] = [{start: ""} for start in starts]
-    candidates += [{"": head} for head in _heads(known)]
-    candidates += [{start: head} for start in _heads(keys, 1) for head in _heads(known, 1) if start != head]
+    candidates: list[tuple[str, str]] = [(start, "") for start in (*WRAPPERS, *_heads(keys))]
+    candidates += [("", head) for head in _heads(known)]
+    candidates += [(start, head) for start in _heads(keys, 1) for head in _heads(known, 1) if start != head]
 
-    def fitting(candidate: Mapping[str, str], among: Sequence[str]) -> int:
-        ((old, new),) = candidate.items()
+    def fitting(candidate: tuple[str, str], among: Sequence[str]) -> int:
+        old, new = candidate
         return sum(key.startswith(old) and new + key[len(old) :] in known for key in among)
 
     # Of a file with very many names some are enough to tell.
     sample = keys[:: 1 + len(keys) * len(candidates) // _MAX_TRIED]
-    best = max(candidates, key=lambda candidate: fitting(candidate, sample))
-    most = fitting(best, keys)
-    return (best, most) if most else ({}, 0)
+    old, new = max(candidates, key=lambda candidate: fitting(candidate, sample))
+    most = fitting((old, new), keys)
+    return ({old: new}, most) if most else ({}, 0)
 
 
 def _heads(keys: Iterable[str], depth: int = 2) -> list[str]:
@@ -310,80 +317,3 @@ def _heads(keys: Iterable[str], depth: int = 2) -> list[str]:
         for length in range(1, min(depth, len(parts) - 1) + 1):
             found[".".join(parts[:length]) + "."] = None
     return list(found)[:100]
-
-
-def _matched(keys: Sequence[str], selectors: Any, what: str) -> set[str]:
-    if isinstance(selectors, (str, re.Pattern)) or callable(selectors):
-        selectors = [selectors]
-    if not isinstance(selectors, Iterable):
-        raise TypeError(f"{what} must be a glob, a compiled regex, a function of the key, or a list of these")
-    found: set[str] = set()
-    for selector in selectors:
-        matched = {key for key in keys if _fits(selector, key, what)}
-        if not matched and isinstance(selector, str):
-            heads = [head.rstrip(".") for head in _heads(keys)]
-            raise ValueError(f"{what} matches no key. " + _errors.unknown("name or glob", selector, [*keys, *heads]))
-        if not matched:
-            raise ValueError(f"{what} {selector!r} matches no key; the keys are {_errors.listing(keys)}")
-        found |= matched
-    return found
-
-
-def _fits(selector: KeySelector, key: str, what: str) -> bool:
-    if isinstance(selector, str):
-        return fnmatchcase(key, selector) or key.startswith(selector.rstrip(".") + ".")
-    if isinstance(selector, re.Pattern):
-        return selector.fullmatch(key) is not None
-    if callable(selector):
-        return bool(selector(key))
-    raise TypeError(f"{what} must be a glob, a compiled regex or a function key → bool, not {selector!r}")
-
-
-def _apply(rule: Any, names: Mapping[str, str]) -> dict[str, str]:
-    if isinstance(rule, Mapping):
-        names = _replace_prefixes({old: new for old, new in rule.items() if isinstance(old, str)}, names)
-        for pattern, new in rule.items():
-            if not isinstance(pattern, str):
-                names = _substitute(pattern, new, names)
-        return dict(names)
-    if not callable(rule):
-        raise TypeError(f"rename must be a mapping, a function or a list of these, not {rule!r}")
-    found = {}
-    for key, name in names.items():
-        new = rule(name)
-        if not isinstance(new, (str, type(None))):
-            raise TypeError(f"rename gives {new!r} for {name!r}; a name or None is allowed")
-        if new is not None:
-            found[key] = new
-    return found
-
-
-def _replace_prefixes(prefixes: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
-    used, found = set(), {}
-    for key, name in names.items():
-        fitting = [old for old in prefixes if _begins(name, old)]
-        longest = max(fitting, key=len, default=None)
-        used.update(fitting)
-        found[key] = name if longest is None else _joined(prefixes[longest], name[len(longest) :])
-    for old in prefixes:
-        if old not in used:
-            heads = [head.rstrip(".") for head in _heads(names.values())]
-            raise ValueError("rename fits no key. " + _errors.unknown("prefix", old, [*heads, *names.values()]))
-    return found
-
-
-def _begins(name: str, prefix: str) -> bool:
-    stem = prefix.rstrip(".")
-    return not stem or name == stem or name.startswith(stem + ".")
-
-
-def _joined(prefix: str, rest: str) -> str:
-    return ".".join(part for part in (prefix.rstrip("."), rest.lstrip(".")) if part)
-
-
-def _substitute(pattern: Any, new: Any, names: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(pattern, re.Pattern):
-        raise TypeError(f"a key of rename must be a prefix or a compiled regex, not {pattern!r}")
-    if not any(pattern.search(name) for name in names.values()):
-        raise ValueError(f"rename: {pattern!r} fits no key; the keys are {_errors.listing(names.values())}")
-    return {key: pattern.sub(new, name) for key, name in names.items()}

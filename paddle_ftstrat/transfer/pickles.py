@@ -1,18 +1,20 @@
-"""Pickles, read by a machine that can only build data; the numpy arrays in them, and Paddle's files."""
+"""Pickles, read by a machine that can only build data, and the numpy arrays in them."""
 
 from __future__ import annotations
 
+import pickle
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from paddle_ftstrat.transfer.contents import BFLOAT16, Entry, count
+from paddle_ftstrat.transfer.contents import Entry, whole_numbers
 
 MAX_OPERATIONS = 1_000_000
 _SHORT = 256  # a Python 2 string up to here is text (a name), a longer one is the data of an array
+_CODES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
 
 
 class Global(NamedTuple):
@@ -31,9 +33,8 @@ class Machine:
     Args:
         data: the bytes; the pickle may end before them.
         where: what to call the file in an error.
-        calls: what each admitted global does when the pickle calls it.
+        calls: what each admitted global does when the pickle calls it; numpy's are always admitted.
         symbols: globals that may stand in the data but not be called.
-        build: what the BUILD operation does: (object, state) → None. Dicts are left as they are.
         persistent: what a persistent id stands for; None refuses them.
         start: where in `data` the pickle begins.
 
@@ -41,11 +42,10 @@ class Machine:
         ValueError: from `run`: another operation or global than these, a truncated pickle, too many operations.
 
     Example:
-        >>> import pickle
-        >>> Machine(pickle.dumps({"step": 3}), "x.pdparams", {}).run()
-        {'step': 3}
         >>> import os
-        >>> Machine(pickle.dumps(os.system), "x.pdparams", {}).run()
+        >>> Machine(pickle.dumps({"step": 3}), "x.pdparams").run()
+        {'step': 3}
+        >>> Machine(pickle.dumps(os.system), "x.pdparams").run()
         Traceback (most recent call last):
             ...
         ValueError: x.pdparams contains posix.system, which no state dict needs: refused, and nothing of it was run. ...
@@ -57,19 +57,15 @@ class Machine:
         self,
         data: Any,
         where: str,
-        calls: Mapping[Global, Callable[..., Any]],
+        calls: Mapping[Global, Callable[..., Any]] | None = None,
         symbols: frozenset[Global] = frozenset(),
-        build: Callable[[Any, Any], None] | None = None,
         persistent: Callable[[Any], Any] | None = None,
         start: int = 0,
     ) -> None:
-        self._data = memoryview(data)
-        self._where = where
-        self._calls = calls
-        self._symbols = symbols
-        self._build = build
+        self._data, self._where, self.position = memoryview(data), where, start
+        self._calls = {**_CALLS, **(calls or {})}
+        self._admitted = {*self._calls, Global("numpy", "ndarray"), *symbols}
         self._persistent = persistent
-        self.position = start
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -125,9 +121,6 @@ class Machine:
         raw = self._take(self._number(form))
         self._push(str(raw, "latin1") if len(raw) <= _SHORT else raw)
 
-    def _long(self) -> None:
-        self._push(int.from_bytes(self._take(self._number("<B")), "little", signed=True))
-
     def _mark(self) -> None:
         self._outer.append(self._stack)
         self._stack = []
@@ -159,19 +152,15 @@ class Machine:
             target[key] = value
 
     def _global(self, module: Any, name: Any) -> None:
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise TypeError("a global's name is not text")
         found = Global(module, name)
-        if found not in self._calls and found not in self._symbols:
+        if found not in self._admitted:
             raise ValueError(
                 f"contains {found}, which no state dict needs: refused, and nothing of it was run. "
                 "Save the weights alone where the file comes from, for example model.state_dict()"
             )
         self._push(found)
-
-    def _stack_global(self) -> None:
-        name, module = self._stack.pop(), self._stack.pop()
-        if not isinstance(name, str) or not isinstance(module, str):
-            raise TypeError("a global's name is not text")
-        self._global(module, name)
 
     def _reduce(self) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
@@ -181,14 +170,13 @@ class Machine:
             raise TypeError("the arguments of a call are not a tuple")
         self._push(self._calls[function](*arguments))
 
-    def _build_object(self) -> None:
+    def _build(self) -> None:
         state, target = self._stack.pop(), self._stack[-1]
+        if isinstance(target, (_DType, PickledArray)):
+            target.build(state)
         # torch gives its OrderedDicts attributes (`_metadata`); they say nothing about the arrays.
-        if isinstance(target, dict):
-            return
-        if self._build is None:
+        elif not isinstance(target, dict):
             raise ValueError(f"gives a {type(target).__name__} a state, which is not admitted")
-        self._build(target, state)
 
     def _persistent_id(self) -> None:
         if self._persistent is None:
@@ -199,134 +187,103 @@ class Machine:
         self._memo[index] = self._stack[-1]
 
 
-_STOP = ord(".")
-_OPERATIONS: dict[int, Callable[[Machine], None]] = {
+_STOP = pickle.STOP[0]
+_OPERATIONS: dict[int, Callable[[Machine], object]] = {
     code[0]: operation
     for code, operation in {
-        b"\x80": lambda m: m._take(1),
-        b"\x95": lambda m: m._take(8),
-        b"(": Machine._mark,
-        b"0": lambda m: m._stack.pop(),
-        b"1": lambda m: m._since_mark(),
-        b"N": lambda m: m._push(None),
-        b"\x88": lambda m: m._push(True),
-        b"\x89": lambda m: m._push(False),
-        b"J": lambda m: m._push(m._number("<i")),
-        b"K": lambda m: m._push(m._number("<B")),
-        b"M": lambda m: m._push(m._number("<H")),
-        b"G": lambda m: m._push(m._number(">d")),
-        b"\x8a": Machine._long,
-        b"X": lambda m: m._text("<I"),
-        b"\x8c": lambda m: m._text("<B"),
-        b"\x8d": lambda m: m._text("<Q"),
-        b"B": lambda m: m._push(m._take(m._number("<I"))),
-        b"C": lambda m: m._push(m._take(m._number("<B"))),
-        b"\x8e": lambda m: m._push(m._take(m._number("<Q"))),
-        b"\x96": lambda m: m._push(m._take(m._number("<Q"))),
-        b"T": lambda m: m._old_string("<i"),
-        b"U": lambda m: m._old_string("<B"),
-        b")": lambda m: m._push(()),
-        b"\x85": lambda m: m._tuple(1),
-        b"\x86": lambda m: m._tuple(2),
-        b"\x87": lambda m: m._tuple(3),
-        b"t": lambda m: m._push(tuple(m._since_mark())),
-        b"]": lambda m: m._push([]),
-        b"a": lambda m: m._append([m._stack.pop()]),
-        b"e": lambda m: m._append(m._since_mark()),
-        b"}": lambda m: m._push({}),
-        b"s": lambda m: m._set_items([m._stack.pop(-2), m._stack.pop()]),
-        b"u": lambda m: m._set_items(m._since_mark()),
-        b"c": lambda m: m._global(m._line(), m._line()),
-        b"\x93": Machine._stack_global,
-        b"R": Machine._reduce,
-        b"b": Machine._build_object,
-        b"Q": Machine._persistent_id,
-        b"q": lambda m: m._memoize(m._number("<B")),
-        b"r": lambda m: m._memoize(m._number("<I")),
-        b"\x94": lambda m: m._memoize(len(m._memo)),
-        b"h": lambda m: m._push(m._memo[m._number("<B")]),
-        b"j": lambda m: m._push(m._memo[m._number("<I")]),
+        pickle.PROTO: lambda m: m._take(1),
+        pickle.FRAME: lambda m: m._take(8),
+        pickle.MARK: Machine._mark,
+        pickle.POP: lambda m: m._stack.pop(),
+        pickle.POP_MARK: Machine._since_mark,
+        pickle.NONE: lambda m: m._push(None),
+        pickle.NEWTRUE: lambda m: m._push(True),
+        pickle.NEWFALSE: lambda m: m._push(False),
+        pickle.BININT: lambda m: m._push(m._number("<i")),
+        pickle.BININT1: lambda m: m._push(m._number("<B")),
+        pickle.BININT2: lambda m: m._push(m._number("<H")),
+        pickle.BINFLOAT: lambda m: m._push(m._number(">d")),
+        pickle.LONG1: lambda m: m._push(int.from_bytes(m._take(m._number("<B")), "little", signed=True)),
+        pickle.BINUNICODE: lambda m: m._text("<I"),
+        pickle.SHORT_BINUNICODE: lambda m: m._text("<B"),
+        pickle.BINUNICODE8: lambda m: m._text("<Q"),
+        pickle.BINBYTES: lambda m: m._push(m._take(m._number("<I"))),
+        pickle.SHORT_BINBYTES: lambda m: m._push(m._take(m._number("<B"))),
+        pickle.BINBYTES8: lambda m: m._push(m._take(m._number("<Q"))),
+        pickle.BYTEARRAY8: lambda m: m._push(m._take(m._number("<Q"))),
+        pickle.BINSTRING: lambda m: m._old_string("<i"),
+        pickle.SHORT_BINSTRING: lambda m: m._old_string("<B"),
+        pickle.EMPTY_TUPLE: lambda m: m._push(()),
+        pickle.TUPLE1: lambda m: m._tuple(1),
+        pickle.TUPLE2: lambda m: m._tuple(2),
+        pickle.TUPLE3: lambda m: m._tuple(3),
+        pickle.TUPLE: lambda m: m._push(tuple(m._since_mark())),
+        pickle.EMPTY_LIST: lambda m: m._push([]),
+        pickle.APPEND: lambda m: m._append([m._stack.pop()]),
+        pickle.APPENDS: lambda m: m._append(m._since_mark()),
+        pickle.EMPTY_DICT: lambda m: m._push({}),
+        pickle.SETITEM: lambda m: m._set_items([m._stack.pop(-2), m._stack.pop()]),
+        pickle.SETITEMS: lambda m: m._set_items(m._since_mark()),
+        pickle.GLOBAL: lambda m: m._global(m._line(), m._line()),
+        pickle.STACK_GLOBAL: lambda m: m._global(m._stack.pop(-2), m._stack.pop()),
+        pickle.REDUCE: Machine._reduce,
+        pickle.BUILD: Machine._build,
+        pickle.BINPERSID: Machine._persistent_id,
+        pickle.BINPUT: lambda m: m._memoize(m._number("<B")),
+        pickle.LONG_BINPUT: lambda m: m._memoize(m._number("<I")),
+        pickle.MEMOIZE: lambda m: m._memoize(len(m._memo)),
+        pickle.BINGET: lambda m: m._push(m._memo[m._number("<B")]),
+        pickle.LONG_BINGET: lambda m: m._push(m._memo[m._number("<I")]),
     }.items()
 }
 
 
-_CODES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
-
-
-@dataclass
 class _DType:
     """A dtype under construction: code first, byte order in a second operation."""
 
-    code: str
-    order: str = "="
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or code.lstrip("<>=|") not in _CODES:
+            what = "Python objects" if str(code).lstrip("<>=|").startswith("O") else f"dtype {code!s:.40}"
+            raise ValueError(f"has an array of {what}: only arrays of numbers are admitted")
+        self.numpy: np.dtype[Any] = np.dtype(code)
 
-    def numpy(self) -> np.dtype:
-        return np.dtype(self.code).newbyteorder(self.order)
+    def build(self, state: Any) -> None:
+        """Give it its byte order."""
+        if any(part is not None for part in state[2:5]):
+            raise ValueError("has an array of a structured dtype: only arrays of numbers are admitted")
+        if state[1] not in ("<", ">", "=", "|"):
+            raise ValueError(f"has an array of byte order {state[1]!s:.20}")
+        self.numpy = self.numpy.newbyteorder(state[1])
 
 
-@dataclass
 class PickledArray:
     """An array under construction: made empty, filled in a second operation."""
 
-    shape: tuple[int, ...] = ()
-    dtype: _DType | None = None
-    data: Any = None
-    order: str = "C"
+    def __init__(self, *_: Any) -> None:
+        self.entry: Entry | None = None
 
-    def fill(self, shape: Any, dtype: Any, data: Any, order: str) -> PickledArray:
-        """Give the array its content, checked against its shape.
-
-        Raises:
-            ValueError, TypeError: the parts do not fit together.
-        """
-        if isinstance(data, str):
-            data = data.encode("latin1")
-        if not isinstance(dtype, _DType) or not isinstance(data, (bytes, memoryview)):
-            raise TypeError("an array has no data or no dtype of numbers")
-        self.shape, self.dtype, self.data, self.order = whole_numbers(shape), dtype, memoryview(data), order
-        if count(self.shape) * dtype.numpy().itemsize != len(self.data):
-            raise ValueError(f"has an array of shape {self.shape} with {len(self.data)} bytes of data")
-        return self
-
-    def read(self) -> np.ndarray:
-        """The array, as a view of the file."""
-        return np.frombuffer(self.data, self.dtype.numpy()).reshape(self.shape, order=self.order)
-
-    def entry(self, bfloat16: bool) -> Entry:
-        """The array as an entry; `bfloat16` takes uint16 for the bits of bfloat16, as Paddle stores them."""
-        name = self.dtype.numpy().name
-        return Entry(self.shape, BFLOAT16 if bfloat16 and name == "uint16" else name, self.read)
+    def build(self, state: Any) -> None:
+        """Fill it."""
+        _, shape, dtype, is_fortran, data = state
+        self.entry = _array(shape, dtype, data, is_fortran)
 
 
-def whole_numbers(value: Any) -> tuple[int, ...]:
-    """A shape or stride from a file.
-
-    Raises:
-        ValueError: not a tuple of whole numbers ≥ 0.
-    """
-    if isinstance(value, int):
-        value = (value,)
-    if not isinstance(value, (tuple, list)) or len(value) > 64:
-        raise ValueError("has an array whose shape is not a short tuple")
-    if not all(isinstance(size, int) and 0 <= size < 2**63 for size in value):
-        raise ValueError("has an array whose shape is not made of whole numbers")
-    return tuple(value)
+def array_in(value: Any) -> Entry | None:
+    """The numpy array that a value from a pickle is; None where it is something else."""
+    value = value.entry if isinstance(value, PickledArray) else value
+    return value if isinstance(value, Entry) else None
 
 
-def _dtype(code: Any, *_: Any) -> _DType:
-    if not isinstance(code, str) or code.lstrip("<>=|") not in _CODES:
-        what = "Python objects" if str(code).lstrip("<>=|").startswith("O") else f"dtype {code!s:.40}"
-        raise ValueError(f"has an array of {what}: only arrays of numbers are admitted")
-    order = code[0] if code[0] in "<>" else "="
-    return _DType(code.lstrip("<>=|"), order)
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    return PickledArray().fill((), dtype, data, "C").read().item()
-
-
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
-    return PickledArray().fill(shape, dtype, data, "F" if order == "F" else "C")
+def _array(shape: Any, dtype: Any, data: Any, is_fortran: Any) -> Entry:
+    if isinstance(data, str):
+        data = data.encode("latin1")
+    if not isinstance(dtype, _DType) or not isinstance(data, (bytes, memoryview)):
+        raise TypeError("an array has no data or no dtype of numbers")
+    sizes, stored = whole_numbers(shape), dtype.numpy
+    if prod(sizes) * stored.itemsize != len(data):
+        raise ValueError(f"has an array of shape {sizes} with {len(data)} bytes of data")
+    order: Literal["C", "F"] = "F" if is_fortran else "C"
+    return Entry(sizes, stored.name, lambda: np.frombuffer(data, stored).reshape(sizes, order=order))
 
 
 def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
@@ -343,32 +300,12 @@ def _ordered_dict(items: Any = ()) -> dict[str, Any]:
     return dict(pairs)
 
 
-def build(target: Any, state: Any) -> None:
-    """The BUILD operation for numpy's arrays and dtypes.
-
-    Raises:
-        ValueError: another target, or a structured dtype.
-    """
-    if isinstance(target, _DType):
-        if any(part is not None for part in state[2:5]):
-            raise ValueError("has an array of a structured dtype: only arrays of numbers are admitted")
-        if state[1] not in ("<", ">", "=", "|"):
-            raise ValueError(f"has an array of byte order {state[1]!s:.20}")
-        target.order = state[1] if state[1] in "<>" else "="
-    elif isinstance(target, PickledArray):
-        _, shape, dtype, is_fortran, data = state
-        target.fill(shape, dtype, data, "F" if is_fortran else "C")
-    else:
-        raise ValueError(f"gives a {type(target).__name__} a state, which is not admitted")
-
-
-CALLS: dict[Global, Callable[..., Any]] = {
-    Global("numpy", "dtype"): _dtype,
+_CALLS: dict[Global, Callable[..., Any]] = {
+    Global("numpy", "dtype"): _DType,
     Global("_codecs", "encode"): _encode,
     Global("collections", "OrderedDict"): _ordered_dict,
 }
 for _core in ("numpy.core", "numpy._core"):
-    CALLS[Global(f"{_core}.multiarray", "_reconstruct")] = lambda *_: PickledArray()
-    CALLS[Global(f"{_core}.multiarray", "scalar")] = _scalar
-    CALLS[Global(f"{_core}.numeric", "_frombuffer")] = _from_buffer
-SYMBOLS = frozenset({Global("numpy", "ndarray")})
+    _CALLS[Global(f"{_core}.multiarray", "_reconstruct")] = PickledArray
+    _CALLS[Global(f"{_core}.multiarray", "scalar")] = lambda dtype, data: _array((), dtype, data, False).read().item()
+    _CALLS[Global(f"{_core}.numeric", "_frombuffer")] = lambda data, *of: _array(of[1], of[0], data, of[2] == "F")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,6 +47,13 @@ class Row:
     note: str = ""
     carried: Carried | None = None
 
+    def cells(self) -> list[str]:
+        """What stands in the table."""
+        shape = self.file_shape if self.shape is None else self.shape
+        size = "-" if shape is None else "×".join(map(str, shape)) or "scalar"
+        cells = (self.status, self.name or "-", self.key or "-", size, self.note)
+        return [_errors.shortened(cell, _WIDEST) for cell in cells]
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -79,15 +86,18 @@ class LoadReport:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
 
+    def _with(self, status: str) -> list[Row]:
+        return [row for row in self.rows if row.status == status]
+
     @property
     def loaded(self) -> list[str]:
         """Names of the tensors that were loaded: weights, running statistics, buffers."""
-        return [row.name for row in self.rows if row.status == "loaded"]
+        return [row.name for row in self._with("loaded")]
 
     @property
     def weights(self) -> list[str]:
         """The weights among `loaded`, which is what a strategy's `pretrained` means."""
-        return [row.name for row in self.rows if row.status == "loaded" and row.kind == "weight"]
+        return [row.name for row in self._with("loaded") if row.kind == "weight"]
 
     @property
     def carried(self) -> dict[str, Carried]:
@@ -97,43 +107,43 @@ class LoadReport:
     @property
     def missing(self) -> list[str]:
         """Names of the tensors that the file (or what was wanted of it) does not have."""
-        return [row.name for row in self.rows if row.status == "missing"]
+        return [row.name for row in self._with("missing")]
 
     @property
     def unexpected(self) -> list[str]:
         """Keys that were wanted, but that the model has no tensor for."""
-        return [row.key for row in self.rows if row.status == "unexpected"]
+        return [row.key for row in self._with("unexpected")]
 
     @property
     def mismatched(self) -> dict[str, Mismatch]:
         """Name → the file's shape (in Paddle's layout) and the model's, of what could not be loaded."""
-        return {row.name: Mismatch(row.file_shape, row.shape) for row in self.rows if row.status == "mismatched"}
+        return {row.name: Mismatch(row.file_shape or (), row.shape or ()) for row in self._with("mismatched")}
 
     @property
     def excluded(self) -> list[str]:
         """Keys that `include`, `exclude` or `rename` left out."""
-        return [row.key for row in self.rows if row.status == "excluded"]
+        return [row.key for row in self._with("excluded")]
 
     @property
     def dropped(self) -> list[str]:
         """Keys that Paddle has no use for."""
-        return [row.key for row in self.rows if row.status == "dropped"]
+        return [row.key for row in self._with("dropped")]
 
     @property
     def renamed(self) -> dict[str, str]:
         """Name → key, of what is called otherwise in the file."""
-        return {row.name: row.key for row in self.rows if row.status == "loaded" and row.name != row.key}
+        return {row.name: row.key for row in self._with("loaded") if row.name != row.key}
 
     @property
     def converted(self) -> dict[str, tuple[str, str]]:
         """Name → (the file's dtype, the model's), of what was converted."""
-        rows = (row for row in self.rows if row.status == "loaded" and row.dtype != row.file_dtype)
+        rows = (row for row in self._with("loaded") if row.dtype != row.file_dtype)
         return {row.name: (row.file_dtype, row.dtype) for row in rows}
 
     @property
     def shared(self) -> dict[str, tuple[str, ...]]:
         """Name → all names, of loaded weights that stand in several places; each counts once."""
-        return {row.name: row.shared for row in self.rows if row.status == "loaded" and len(row.shared) > 1}
+        return {row.name: row.shared for row in self._with("loaded") if len(row.shared) > 1}
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
@@ -145,16 +155,22 @@ class LoadReport:
         Args:
             limit: how many rows of each status, the rest being counted, and of what was dropped none; None shows all.
         """
-        shown, more = [], []
+        shown: list[Row] = []
+        more = []
         for status in STATUSES:
-            rows = [row for row in self.rows if row.status == status]
+            rows = self._with(status)
             if limit is not None and status == "dropped":
                 more += [f"{len(rows)} dropped, for which Paddle has no use"] if rows else []
                 continue
             shown += rows[:limit]
             if limit is not None and len(rows) > limit:
                 more.append(f"… and {len(rows) - limit} more {status}")
-        return "\n".join([self._summary(), "", _render(shown), *more, *self._remarks()])
+        changes = Counter(self.converted.values())
+        more += [f"{count} converted from {old} to {new}" for (old, new), count in changes.items()]
+        table = description.table(
+            ("status", "in the model", "in the file", "shape", "note"), [row.cells() for row in shown]
+        )
+        return "\n".join([self._summary(), "", table, *more, *self.notes])
 
     def __str__(self) -> str:
         return self.table(_errors.MAX_LISTED)
@@ -162,18 +178,12 @@ class LoadReport:
     def _summary(self) -> str:
         parts = []
         for kind in ("weight", "statistic", "buffer"):
-            of_kind = [row for row in self.rows if row.kind == kind]
-            done = sum(row.status == "loaded" for row in of_kind)
-            if of_kind:
-                parts.append(f"{done} of {len(of_kind)} {kind}s")
-            partly = sum(row.status == "partly" for row in of_kind)
-            if partly:
-                parts.append(f"rows of {partly} more")
+            counts = Counter(row.status for row in self.rows if row.kind == kind)
+            if counts:
+                parts.append(f"{counts['loaded']} of {sum(counts.values())} {kind}s")
+            if counts["partly"]:
+                parts.append(f"rows of {counts['partly']} more")
         return f"{', '.join(parts)} loaded from {self.source} ({self.layout} layout: {self.decided_by})"
-
-    def _remarks(self) -> list[str]:
-        changes = Counter(self.converted.values())
-        return [*(f"{count} converted from {old} to {new}" for (old, new), count in changes.items()), *self.notes]
 
 
 class LoadError(ValueError):
@@ -224,19 +234,3 @@ def loaded_names(model: nn.Layer) -> list[str]:
     layers = select.every_layer(model)
     noted = {select.join(path, name) for path, layer in layers for name in layer.__dict__.get(_RECORD, ())}
     return [name for name, aliases in select.all_names(model).items() if not noted.isdisjoint(aliases)]
-
-
-def _render(rows: Sequence[Row]) -> str:
-    columns: tuple[tuple[str, Callable[[Row], str]], ...] = (
-        ("status", lambda row: row.status),
-        ("in the model", lambda row: row.name or "-"),
-        ("in the file", lambda row: row.key or "-"),
-        ("shape", lambda row: _text(row.shape if row.shape is not None else row.file_shape)),
-        ("note", lambda row: row.note),
-    )
-    cells = ([_errors.shortened(cell(row), _WIDEST) for _, cell in columns] for row in rows)
-    return description.table([heading for heading, _ in columns], cells)
-
-
-def _text(shape: tuple[int, ...] | None) -> str:
-    return "-" if shape is None else "×".join(map(str, shape)) or "scalar"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,7 @@ class Carried:
     def put(self, values: np.ndarray, into: np.ndarray) -> np.ndarray:
         """The array `into`, changed in place, with the rows that come from `values`."""
         at, source = (np.fromiter(side, np.intp, len(self.sources)) for side in (self.sources, self.sources.values()))
-        before = (slice(None),) * self.axis
-        into[(*before, at)] = values[(*before, source)]
+        np.moveaxis(into, self.axis, 0)[at] = np.moveaxis(values, self.axis, 0)[source]
         return into
 
     def __str__(self) -> str:
@@ -63,21 +63,20 @@ class Request:
         what = f"rows[{self.selector!r}]: {name!r} has shape {list(shape)}, in the file {list(file_shape or ())}"
         if file_shape is None or len(file_shape) != len(shape):
             raise ValueError(f"{what}: rows cannot be told from that")
+        counts = None if self.labels is None else (len(self.labels[0]), len(self.labels[1]))
         fitting = [
             axis
-            for axis in range(len(shape))
-            if all(shape[i] == file_shape[i] for i in range(len(shape)) if i != axis)
-            and (self.labels is None or (len(self.labels[0]), len(self.labels[1])) == (file_shape[axis], shape[axis]))
+            for axis, sizes in enumerate(zip(file_shape, shape))
+            if (*file_shape[:axis], *file_shape[axis + 1 :]) == (*shape[:axis], *shape[axis + 1 :])
+            and counts in (None, sizes)
         ]
         axis = self.axis if self.axis in fitting else fitting[0] if len(fitting) == 1 else None
         if axis is None:
-            counts = (
-                "" if self.labels is None else f", and there are {len(self.labels[0])} and {len(self.labels[1])} labels"
-            )
             why = f"axes {fitting} could be that of the labels" if fitting else "no axis is that of the labels"
-            raise ValueError(f"{what}: {why}: all others have to be equal{counts}")
+            labels = f", and there are {counts[0]} and {counts[1]} labels" if counts else ""
+            raise ValueError(f"{what}: {why}: all others have to be equal{labels}")
         for rows, size, where in (
-            (self.sources, shape[axis], "model"),
+            (self.sources.keys(), shape[axis], "model"),
             (self.sources.values(), file_shape[axis], "file"),
         ):
             outside = [row for row in rows if row >= size]
@@ -89,10 +88,6 @@ class Request:
 
 def requests(model: nn.Layer, rows: Any) -> dict[str, Request]:
     """The tensors that `rows=` of `load_pretrained` speaks of, by structured name.
-
-    Args:
-        model: the model.
-        rows: selector of weights → (labels of the file, labels of the model), or → {row of the model: row of the file}.
 
     Raises:
         ValueError: a selector that matches nothing, labels that are not unique or have nothing in common, negative
@@ -114,7 +109,18 @@ def requests(model: nn.Layer, rows: Any) -> dict[str, Request]:
     axes = label_axes(model)
     for selector, given in rows.items():
         what = f"rows[{selector!r}]"
-        labels, sources = (None, _checked(what, given)) if isinstance(given, Mapping) else _shared(what, given)
+        labels = None
+        if isinstance(given, Mapping):
+            sources = {_errors.check_whole(what, new): _errors.check_whole(what, old) for new, old in given.items()}
+            if not sources:
+                raise ValueError(f"{what} maps no rows")
+        else:
+            labels = _labels(what, given)
+            place = {label: row for row, label in enumerate(labels[0])}
+            sources = {row: place[label] for row, label in enumerate(labels[1]) if label in place}
+            if not sources:
+                old, new = (_errors.listing(map(repr, side), 4) for side in labels)
+                raise ValueError(f"{what}: no label of the model ({new}) is one of the file ({old})")
         for name in select.select(model, selector, what):
             if name in found:
                 raise ValueError(f"{what} and rows[{found[name].selector!r}] both mean {name!r}")
@@ -122,33 +128,17 @@ def requests(model: nn.Layer, rows: Any) -> dict[str, Request]:
     return found
 
 
-def _checked(what: str, given: Mapping[Any, Any]) -> dict[int, int]:
-    if not given:
-        raise ValueError(f"{what} maps no rows")
-    return {_errors.check_whole(what, new): _errors.check_whole(what, old) for new, old in given.items()}
-
-
-def _shared(what: str, given: Any) -> tuple[tuple[tuple[Any, ...], tuple[Any, ...]], dict[int, int]]:
-    if not isinstance(given, (tuple, list)) or len(given) != 2 or not all(_is_list(side) for side in given):
+def _labels(what: str, given: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The labels of the file and of the model."""
+    sides = given if isinstance(given, (tuple, list)) and len(given) == 2 else [None]
+    if not all(isinstance(side, Iterable) and not isinstance(side, (str, bytes, Mapping)) for side in sides):
         raise TypeError(
             f"{what} must be (labels of the file, labels of the model) or a dict row → row of the file, "
             f"not {_errors.shown(given)}"
         )
-    old, new = (tuple(side) for side in given)
+    old, new = map(tuple, sides)
     for side, where in ((old, "file"), (new, "model")):
-        places: dict[Any, int] = {}
-        twice = next((label for place, label in enumerate(side) if places.setdefault(label, place) != place), None)
-        if len(places) < len(side):
-            raise ValueError(f"{what}: the labels of the {where} are not unique: {twice!r} stands there twice")
-    place = {label: row for row, label in enumerate(old)}
-    sources = {row: place[label] for row, label in enumerate(new) if label in place}
-    if not sources:
-        raise ValueError(
-            f"{what}: no label of the model ({_errors.listing(map(repr, new), 4)}) is one of the file "
-            f"({_errors.listing(map(repr, old), 4)})"
-        )
-    return (old, new), sources
-
-
-def _is_list(side: Any) -> bool:
-    return isinstance(side, Iterable) and not isinstance(side, (str, bytes, Mapping))
+        label, times = Counter(side).most_common(1)[0] if side else (None, 0)
+        if times > 1:
+            raise ValueError(f"{what}: the labels of the {where} are not unique: {label!r} stands there twice")
+    return old, new

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Piece:
             if len(shape) != 2:
                 return None
             shape = shape[::-1]
-        return shape if self.shape is None or np.prod(self.shape) != np.prod(shape) else self.shape
+        return shape if self.shape is None or prod(self.shape) != prod(shape) else self.shape
 
     def take(self, array: np.ndarray) -> np.ndarray:
         """The target's array, as a view where that is possible."""
@@ -88,15 +89,13 @@ def find_targets(model: nn.Layer) -> dict[str, Target]:
         >>> [(t.name, t.kind) for t in find_targets(paddle.nn.BatchNorm1D(3)).values()]
         [('weight', 'weight'), ('bias', 'weight'), ('_mean', 'statistic'), ('_variance', 'statistic')]
     """
-    if not isinstance(model, nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    _paddle.check_layer(model)
     model = _paddle.unwrap(model)
     aliases = select.all_names(model)
-    found = {}
-    for name, param in select.named_weights(model).items():
-        found[name] = Target(name, param, "weight", tuple(aliases[name]))
-    for name, value in select.statistics(model).items():
-        found[name] = Target(name, value, "statistic", (name,))
+    found = {
+        name: Target(name, param, "weight", tuple(aliases[name])) for name, param in select.named_weights(model).items()
+    }
+    found |= {name: Target(name, value, "statistic", (name,)) for name, value in select.statistics(model).items()}
     persistent = model.state_dict()
     for name, value in model.named_buffers():
         if name in persistent and name not in found:
@@ -104,12 +103,7 @@ def find_targets(model: nn.Layer) -> dict[str, Target]:
     return found
 
 
-def paddle_keys(targets: dict[str, Target]) -> dict[str, list[Piece]]:
-    """Key of a file in Paddle's layout → what it fills; a shared weight may stand under any of its names."""
-    return {alias: [Piece(target.name)] for target in targets.values() for alias in target.aliases}
-
-
-_FLOATS = (BFLOAT16, "float16", "float32", "float64")
+FLOATS = (BFLOAT16, "float16", "float32", "float64")
 _BLOCK = 8 * 2**20  # bytes that are in use at a time
 
 
@@ -120,21 +114,17 @@ def convertible(source: str, target: str) -> bool:
         >>> convertible("float16", "float32"), convertible("int32", "int64"), convertible("int64", "float32")
         (True, True, False)
     """
-    if source == target or (source in _FLOATS and target in _FLOATS):
+    if source == target or (source in FLOATS and target in FLOATS):
         return True
-    if BFLOAT16 in (source, target):
-        return False
     try:
-        both = (np.dtype(source), np.dtype(target))
-    except TypeError:
+        given, wanted = np.dtype(source), np.dtype(target)
+    except TypeError:  # bfloat16, and what numpy does not know either
         return False
-    return both[0].kind == both[1].kind and np.can_cast(*both, "safe")
+    return given.kind == wanted.kind and np.can_cast(given, wanted, "safe")
 
 
-def overflows(array: np.ndarray, source: str, target: str) -> bool:
-    """Whether a finite value of the array is beyond what the target type can hold."""
-    if target != "float16" or source == "float16":
-        return False
+def overflows(array: np.ndarray, source: str) -> bool:
+    """Whether a finite value of the array is beyond what float16 can hold."""
     values = values_in(array, source, "float32") if source == BFLOAT16 else array
     finite = values[np.isfinite(values)]
     return bool(finite.size and np.abs(finite).max() > np.finfo(np.float16).max)
@@ -148,15 +138,10 @@ def put(
     release: Callable[[], None],
     carried: Carried | None = None,
 ) -> None:
-    """Copy an array into a tensor of the same shape, or rows of one of another shape, in place.
+    """Copy an array of dtype `source` into a tensor of dtype `target` and the same shape, in place.
 
-    Args:
-        tensor: a Paddle tensor.
-        array: its new values; bfloat16 as the uint16 of its bits.
-        source: dtype of the array.
-        target: dtype of the tensor.
-        release: called when a part of the array that lies in one piece has been copied.
-        carried: which rows of the array go where; None: all of it.
+    `release` is called when a part of the array that lies in one piece has been copied. `carried` copies rows into a
+    tensor of another shape.
     """
     view = memory(tensor, target)
     if carried is not None:
@@ -178,11 +163,8 @@ def put(
 def memory(tensor: Any, dtype: str) -> np.ndarray | None:
     """The memory of a tensor as an array, not a copy of it; None where it lies elsewhere, in pieces, or there is none.
 
-    Paddle's own `set_value` needs the whole array at once, its `numpy()` makes a new one.
-
-    Args:
-        tensor: a Paddle tensor; it has to live as long as the array is used.
-        dtype: its dtype; bfloat16 gives the uint16 of its bits.
+    Paddle's own `set_value` needs the whole array at once, its `numpy()` makes a new one. The tensor has to live as
+    long as the array is used; bfloat16 gives the uint16 of its bits.
 
     Example:
         >>> import paddle
@@ -192,11 +174,9 @@ def memory(tensor: Any, dtype: str) -> np.ndarray | None:
     """
     if not tensor.place.is_cpu_place() or not tensor.is_contiguous() or not tensor.data_ptr():
         return None
-    stored = storage_dtype(dtype)
-    shape = tuple(tensor.shape)
-    length = int(np.prod(shape)) * stored.itemsize
-    memory = (ctypes.c_char * length).from_address(tensor.data_ptr())
-    return np.frombuffer(memory, stored).reshape(shape)
+    shape, stored = tuple(tensor.shape), storage_dtype(dtype)
+    held = (ctypes.c_char * (prod(shape) * stored.itemsize)).from_address(tensor.data_ptr())
+    return np.ndarray(shape, stored, held)
 
 
 def values_in(array: np.ndarray, source: str, target: str) -> np.ndarray:
