@@ -66,8 +66,7 @@ class Records:
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        for line in path.read_text("utf-8").splitlines() if path is not None and path.exists() else ():
-            entry = _entry(line)
+        for entry in entries_of(path) if path is not None else ():
             if entry.get("row") in digests and entry.get("digest") == digests[entry["row"]]:
                 self._known[_key(entry)] = entry
 
@@ -76,7 +75,8 @@ class Records:
         place = {"row": row, "lr": lr, "seed": seed, "stage": stage}
         if _key(place) not in self._known:
             entry = {"digest": self.digests[row], **place, **asdict(run()), "peak_mb": _peak_megabytes()}
-            self._append(entry)
+            if self.path is not None:
+                append(self.path, entry)
             self._known[_key(entry)] = entry
         return self._known[_key(place)]
 
@@ -84,16 +84,22 @@ class Records:
         """Every outcome of these settings."""
         return list(self._known.values())
 
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        if self.path is None:
-            return
-        with self.path.open("ab+") as file:
-            # A line that a killed process left half written must not spoil this one.
-            if file.tell() and self.path.read_bytes()[-1:] != b"\n":
-                file.write(b"\n")
-            file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+
+def entries_of(path: Path) -> list[dict[str, Any]]:
+    """What `append` has put into a file; half a line is passed over, no file has none."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else ()
+    return [entry for entry in map(_entry, lines) if entry]
+
+
+def append(path: Path, entry: Mapping[str, Any]) -> None:
+    """Put one more line of JSON at the end of a file, and see that it is on the disk."""
+    with path.open("ab+") as file:
+        # A line that a killed process left half written must not spoil this one.
+        if file.tell() and path.read_bytes()[-1:] != b"\n":
+            file.write(b"\n")
+        file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def best_rate(entries: Iterable[Mapping[str, Any]], mode: str = "max") -> float:
