@@ -1,0 +1,138 @@
+"""Results as the documents show them: tables, figures in sentences, one picture per experiment."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.core import Score
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
+PAGES = {
+    language: [DOCS / folder / name for name in ("effectiveness.md", "methods.md")]
+    for language, folder in {"en": ".", "zh": "zh"}.items()
+}
+PAGES["en"].append(ROOT / "README.md")
+PAGES["zh"].append(ROOT / "README_zh.md")
+BASELINE = {"en": "against {}, points", "zh": "与“{}”之差（百分点）"}
+HEADINGS = {"en": ("", "setting"), "zh": ("", "设置")}
+SECONDS = Score("seconds", "seconds", "秒", percent=False)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How an experiment is shown.
+
+    Attributes:
+        scores: the columns.
+        chinese: names of rows, keys and values of settings in Chinese, where they differ.
+        draw: (results, path) → None; the picture.
+    """
+
+    scores: Sequence[Score]
+    chinese: Mapping[str, str] = field(default_factory=dict)
+    draw: Callable[[Mapping[str, Any], Path], None] | None = None
+
+
+def load(name: str, version: str = "3.3.1") -> dict[str, Any]:
+    """The results of an experiment."""
+    return json.loads((RESULTS / f"evidence_{name}-{version}.json").read_text("utf-8"))
+
+
+def setting_of(line: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    """What was chosen for a row; a star where it stands at the end of its grid."""
+    shown = []
+    for key, value in line["setting"].items():
+        value = f"{value:g}" if isinstance(value, (int, float)) else words.get(value, value)
+        star = "\\*" if key in line["at the end of its grid"] else ""
+        shown.append(f"{'LR' if key == 'lr' else words.get(key, key)} {value}{star}")
+    return ", ".join(shown)
+
+
+def mean_of(line: Mapping[str, Any], score: Score) -> str:
+    """The mean of a score over the seeds."""
+    return f"{line['mean'][score.key] * (100 if score.percent else 1):.{score.digits}f}"
+
+
+def difference_of(line: Mapping[str, Any], score: Score) -> str:
+    """The mean difference from the first row, seed by seed, with half its 95 % interval."""
+    difference, margin = (number * (100 if score.percent else 1) for number in line["difference"][score.key])
+    return f"{difference:+.{score.digits}f} ± {margin:.{score.digits}f}".replace("-", "−")
+
+
+def table(lines: Sequence[Mapping[str, Any]], shown: Shown, language: str) -> str:
+    """A part's table in Markdown; bold where the interval of a difference leaves out 0."""
+    words = shown.chinese if language == "zh" else {}
+    first = words.get(lines[0]["name"], lines[0]["name"])
+    headings, with_seconds = list(HEADINGS[language]), any("seconds" in line["mean"] for line in lines)
+    for score in shown.scores:
+        heading = score.chinese if language == "zh" else score.english
+        headings += [f"{heading}{', %' if score.percent else ''}", BASELINE[language].format(first)]
+    headings += [SECONDS.chinese if language == "zh" else SECONDS.english] if with_seconds else []
+    text = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for line in lines:
+        cells = [words.get(line["name"], line["name"]), setting_of(line, words)]
+        for score in shown.scores:
+            if score.key not in line["mean"]:
+                cells += ["", ""]
+                continue
+            difference, margin = line["difference"][score.key]
+            told = difference_of(line, score)
+            cells += [
+                mean_of(line, score),
+                "" if line is lines[0] else f"**{told}**" if abs(difference) > margin else told,
+            ]
+        text.append(f"| {' | '.join([*cells, mean_of(line, SECONDS)] if with_seconds else cells)} |")
+    return "\n".join(text)
+
+
+def figure(results: Mapping[str, Any], shown: Shown, part: str, row: str, what: str, kind: str) -> str:
+    """One figure for a sentence: `kind` is "mean", "difference" or "setting" (`what` then names its key).
+
+    Raises:
+        KeyError: there is no such part, row or score.
+    """
+    line = next((line for line in results["parts"][part] if line["name"] == row), None)
+    if line is None:
+        raise KeyError(f"{part!r} has no row {row!r}")
+    if kind == "setting":
+        return f"{line['setting'][what]:g}"
+    score = next(score for score in (*shown.scores, SECONDS) if score.key == what)
+    return (mean_of if kind == "mean" else difference_of)(line, score)
+
+
+def filled(text: str, name: str, results: Mapping[str, Any], shown: Shown, language: str) -> str:
+    """A document with the tables and figures of one experiment put in anew.
+
+    A table stands between `<!-- table: NAME | PART -->` and `<!-- end of table -->`; a figure between
+    `<!-- NAME | PART | ROW | SCORE | mean, difference or setting -->` and `<!-- . -->`.
+    """
+
+    def made(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{table(results['parts'][found[2]], shown, language)}\n\n<!-- end of table -->"
+
+    def figured(found: re.Match[str]) -> str:
+        return f"{found[1]}{figure(results, shown, *(part.strip() for part in found[2].split('|')))}<!-- . -->"
+
+    mark = re.escape(name)
+    text = re.sub(rf"(<!-- table: {mark} \| (.*?) -->\n).*?<!-- end of table -->", made, text, flags=re.DOTALL)
+    return re.sub(rf"(<!-- {mark} \| (.*?) -->).*?<!-- \. -->", figured, text, flags=re.DOTALL)
+
+
+def refresh(experiments: Mapping[str, Shown]) -> None:
+    """Write all tables, figures and pictures anew, of the experiments that there are results of."""
+    for name, shown in experiments.items():
+        if not (RESULTS / f"evidence_{name}-3.3.1.json").exists():
+            continue
+        results = load(name)
+        for language, pages in PAGES.items():
+            for page in pages:
+                page.write_text(filled(page.read_text("utf-8"), name, results, shown, language), "utf-8")
+        if shown.draw is not None:
+            shown.draw(results, DOCS / "img" / f"evidence_{name}.png")
+        print(f"in the documents: {name}")
