@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import sys
 import tempfile
 import time
 import warnings
@@ -16,10 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 NAME = ".lock"
 # Seconds: a process that was killed takes a moment to die, and one that has just begun to write who it is.
@@ -147,7 +146,7 @@ def _take(path: Path) -> int:
 def _lock(handle: int, folder: Path) -> bool:
     """Whether the lock was free, and now is ours; True too where there are no locks."""
     try:
-        if fcntl is None:
+        if sys.platform == "win32":
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -177,7 +176,7 @@ def _give_back(handle: int) -> None:
         return  # in a child of the process that took it
     with suppress(OSError):  # no such locks here, or the folder is gone: to close it is enough
         os.ftruncate(handle, 0)
-        if fcntl is not None:
+        if sys.platform != "win32":
             fcntl.flock(handle, fcntl.LOCK_UN)  # also where a child that was just forked still has the file open
     _handles.discard(handle)
     os.close(handle)

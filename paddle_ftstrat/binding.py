@@ -77,9 +77,8 @@ class Binding:
         self._rows = resolve.resolve(plan, weights, depths, *named)
         self.perturbing = None if plan.perturbation is None else Perturbing(plan.perturbation, model)
         self.lr_scheduler = ScheduleLR(plan.lr)
-        self.optimizer, self._decay, self._hypers = build.build_optimizer(
-            plan, model, self._rows, self.lr_scheduler, fused
-        )
+        built = build.build_optimizer(plan, model, self._rows, self.lr_scheduler, fused)
+        self.optimizer, self._decay, self._hypers = built
         self.average = None if plan.averaging is None else averaging.keep(self, weights)
         self._owner = description.Owner()
         self.lr_scheduler.heard = self._coming
@@ -353,7 +352,7 @@ class Binding:
         t, schedules = self.lr_scheduler.last_epoch, self.plan.schedules
         if not self.in_force:
             return
-        if self._by_updates and (phase := bisect_right(self.plan.starts, t) - 1) != self.progress.phase:
+        if (phase := self._phase_at(t)) != self.progress.phase:
             # Where nobody begins epochs, each phase begins with the epoch that is its first.
             epochs = self.plan.first_epochs if self.epoch == 0 else None
             while stepped and self.progress.phase < phase:
@@ -370,12 +369,13 @@ class Binding:
         if stepped and not self._reminded:
             self._reminded = resolve.remind_of_epochs(self)
 
-    @property
-    def _by_updates(self) -> bool:
-        """Whether phases change by the count of updates: also as long as no loop has begun an epoch."""
+    def _phase_at(self, t: int) -> int:
+        """The phase of an update; that of now, unless phases change by updates: also while no epoch has begun."""
         plan = self.plan
         by_updates = plan.first_epochs is None or self.progress.by_updates or self.epoch == 0
-        return plan.thaws and plan.starts is not None and by_updates
+        if plan.starts is None or not (plan.thaws and by_updates):
+            return self.progress.phase
+        return bisect_right(plan.starts, t) - 1
 
     def _spread(self, lrs: Any) -> None:
         """Blocks whose LR is another share of the top one's than before get a new factor."""

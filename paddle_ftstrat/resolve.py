@@ -273,7 +273,7 @@ def row_of(row: Resolved, decay: Decay) -> description.Row:
         learning_rate=row.settings.learning_rate,
         own_learning_rate=row.own.learning_rate,
         factor=row.depth.factor,
-        regularizer=description.text_of(row.settings.regularizer or fallback),
+        regularizer=settings.text_of(row.settings.regularizer or fallback),
         regularizer_from="optimizer" if fallback is not None else row.regularizer_from,
         decay=decay.of(row.name),
         decay_from=decay.source if decay.of(row.name) else "",
@@ -341,16 +341,16 @@ def _factors(
         lrs = spread(spec.lr, len(units))
         return levels, {name: lrs[level] / lrs[-1] if lrs[-1] else 1.0 for name, level in levels.items()}
     if spec.factors:
-        names, by_name = [unit.name for unit in units], isinstance(spec.factors, Mapping)
-        if by_name:
+        names = [unit.name for unit in units]
+        if isinstance(spec.factors, Mapping):
             _errors.check_keys("layer of layer_factors", spec.factors, names)
         if len(spec.factors) != len(units):
             raise ValueError(
                 f"layer_factors has {len(spec.factors)} factors, but the model has {len(units)} layers: "
                 f"{_errors.listing(names)}"
             )
-        factors = [spec.factors[name if by_name else level] for level, name in enumerate(names)]
-        return levels, {name: factors[level] for name, level in levels.items()}
+        by_name = spec.factors if isinstance(spec.factors, Mapping) else dict(zip(names, spec.factors))
+        return levels, {name: by_name[names[level]] for name, level in levels.items()}
     if spec.params_layer:
         given = depth.named_layers("discriminative", spec.params_layer, model)
         levels = {name: given.get(name, max(given.values())) for name in levels}

@@ -238,14 +238,13 @@ def SchedExp(start: Any, end: Any) -> Schedule:
 
     Source: fastai `SchedExp`.
     """
-    schedule = _annealing(_exp, start, end, "SchedExp", "exponential")
-    ends = schedule.pieces[0].function
-    if not np.all(np.sign(ends.start) * np.sign(ends.end) > 0):
+    first, last = _ends(start, end)
+    if not np.all(np.sign(first) * np.sign(last) > 0):
         raise ValueError(
             f"SchedExp start = {start!r} and end = {end!r} must have the same sign and not be 0: "
             "the curve is start·(end/start)^pos"
         )
-    return schedule
+    return _annealing(_exp, first, last, "SchedExp", "exponential")
 
 
 def SchedPoly(start: Any, end: Any, power: float) -> Schedule:
@@ -302,7 +301,7 @@ def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Schedul
     for index, schedule in enumerate(scheds):
         if not callable(schedule):
             raise TypeError(f"combine_scheds scheds[{index}] must be a function of the position, not {schedule!r}")
-    shapes = {getattr(schedule, "shape", ()) for schedule in scheds} - {()}
+    shapes: set[tuple[int, ...]] = {getattr(schedule, "shape", ()) for schedule in scheds} - {()}
     if len(shapes) > 1:
         raise ValueError(
             f"combine_scheds got schedules with {_errors.listing(sorted(shape[0] for shape in shapes))} values per "

@@ -205,7 +205,7 @@ def suggest(lrs: Any, losses: Any, num_it: int, functions: Sequence[Suggestion])
         if not callable(function):
             raise TypeError(f"a suggestion must be a function of (lrs, losses, num_it), not {function!r}")
         found[_free_name(function, found)] = function(lrs, losses, num_it)
-    made = namedtuple("SuggestedLRs", found)
+    made = namedtuple("SuggestedLRs", found)  # type: ignore[misc] # the names are those of the functions
     return made(*(lr for lr, _ in found.values())), {name: point for name, (_, point) in found.items()}
 
 
