@@ -93,17 +93,11 @@ def sched_no(start: Any, end: Any, pos: Any) -> Any:
     """The start value at every position; `end` only takes part in the shape.
 
     Args:
-        start, end: as in `SchedNo`.
-        pos: one position or an array of them.
-
-    Raises:
-        TypeError, ValueError: what `SchedNo` refuses.
+        start, end, pos: the ends as in `SchedNo`, which says what it refuses; one position or an array of them.
 
     Example:
         >>> sched_no(2, 0.01, 0.7)
         2.0
-
-    Source: fastai `sched_no`.
     """
     return SchedNo(start, end)(pos)
 
@@ -112,17 +106,11 @@ def sched_lin(start: Any, end: Any, pos: Any) -> Any:
     """Straight line: start + pos·(end − start).
 
     Args:
-        start, end: as in `SchedLin`.
-        pos: one position or an array of them.
-
-    Raises:
-        TypeError, ValueError: what `SchedLin` refuses.
+        start, end, pos: the ends as in `SchedLin`, which says what it refuses; one position or an array of them.
 
     Example:
         >>> sched_lin(1, 3, 0.25)
         1.5
-
-    Source: fastai `sched_lin`.
     """
     return SchedLin(start, end)(pos)
 
@@ -131,17 +119,11 @@ def sched_cos(start: Any, end: Any, pos: Any) -> Any:
     """Half a cosine wave: start + (1 + cos(π·(1 − pos)))·(end − start)/2.
 
     Args:
-        start, end: as in `SchedCos`.
-        pos: one position or an array of them.
-
-    Raises:
-        TypeError, ValueError: what `SchedCos` refuses.
+        start, end, pos: the ends as in `SchedCos`, which says what it refuses; one position or an array of them.
 
     Example:
         >>> round(sched_cos(0, 1, 0.25), 4)
         0.1464
-
-    Source: fastai `sched_cos`, after SGDR (arXiv:1608.03983, eq. 5).
     """
     return SchedCos(start, end)(pos)
 
@@ -150,17 +132,11 @@ def sched_exp(start: Any, end: Any, pos: Any) -> Any:
     """Geometric: start·(end/start)^pos.
 
     Args:
-        start, end: as in `SchedExp`.
-        pos: one position or an array of them.
-
-    Raises:
-        TypeError, ValueError: what `SchedExp` refuses, among it ends of different signs or 0.
+        start, end, pos: the ends as in `SchedExp`, which says what it refuses; one position or an array of them.
 
     Example:
         >>> round(sched_exp(1e-4, 1, 0.5), 12)
         0.01
-
-    Source: fastai `sched_exp`.
     """
     return SchedExp(start, end)(pos)
 
@@ -169,8 +145,7 @@ def SchedNo(start: Any, end: Any) -> Schedule:
     """The schedule pos → start.
 
     Args:
-        start: the value, a number or one per layer group.
-        end: only takes part in the shape.
+        start, end: the value, a number or one per layer group; the end only takes part in the shape.
 
     Raises:
         TypeError, ValueError: ends that are not finite numbers, or of different lengths.
@@ -188,8 +163,7 @@ def SchedLin(start: Any, end: Any) -> Schedule:
     """The schedule pos → start + pos·(end − start).
 
     Args:
-        start: value at pos = 0, a number or one per layer group.
-        end: value at pos = 1, likewise.
+        start, end: the values at pos = 0 and at pos = 1, numbers or one per layer group.
 
     Raises:
         TypeError, ValueError: ends that are not finite numbers, or of different lengths.
@@ -207,8 +181,7 @@ def SchedCos(start: Any, end: Any) -> Schedule:
     """The schedule pos → start + (1 + cos(π·(1 − pos)))·(end − start)/2.
 
     Args:
-        start: value at pos = 0, a number or one per layer group.
-        end: value at pos = 1, likewise.
+        start, end: the values at pos = 0 and at pos = 1, numbers or one per layer group.
 
     Raises:
         TypeError, ValueError: ends that are not finite numbers, or of different lengths.
@@ -226,8 +199,7 @@ def SchedExp(start: Any, end: Any) -> Schedule:
     """The schedule pos → start·(end/start)^pos.
 
     Args:
-        start: value at pos = 0, a number or one per layer group; not 0.
-        end: value at pos = 1, likewise, of the same sign.
+        start, end: the values at pos = 0 and at pos = 1, numbers or one per layer group, of one sign and not 0.
 
     Raises:
         TypeError, ValueError: ends that are not finite numbers, of different lengths, of different signs, or 0.
@@ -251,8 +223,7 @@ def SchedPoly(start: Any, end: Any, power: float) -> Schedule:
     """The schedule pos → start + (end − start)·pos^power.
 
     Args:
-        start: value at pos = 0, a number or one per layer group.
-        end: value at pos = 1, likewise.
+        start, end: the values at pos = 0 and at pos = 1, numbers or one per layer group.
         power: > 0; below 1 it moves early, above 1 late.
 
     Raises:
@@ -316,9 +287,7 @@ def combined_cos(pct: float, start: Any, middle: Any, end: Any) -> Schedule:
 
     Args:
         pct: in [0, 1].
-        start: value at 0, a number or one per layer group.
-        middle: value at `pct`.
-        end: value at 1.
+        start, middle, end: the values at 0, at `pct` and at 1, numbers or one per layer group.
 
     Raises:
         ValueError: pct outside [0, 1], or values of different lengths.

@@ -8,11 +8,7 @@ from typing import Any
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.schedules.annealing import SchedCos, SchedNo, combined_cos
-from paddle_ftstrat.schedules.schedule import Piece, Schedule, check_steps, join, lay, register
-
-
-def _constant(value: float, t: Any) -> Any:
-    return value + 0.0 * t
+from paddle_ftstrat.schedules.schedule import Piece, Schedule, check_steps, flat, join, lay, register
 
 
 def _line(t0: float, y0: float, t1: float, y1: float, t: Any) -> Any:
@@ -36,7 +32,7 @@ def constant(learning_rate: float, max_train_steps: int | None = None) -> Schedu
         >>> constant(0.1)(1000)
         0.1
     """
-    return Schedule([(0, partial(_constant, float(learning_rate)), "constant")], end=max_train_steps)
+    return Schedule([(0, partial(flat, float(learning_rate)), "constant")], end=max_train_steps)
 
 
 @register("warmup")
@@ -58,11 +54,10 @@ def warmup(learning_rate: float, max_train_steps: int, proportion: float = 0.0) 
     Source: PaddleHub 1.8 `finetune/strategy.py`; its LR stayed at η(W−1)/W after the warmup, which is not kept.
     """
     steps = warmup_steps(max_train_steps, proportion)
-    flat = partial(_constant, float(learning_rate))
     if steps == 0:
-        return Schedule([(0, flat, "constant")], end=max_train_steps)
+        return constant(learning_rate, max_train_steps)
     rise = partial(_line, 0, 0.0, steps, float(learning_rate))
-    return Schedule([(0, rise, "warmup"), (steps, flat, "constant")], end=max_train_steps)
+    return Schedule([(0, rise, "warmup")], end=steps).then(steps, constant(learning_rate, max_train_steps))
 
 
 @register("linear_decay")
@@ -220,9 +215,9 @@ def flat_cos(learning_rate: float, max_train_steps: int, div_final: float = 1e5,
     """
     steps = check_steps(max_train_steps)
     div_final = _errors.check_number("div_final", div_final, above=0)
-    flat = _errors.check_number("pct_start", pct_start, minimum=0, maximum=1) * steps
+    level = _errors.check_number("pct_start", pct_start, minimum=0, maximum=1) * steps
     fall = SchedCos(learning_rate, learning_rate / div_final)
-    return join([(flat, SchedNo(learning_rate, learning_rate)), (steps - flat, fall)])
+    return join([(level, SchedNo(learning_rate, learning_rate)), (steps - level, fall)])
 
 
 @register("sgdr")

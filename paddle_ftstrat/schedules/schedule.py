@@ -7,6 +7,8 @@ Python number (and then costs about a microsecond) or a numpy array. A new sched
 
 from __future__ import annotations
 
+import itertools
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,11 @@ class Stretch(NamedTuple):
     name: str
     start: int
     end: int
+
+
+def flat(value: float, t: Any) -> Any:
+    """The same value at every t, in the shape of t."""
+    return value + 0.0 * t
 
 
 class Schedule:
@@ -133,13 +140,10 @@ class Schedule:
         return self(np.arange(steps, dtype=np.float64))
 
     def stretches(self, steps: int) -> list[Stretch]:
-        """The pieces by name over `steps` updates, those of no length left out, equal neighbours as one."""
-        starts = [min(steps, int(-(-piece.start // 1))) for piece in self.pieces]
-        found: list[Stretch] = []
-        for piece, start, end in zip(self.pieces, starts, [*starts[1:], steps]):
-            if start < end:
-                found.append(Stretch(piece.name or "schedule", start, end))
-        return found
+        """The pieces by name over `steps` updates, those of no length left out."""
+        starts = [min(steps, math.ceil(piece.start)) for piece in self.pieces]
+        stretches = zip(self.pieces, starts, [*starts[1:], steps])
+        return [Stretch(piece.name or "schedule", start, end) for piece, start, end in stretches if start < end]
 
     def __repr__(self) -> str:
         if len(self.pieces) == 1:
@@ -163,10 +167,8 @@ def join(parts: Sequence[tuple[float, Schedule]]) -> Schedule:
         >>> both(5), both(10), both(12.5), both(15)
         (0.5, 0.0, 0.5, 1.0)
     """
-    bounds: list[float] = [0]
-    for length, _ in parts:
-        bounds.append(bounds[-1] + max(length, 0))
-    return lay([schedule for _, schedule in parts], bounds)
+    bounds = itertools.accumulate((max(length, 0) for length, _ in parts), initial=0)
+    return lay([schedule for _, schedule in parts], list(bounds))
 
 
 def lay(schedules: Sequence[Schedule], bounds: Sequence[float]) -> Schedule:
@@ -177,11 +179,11 @@ def lay(schedules: Sequence[Schedule], bounds: Sequence[float]) -> Schedule:
     """
     pieces: list[Piece] = []
     for schedule, start, end in zip(schedules, bounds, bounds[1:]):
-        if end <= start:
-            continue
-        scale = (end - start) / (1 if schedule.end is None else schedule.end or 1)
-        for piece in schedule.pieces:
-            pieces.append(Piece(start + piece.start * scale, _placed(piece.function, start, scale), piece.name))
+        if start < end:
+            scale = (end - start) / (1 if schedule.end is None else schedule.end or 1)
+            pieces += [
+                Piece(start + p.start * scale, _placed(p.function, start, scale), p.name) for p in schedule.pieces
+            ]
     if not pieces:
         raise ValueError("there is nothing to join: give at least one schedule a length above 0")
     return Schedule(pieces, end=bounds[-1])

@@ -60,16 +60,13 @@ def slide(
     The window spans `lr_diff` points; it stops where the loss's slopes at its two ends differ by no more than `thresh`.
 
     Args:
-        lrs: the LR of each update, ascending.
-        losses: the smoothed loss of each update.
-        num_it: not used.
+        lrs, losses, num_it: as for `valley`.
         lr_diff: width of the window in updates.
         thresh: how far the slopes (loss per update) may differ.
         adjust_value: factor on the LR that was found.
 
     Raises:
-        ValueError: arrays of different lengths, no more than `lr_diff` points, losses that are not finite, or LRs not
-            above 0.
+        ValueError: as for `valley`, or no more than `lr_diff` points.
 
     Example:
         >>> lrs = np.logspace(-4, 0, 41)
@@ -97,12 +94,10 @@ def minimum(lrs: Any, losses: Any, num_it: int) -> tuple[float, Point]:
     """A tenth of the LR with the lowest loss; the point is that of the lowest loss.
 
     Args:
-        lrs: the LR of each update, ascending.
-        losses: the smoothed loss of each update.
-        num_it: not used.
+        lrs, losses, num_it: as for `valley`.
 
     Raises:
-        ValueError: arrays of different lengths, fewer than 2 points, losses that are not finite, or LRs not above 0.
+        ValueError: as for `valley`.
 
     Example:
         >>> minimum([0.001, 0.01, 0.1, 1.0], [2.0, 1.5, 1.0, 4.0], 4)
@@ -119,12 +114,10 @@ def steep(lrs: Any, losses: Any, num_it: int) -> tuple[float, Point]:
     """The LR where the loss falls fastest: the lowest Δloss/Δlog(LR) between neighbours, at the left one.
 
     Args:
-        lrs: the LR of each update, strictly ascending.
-        losses: the smoothed loss of each update.
-        num_it: not used.
+        lrs, losses, num_it: as for `valley`.
 
     Raises:
-        ValueError: arrays of different lengths, fewer than 2 points, losses that are not finite, or LRs not above 0.
+        ValueError: as for `valley`.
 
     Example:
         >>> steep([0.001, 0.01, 0.1, 1.0], [2.0, 1.75, 1.0, 4.0], 4)
@@ -175,9 +168,7 @@ def suggest(lrs: Any, losses: Any, num_it: int, functions: Sequence[Suggestion])
     """The suggestions of several functions on a whole sweep.
 
     Args:
-        lrs: the LR of each update of the sweep.
-        losses: the smoothed loss of each update.
-        num_it: the number of updates that the sweep was planned for.
+        lrs, losses, num_it: as for `usable`.
         functions: `valley`, `slide`, `minimum`, `steep`, partials of them, or functions with the same signature; they
             get what `usable` leaves.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.schedules.schedule import Schedule, register
+from paddle_ftstrat.schedules.schedule import Schedule, flat, register
 
 
 @register("cosine_annealing")
@@ -150,7 +150,7 @@ def multi_step(
         raise ValueError(f"milestones = {starts} must ascend")
     gamma = _errors.check_number("gamma", gamma, above=0)
     values = [float(learning_rate * gamma**index) for index in range(len(starts) + 1)]
-    pieces = [(start, partial(_flat, value), "constant") for start, value in zip([0, *starts], values)]
+    pieces = [(start, partial(flat, value), "constant") for start, value in zip([0, *starts], values)]
     return Schedule(pieces, max_train_steps)
 
 
@@ -194,12 +194,8 @@ def polynomial(
     if not cycle:
         return Schedule([(0, partial(_power, end, rest, steps, power), "polynomial")], end=steps)
     restarting = partial(_restarting_power, end, rest, steps, power)
-    pieces = [(0, partial(_flat, restarting(1)), "polynomial"), (1, restarting, "polynomial")]
+    pieces = [(0, partial(flat, restarting(1)), "polynomial"), (1, restarting, "polynomial")]
     return Schedule(pieces, max_train_steps)
-
-
-def _flat(value: float, t: Any) -> Any:
-    return value + 0.0 * t
 
 
 def _cosine(low: float, height: float, half_period: int, t: Any) -> Any:

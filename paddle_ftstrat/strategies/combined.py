@@ -181,8 +181,7 @@ class AdamWeightDecayStrategy(CombinedStrategy):
         lr_scheduler: "linear_decay" or "noam_decay".
         warmup_proportion: w in [0, 1].
         weight_decay: decoupled decay, ≥ 0; biases and normalisation layers are left out.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
-        **kwargs: options of the optimizer.
+        optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
         ValueError, TypeError: as for CombinedStrategy.

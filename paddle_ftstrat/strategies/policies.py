@@ -26,8 +26,7 @@ class Policy(CombinedStrategy):
     Args:
         lr: a number, `slice(lo, hi)` or `slice(hi)` spread over the layers (in a file `{slice: [lo, hi]}`), or a list
             with one per layer.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
-        **kwargs: options of the optimizer.
+        optimizer_name, **kwargs: as for DefaultStrategy.
     """
 
     _curve: Callable[..., Schedule] = staticmethod(constant)
@@ -97,8 +96,7 @@ class OneCycleStrategy(Policy):
         pct_start: in [0, 1], the share of the training that rises.
         moms: momentum (Adam's β₁) at the start, at the peak of the LR and at the end; None leaves it alone. The default
             is left out where the optimizer has no momentum.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
-        **kwargs: options of the optimizer.
+        optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
         ValueError: a negative LR, div or div_final not above 0, pct_start outside [0, 1], or not three moms.
@@ -142,8 +140,7 @@ class FlatCosStrategy(Policy):
         learning_rate: the flat LR: a number, `slice(lo, hi)` spread over the layers, or one per layer.
         div_final: learning_rate / last LR.
         pct_start: in [0, 1], the share of the training that is flat.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
-        **kwargs: options of the optimizer.
+        optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
         ValueError: a negative LR, div_final not above 0, or pct_start outside [0, 1].
@@ -180,8 +177,7 @@ class SGDRStrategy(Policy):
         n_cycles: how many cycles.
         cycle_len: epochs of the first one.
         cycle_mult: how many times longer each next one is; 1 for equal cycles.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
-        **kwargs: options of the optimizer.
+        optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
         ValueError: a negative LR or a number of cycles or epochs below 1; at bind a training of another length than
@@ -238,8 +234,7 @@ class FineTuneStrategy(Policy):
         div: peak / first LR of the second phase.
         div_final: peak / last LR of both phases.
         moms: as for `OneCycleStrategy`.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
-        **kwargs: options of the optimizer.
+        optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
         ValueError: negative epochs, base_lr or lr_mult not above 0, or what `OneCycleStrategy` refuses; at bind a
