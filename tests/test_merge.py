@@ -182,10 +182,11 @@ class TestSoup:
         assert made.score == pytest.approx(best, abs=1e-6)
         np.testing.assert_allclose(made["w"], np.mean([states[i]["w"] for i in chosen], 0), atol=1e-6)
 
-    def test_whole_numbers_are_the_firsts(self):
+    @pytest.mark.parametrize("score", [None, lambda state: -abs(state["w"].item() - 5)])
+    def test_whole_numbers_are_the_firsts(self, score):
         states = [{"w": np.float32([i]), "steps": np.array([i])} for i in (4, 6)]
-        made = hub.soup(states)
-        assert (made["w"].item(), made["steps"].item()) == (5.0, 4)
+        made = hub.soup(states, score=score)
+        assert (made["w"].item(), made["steps"].item(), made["steps"].dtype.kind) == (5.0, 4, "i")
 
     @pytest.mark.parametrize(
         ("states", "options", "message"),

@@ -14,11 +14,10 @@ from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import layers
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import call, only_inputs
-from paddle_ftstrat.transfer.contents import BFLOAT16, Contents, Entry
+from paddle_ftstrat.transfer.contents import Contents, Entry
 from paddle_ftstrat.transfer.files import open_contents
-from paddle_ftstrat.transfer.targets import Target, find_targets, memory, put, values_in
+from paddle_ftstrat.transfer.targets import FLOATS, Target, find_targets, memory, put, values_in
 
-_FLOATS = (BFLOAT16, "float16", "float32", "float64")
 _BLOCK = 1 << 16  # values that are worked on at a time, which stay in a processor's cache
 
 
@@ -30,7 +29,7 @@ class Interpolation:
     scores: Mapping[float, float] = field(default_factory=dict)
 
 
-class Soup(dict):
+class Soup(dict[str, np.ndarray]):
     """A state dict of numpy arrays that `soup` made; `load_pretrained` and `set_state_dict` take it.
 
     Attributes:
@@ -91,10 +90,9 @@ def interpolate(
     if not tried:
         raise ValueError("alphas is empty: give at least one number in [0, 1]")
     kept = set() if keep is None else select.select_all(model, keep, "keep")
-    contents, found = open_contents(pretrained), []
-    for target in find_targets(model).values():
-        if target.name not in kept and target.dtype in _FLOATS:
-            found.append((target, _entry(contents, target)))
+    contents = open_contents(pretrained)
+    targets = [one for one in find_targets(model).values() if one.name not in kept and one.dtype in FLOATS]
+    found = [(target, _entry(contents, target)) for target in targets]
     if score is None:
         for target, entry in found:
             _mix(target, entry, tried[0])
@@ -157,20 +155,20 @@ def soup(
     for number, contents in enumerate(opened[1:], 1):
         _check_alike(opened[0], contents, number)
     if score is None:
-        shares = _shares(weights, len(opened))
-        made = _scaled(opened[0], shares[0])
-        for contents, share in zip(opened[1:], shares[1:]):
+        made: dict[str, np.ndarray] = {}
+        for contents, share in zip(opened, _shares(weights, len(opened))):
             _add(made, contents, share)
         return _finished(made, list(range(len(opened))))
     if weights is not None:
         raise ValueError("soup takes weights, or a score by which it chooses, not both")
-    scores = [float(score(_finished(_scaled(contents, 1.0), [number]))) for number, contents in enumerate(opened)]
+    scores = [float(score(_finished(_add({}, contents, 1.0), [number]))) for number, contents in enumerate(opened)]
     order = sorted(range(len(opened)), key=lambda number: (scores[number] != scores[number], -scores[number]))
-    made, taken, best = _scaled(opened[order[0]], 1.0), order[:1], scores[order[0]]
+    made, taken, best = _add({}, opened[order[0]], 1.0), order[:1], scores[order[0]]
     for number in order[1:]:
-        tried = {name: value * np.float32(len(taken) / (len(taken) + 1)) for name, value in made.items()}
-        _add(tried, opened[number], 1 / (len(taken) + 1))
-        found = float(score(_finished(tried, [*taken, number])))
+        share = 1 / (len(taken) + 1)
+        kept = np.float32(1 - share)
+        tried = {name: value * kept if value.dtype.kind == "f" else value for name, value in made.items()}
+        found = float(score(_finished(_add(tried, opened[number], share), [*taken, number])))
         if found >= best:
             made, taken, best = tried, [*taken, number], found
         del tried  # a third model, while the next is made
@@ -240,10 +238,9 @@ def _check_alike(first: Contents, other: Contents, number: int) -> None:
         apart = sorted(set(first.entries) ^ set(other.entries))
         raise ValueError(f"states[{number}] and states[0] differ in {_errors.listing(apart)}")
     for name, entry in first.entries.items():
-        if entry.shape != other.entries[name].shape:
-            raise ValueError(
-                f"{name!r} has shape {other.entries[name].shape} in states[{number}], {entry.shape} in states[0]"
-            )
+        shape = other.entries[name].shape
+        if shape != entry.shape:
+            raise ValueError(f"{name!r} has shape {shape} in states[{number}], {entry.shape} in states[0]")
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -255,28 +252,25 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     return [weight / sum(given) for weight in given]
 
 
-def _scaled(contents: Contents, share: float) -> dict[str, np.ndarray]:
-    """The arrays of a file times a number, in float32; what are no floats as they are."""
-    made = {}
+def _add(made: dict[str, np.ndarray], contents: Contents, share: float) -> dict[str, np.ndarray]:
+    """Add the arrays of a file times a number, in float32 or float64; of what are no floats those of the first stay."""
     for name, entry in contents.entries.items():
-        array = entry.read()
-        made[name] = np.array(array) if entry.dtype not in _FLOATS else _float(array, entry) * np.float32(share)
+        if entry.dtype in FLOATS:
+            wide = "float64" if entry.dtype == "float64" else "float32"
+            value = values_in(entry.read(), entry.dtype, wide) * np.float32(share)
+            if name in made:
+                made[name] += value
+            else:
+                made[name] = value
+        elif name not in made:
+            made[name] = np.array(entry.read())
         entry.release()
     return made
 
 
-def _add(made: dict[str, np.ndarray], contents: Contents, share: float) -> None:
-    for name, entry in contents.entries.items():
-        if entry.dtype in _FLOATS:
-            made[name] += _float(entry.read(), entry) * np.float32(share)
-            entry.release()
-
-
-def _float(array: np.ndarray, entry: Entry) -> np.ndarray:
-    return values_in(array, entry.dtype, "float64" if entry.dtype == "float64" else "float32")
-
-
-def _finished(made: Mapping[str, np.ndarray], taken: list[int], scores: Any = (), score: Any = None) -> Soup:
+def _finished(
+    made: Mapping[str, np.ndarray], taken: list[int], scores: Sequence[float] = (), score: float | None = None
+) -> Soup:
     state = Soup(made)
     state.taken, state.scores, state.score = taken, list(scores), score
     return state
