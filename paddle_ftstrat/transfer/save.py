@@ -21,7 +21,7 @@ from paddle_ftstrat.transfer.files import FOLDER_FILES
 from paddle_ftstrat.transfer.targets import find_targets
 
 
-def save_pretrained(model: nn.Layer, path: str | os.PathLike) -> Path:
+def save_pretrained(model: nn.Layer, path: str | os.PathLike[str]) -> Path:
     """Save a model's weights, running statistics and persistent buffers as safetensors.
 
     A weight that several layers share is written once, under its first name; `load_pretrained` fills all of them from
@@ -60,7 +60,7 @@ def save_pretrained(model: nn.Layer, path: str | os.PathLike) -> Path:
 
 def export_inference(
     model: nn.Layer,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     sample_input: Any,
     input_spec: Sequence[Any] | None = None,
     rtol: float = 1e-4,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat.param_attr import depth, select, settings
-from paddle_ftstrat.param_attr import freezing as norms
-from paddle_ftstrat.param_attr.freezing import freeze, unfreeze
+from paddle_ftstrat.param_attr import depth, freezing, select, settings
 from paddle_ftstrat.transfer.report import loaded_names
 
 FACTOR = 10.0
@@ -54,14 +52,13 @@ def tune(model: nn.Layer, how: str, head: Any = None, factor: float = FACTOR, ba
         >>> [param.stop_gradient for param in model.parameters()]
         [False, False, False, False]
     """
-    ways: dict[str, Callable[[], list[str]]] = {
-        "head": lambda: tune_head(model, head, batch_norm),
-        "all": lambda: tune_all(model),
-        "differential": lambda: tune_differential(model, head, factor),
-    }
-    if how not in ways:
-        raise ValueError(_errors.unknown("way to tune", how, ways))
-    return ways[how]()
+    if how == "head":
+        return tune_head(model, head, batch_norm)
+    if how == "all":
+        return tune_all(model)
+    if how == "differential":
+        return tune_differential(model, head, factor)
+    raise ValueError(_errors.unknown("way to tune", how, ("head", "all", "differential")))
 
 
 def tune_head(model: nn.Layer, head: Any = None, batch_norm: str = "freeze") -> list[str]:
@@ -89,14 +86,13 @@ def tune_head(model: nn.Layer, head: Any = None, batch_norm: str = "freeze") -> 
         ['fc.2.weight', 'fc.2.bias']
     """
     names = _checked_head(model, head)
-    if batch_norm not in norms.POLICIES:
-        raise ValueError(_errors.unknown("BatchNorm policy", batch_norm, norms.POLICIES))
+    _errors.check_keys("BatchNorm policy", [batch_norm], freezing.POLICIES)
     _undo(model)
     model = _paddle.unwrap(model)
     weights = select.named_weights(model)
     frozen = frozenset(name for name in weights if name not in names and settings.own(weights[name]).trainable)
-    policies = {path: norms.policy_of(layer) for path, layer in norms.batch_norms(model).items()}
-    freeze(model, lambda name, _: _is_backbone(name, names, weights), batch_norm)
+    policies = {path: freezing.policy_of(layer) for path, layer in freezing.batch_norms(model).items()}
+    freezing.freeze(model, lambda name, _: _is_backbone(name, names, weights), batch_norm)
     model.__dict__[_RECORD] = _Record(frozen, policies)
     return names
 
@@ -206,8 +202,7 @@ def find_head(model: nn.Layer, head: Any = None) -> list[str]:
 def _checked_head(model: nn.Layer, head: Any) -> list[str]:
     _paddle.check_layer(model)
     names = find_head(model, head)
-    weights = select.named_weights(model)
-    if len(names) == len(weights):
+    if len(names) == len(select.named_weights(model)):
         raise ValueError(f"the head {_errors.listing(names)} is the whole model: nothing is left as a backbone")
     return names
 
@@ -216,15 +211,15 @@ def _undo(model: nn.Layer) -> None:
     """Take back what the last call did, as far as nobody has changed it since."""
     model = _paddle.unwrap(model)
     record: _Record = model.__dict__.get(_RECORD, _Record())
-    if record.multipliers:
-        settings.refuse_bound(select.named_weights(model), "tune")
     weights = select.named_weights(model)
+    if record.multipliers:
+        settings.refuse_bound(weights, "tune")
     ours = {name for name in record.frozen if name in weights and not settings.own(weights[name]).trainable}
     if ours:
-        unfreeze(model, lambda name, _: name in ours)
-    for path, layer in norms.batch_norms(model).items():
-        if path in record.policies and norms.policy_of(layer) != record.policies[path]:
-            norms.set_policy(layer, record.policies[path])
+        freezing.unfreeze(model, lambda name, _: name in ours)
+    for path, layer in freezing.batch_norms(model).items():
+        if path in record.policies and freezing.policy_of(layer) != record.policies[path]:
+            freezing.set_policy(layer, record.policies[path])
     for name, (before, after) in record.multipliers.items():
         if name in weights and settings.own(weights[name]).learning_rate == after:
             settings.set_own(weights[name], learning_rate=before)
