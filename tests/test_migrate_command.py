@@ -140,7 +140,7 @@ class TestPrinting:
             "a.py: rewritten\n",
             "    line    1  import paddlehub as hub → import paddle_ftstrat as hub",
             "b.py: rewritten, 1 place left to do by hand",
-            "    line    2  build the model itself: model = paddlenlp.transformers.ErnieForSequenceClassification",
+            "    line    2  build the model itself: model = paddlenlp.transformers.AutoModelForSequenceClassification",
             "c.py: left as it is",
             "3 files: 1 done, 1 with 1 place marked `# TODO(ftstrat)`, 1 failed",
         ):

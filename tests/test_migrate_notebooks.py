@@ -59,7 +59,7 @@ def test_cells_are_rewritten_as_one_script():
     assert new[3:5] == CELLS[3:5]
     assert new[5] == CELLS[5].replace("Strategy()", "Strategy(warmup_proportion=0.1)")
     assert new[6].endswith(CELLS[6])
-    assert "ErnieForSequenceClassification.from_pretrained('ernie-1.0-base-zh'" in new[6].replace("\n#     ", " ")
+    assert "AutoModelForSequenceClassification.from_pretrained('ernie-1.0-base-zh'" in new[6].replace("\n#     ", " ")
     assert new[7] == CELLS[7]
     assert [note.line for note in result.left] == [2, 7]
     assert {note.line for note in result.rewritten} == {3, 6}

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import libcst as cst
 import paddle
 
-from paddle_ftstrat.tools.migrate import arguments
+from paddle_ftstrat.tools.migrate import arguments, counterparts
+from paddle_ftstrat.tools.migrate.counterparts import MODELS
 from paddle_ftstrat.tools.migrate.site import Site
 
 CONTEXT = "delete: a Paddle 2/3 model is called directly, it has no context(), programs or input and output variables"
@@ -19,30 +20,6 @@ _HEADS = {
     "SequenceLabelTask": "ForTokenClassification",
     "ReadingComprehensionTask": "ForQuestionAnswering",
     "TextGenerationTask": "Model",
-}
-_TEXT_MODELS = {
-    "ernie": ("Ernie", "ernie-1.0-base-zh"),
-    "ernie_tiny": ("Ernie", "ernie-tiny"),
-    "ernie_v2_eng_base": ("Ernie", "ernie-2.0-base-en"),
-    "ernie_v2_eng_large": ("Ernie", "ernie-2.0-large-en"),
-    "bert_chinese_L-12_H-768_A-12": ("Bert", "bert-base-chinese"),
-    "bert_uncased_L-12_H-768_A-12": ("Bert", "bert-base-uncased"),
-    "bert_cased_L-12_H-768_A-12": ("Bert", "bert-base-cased"),
-    "bert_uncased_L-24_H-1024_A-16": ("Bert", "bert-large-uncased"),
-    "chinese-roberta-wwm-ext": ("Roberta", "hfl/roberta-wwm-ext"),
-    "chinese-roberta-wwm-ext-large": ("Roberta", "hfl/roberta-wwm-ext-large"),
-    "rbt3": ("Roberta", "hfl/rbt3"),
-    "rbtl3": ("Roberta", "hfl/rbtl3"),
-}
-_SPLITS = "splits=['train', 'dev', 'test']"
-# What paddlenlp.datasets.load_dataset is given.
-_DATASETS = {
-    "ChnSentiCorp": f"'chnsenticorp', {_SPLITS}",
-    "LCQMC": f"'lcqmc', {_SPLITS}",
-    "MSRA_NER": "'msra_ner', splits=['train', 'test']",
-    "SQUAD": "'squad', splits=['train_v1', 'dev_v1']",
-    "DRCD": f"'drcd', {_SPLITS}",
-    "CMRC2018": "'cmrc2018', splits=['train', 'dev']",
 }
 # By the name without its package, or by the beginning of it.
 _HUB = {
@@ -189,11 +166,11 @@ def _model(name: str | None, head: str) -> str:
     plain = {"shufflenet_v2": "shufflenet_v2_x1_0"}.get(plain, plain)
     if plain != name and hasattr(paddle.vision.models, plain):
         return f"paddle.vision.models.{plain}(pretrained=True, num_classes=…)"
-    if name not in _TEXT_MODELS:
+    known = MODELS.get(name or "")
+    if known is None:
         whose = f" of {name!r}" if name else ""
         return f"a paddle.nn.Layer with a head; hub.load_pretrained(model, path) fills it with the weights{whose}"
-    family, weights = _TEXT_MODELS[name]
-    built = f"paddlenlp.transformers.{family}{head}.from_pretrained({weights!r}"
+    built = f"paddlenlp.transformers.Auto{head if head == 'Model' else f'Model{head}'}.from_pretrained({known.weights!r}"
     if head == "Model":
         return f"{built}), which encodes, with a decoder of your own behind it (PaddleHub's was an LSTM with attention)"
     return built + (", num_classes=…)" if head.endswith("Classification") else ")")
@@ -209,17 +186,16 @@ def _dataset(name: str, call: cst.Call | None) -> str:
             f"{base}; Flowers was flower_photos, 5 classes: paddle.vision.datasets.DatasetFolder(path of it), which "
             "has a folder per class (paddle.vision.datasets.Flowers is another one: 102 classes, labels 1 to 102)"
         )
-    given, more = _DATASETS.get(name), ""
-    if name == "GLUE":
-        task = (_argument(call, "sub_dataset", "SST-2") or "").lower()
-        dev = {"mnli": "dev_matched", "mnli_m": "dev_matched", "mnli_mm": "dev_mismatched"}.get(task, "dev")
-        given = (
-            f"'glue', {repr(task.partition('_')[0]) if task else 'its name in lower case'}, splits=['train', {dev!r}]"
-        )
-        more = ", whose test split has no labels"
-    elif name == "XNLI":
-        given = f"'xnli', {_argument(call, 'language', 'zh') or '…'!r}, {_SPLITS}"
-    return f"{base}; {name} is paddlenlp.datasets.load_dataset({given}){more}" if given else base
+    argument = _argument(call, {"GLUE": "sub_dataset", "XNLI": "language"}.get(name, ""), "")
+    data = counterparts.data_of(name, argument)
+    if data is not None:
+        given = f"{', '.join(map(repr, data.given))}, splits={list(data.splits.values())}"
+        more = "" if "test" in data.splits else ", whose test split has no labels"
+        return f"{base}; {name} is paddlenlp.datasets.load_dataset({given}){more}"
+    if name in ("GLUE", "XNLI"):
+        which = "task in lower case" if name == "GLUE" else "language"
+        return f"{base}; {name} is paddlenlp.datasets.load_dataset({name.lower()!r}, its {which}, splits=…)"
+    return base
 
 
 def today_of(name: str) -> list[str]:

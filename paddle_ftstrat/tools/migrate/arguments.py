@@ -134,3 +134,8 @@ def _with_comments_of(space: Any, source: Any) -> Any:
 def comments(node: cst.CSTNode) -> list[str]:
     """The comments inside a node, in order."""
     return [found.value for found in m.findall(node, m.Comment())]
+
+
+def identifiers(*nodes: cst.CSTNode) -> set[str]:
+    """All identifiers inside some nodes, those of attributes and keywords too."""
+    return {found.value for node in nodes for found in m.findall(node, m.Name())}

@@ -19,14 +19,14 @@ _STAR_TODO = "import what is used by name: a star import brings in other names t
 
 
 def rewrite(
-    module: cst.Module, finetunes: bool, required: Iterable[str], line_of: Callable[[cst.CSTNode], int]
+    module: cst.Module, finetunes: bool, required: Iterable[tuple[str, str, str]], line_of: Callable[[cst.CSTNode], int]
 ) -> tuple[cst.Module, list[Note]]:
     """The module with its imports put right, and notes of what was changed.
 
     Args:
         module: the module, everything else rewritten.
         finetunes: whether the script uses a part of PaddleHub that this library has.
-        required: modules that the rewritten code needs.
+        required: what the rewritten code needs: a module, a name from it or "", another name for the module or "".
         line_of: the old line of an import statement.
     """
     wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
@@ -35,8 +35,8 @@ def rewrite(
     rewriter = _Imports(facts.uses, finetunes, line_of)
     module = module.visit(rewriter)
     context = CodemodContext()
-    for name in sorted(required):
-        AddImportsVisitor.add_needed_import(context, name)
+    for name, item, alias in sorted(required):
+        AddImportsVisitor.add_needed_import(context, name, item or None, alias or None)
     return AddImportsVisitor(context).transform_module(module), rewriter.notes
 
 
@@ -47,7 +47,7 @@ class _Imports(cst.CSTTransformer):
         self._uses = uses
         self._finetunes = finetunes
         self._line_of = line_of
-        self._gone: set[int] = set()
+        self._gone: set[cst.CSTNode] = set()
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         # A node that is not walked stays the one that has a line.
@@ -57,7 +57,7 @@ class _Imports(cst.CSTTransformer):
         """An import that had a line of its own becomes one line each; comments above stay above, one behind behind."""
         parts, todos = self._parts(updated)
         if not parts:
-            self._gone.add(id(updated))
+            self._gone.add(updated)
             return updated
         if len(updated.body) > 1 or len(parts) == 1:
             return site.with_todos(updated.with_changes(body=parts), todos)
@@ -69,24 +69,10 @@ class _Imports(cst.CSTTransformer):
         return updated.with_changes(body=self._parts(updated)[0] or [cst.Pass()])
 
     def leave_IndentedBlock(self, original: Any, updated: Any) -> Any:
-        return updated.with_changes(body=self._cleaned(updated.body) or [cst.SimpleStatementLine([cst.Pass()])])
+        return updated.with_changes(body=site.cleaned(updated.body, self._gone) or [cst.SimpleStatementLine([cst.Pass()])])
 
     def leave_Module(self, original: Any, updated: Any) -> Any:
-        return updated.with_changes(body=self._cleaned(updated.body))
-
-    def _cleaned(self, body: Sequence[Any]) -> list[Any]:
-        """The statements that stay; comments and blank lines above one that goes stay with the next."""
-        kept: list[Any] = []
-        waiting: list[Any] = []
-        for statement in body:
-            if id(statement) in self._gone:
-                waiting += statement.leading_lines
-                continue
-            if any(line.comment for line in waiting) or not statement.leading_lines:
-                statement = statement.with_changes(leading_lines=[*waiting, *statement.leading_lines])
-            waiting = []
-            kept.append(statement)
-        return kept
+        return updated.with_changes(body=site.cleaned(updated.body, self._gone))
 
     def _parts(self, statement: Any) -> tuple[list[Any], list[str]]:
         """The small statements of a line, their imports put right, and TODOs."""
@@ -127,20 +113,32 @@ class _Imports(cst.CSTTransformer):
         return _with_names(node, kept), todos
 
     def _from_hub(self, node: cst.ImportFrom, module: str) -> tuple[list[Any], list[str]]:
+        """Ours move, what the script still uses of the rest stays with a TODO."""
         new = self._our_module(module) or ("paddle_ftstrat" if module == "paddlehub" else None)
-        is_star = isinstance(node.names, cst.ImportStar)
+        if isinstance(node.names, cst.ImportStar):
+            if new is None:
+                return [node], [advice.of_import(module)]
+            self._note(node, f"from {module} import * → from {new} import *")
+            moved = node.with_changes(module=cst.parse_expression(new))
+            return [moved], [_STAR_TODO] if module == "paddlehub" else []
         prefix = module.partition(".")[2] + "."
-        items = ["*"] if is_star else [item.evaluated_name for item in node.names]
-        ours = [item for item in items if new and (is_star or names.is_ours(names.short((prefix + item).lstrip("."))))]
-        todos = [advice.of_import(module if is_star else f"{module}.{item}") for item in items if item not in ours]
-        if not ours:
-            return [node], todos
-        self._note(node, f"from {module} import {', '.join(ours)} → from {new} import {', '.join(ours)}")
-        moved = node.with_changes(module=cst.parse_expression(new))
-        if len(ours) == len(items):
-            return [moved], [_STAR_TODO] if is_star and module == "paddlehub" else todos
-        parts = [[item for item in node.names if (item.evaluated_name in ours) == is_ours] for is_ours in (True, False)]
-        return [*_with_names(moved, parts[0]), *_with_names(node, parts[1])], todos
+        ours, theirs, gone = [], [], []
+        for item in node.names:
+            name = item.evaluated_name
+            if new and names.is_ours(names.short((prefix + name).lstrip("."))):
+                ours.append(item)
+            elif self._is_used(item.evaluated_alias or name, f"{module}.{name}"):
+                theirs.append(item)
+            else:
+                gone.append(item)
+        if gone:
+            self._note(node, f"from {module} import {_listed(gone)} dropped: nothing uses it any more")
+        moved = []
+        if ours:
+            self._note(node, f"from {module} import {_listed(ours)} → from {new} import {_listed(ours)}")
+            moved = _with_names(node.with_changes(module=cst.parse_expression(new)), ours)
+        todos = [advice.of_import(f"{module}.{item.evaluated_name}") for item in theirs]
+        return [*moved, *(_with_names(node, theirs) if theirs else [])], todos
 
     def _our_module(self, name: str) -> str | None:
         """Our module for one of PaddleHub's, None where there is none or nothing of ours is used."""
@@ -173,6 +171,10 @@ class _Imports(cst.CSTTransformer):
 
     def _note(self, node: cst.CSTNode, text: str) -> None:
         self.notes.append(Note(self._line_of(node), text))
+
+
+def _listed(items: Iterable[cst.ImportAlias]) -> str:
+    return ", ".join(item.evaluated_name for item in items)
 
 
 def _with_names(node: Any, items: Sequence[cst.ImportAlias]) -> list[Any]:

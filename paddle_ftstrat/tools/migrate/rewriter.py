@@ -10,9 +10,10 @@ from typing import Any
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
-from paddle_ftstrat.tools.migrate import advice, arguments, imports, ipython, names, strategies, tasks
+from paddle_ftstrat.tools.migrate import advice, arguments, imports, ipython, names, paddlenlp, strategies, tasks
 from paddle_ftstrat.tools.migrate.facts import CONTEXT, DERIVED, MODULE, Facts
-from paddle_ftstrat.tools.migrate.site import Frame, Note, Site, todos, with_todos
+from paddle_ftstrat.tools.migrate.site import Frame, Note, Site, between, cleaned, own_comments, todos, with_todos
+from paddle_ftstrat.tools.migrate.unused import Unused
 
 _STATEMENTS = (cst.SimpleStatementLine, cst.BaseCompoundStatement)
 
@@ -82,7 +83,10 @@ def _rewritten(module: cst.Module) -> tuple[cst.Module, tuple[Note, ...]]:
     wrapper.module.visit(facts)
     if not facts.relevant:
         return module, ()
-    rewriter = Rewriter(wrapper, facts)
+    unused = Unused(facts)
+    wrapper.module.visit(unused)
+    text = paddlenlp.find(wrapper.module, facts)
+    rewriter = Rewriter(wrapper, facts, unused, text)
     module = wrapper.module.visit(rewriter)
     module, notes = imports.rewrite(module, facts.finetunes, rewriter.required, rewriter.line)
     try:
@@ -105,18 +109,26 @@ class Rewriter(cst.CSTTransformer):
     Args:
         wrapper: the script's tree with its metadata.
         facts: what is known of the script.
+        unused: what of it goes.
+        text: its text model and data in PaddleNLP, None where there are none.
 
     Attributes:
         notes: what was rewritten.
-        required: the modules that the new code needs.
+        required: what the new code needs to import: module, name from it, alias.
     """
 
-    def __init__(self, wrapper: MetadataWrapper, facts: Facts) -> None:
+    def __init__(
+        self, wrapper: MetadataWrapper, facts: Facts, unused: Unused, text: paddlenlp.Counterpart | None
+    ) -> None:
         super().__init__()
         self._positions = wrapper.resolve(PositionProvider)
         self.notes: list[Note] = []
-        self.required: set[str] = set()
+        self.required: set[tuple[str, str, str]] = set()
         self._facts = facts
+        self._text = text
+        self._unused = set(unused.statements())
+        self._skipped = {id(item) for guard in unused.guards for item in guard.items}
+        self._gone: set[cst.CSTNode] = set()
         self._frames: list[Frame] = []
         self._inner: set[int] = set()
         self._called: set[int] = set()
@@ -128,14 +140,40 @@ class Rewriter(cst.CSTTransformer):
     def on_visit(self, node: cst.CSTNode) -> bool:
         if isinstance(node, _STATEMENTS):
             self._frames.append(Frame())
+        is_made = self._text is not None and isinstance(node, cst.Call) and self._text.of(node) is not None
+        if node in self._unused or id(node) in self._skipped or is_made:
+            return False
         return not isinstance(node, (cst.Import, cst.ImportFrom)) and super().on_visit(node)
 
     def on_leave(self, original: Any, updated: Any) -> Any:
         updated = super().on_leave(original, updated)
-        if isinstance(original, _STATEMENTS):
-            frame = self._frames.pop()
-            updated = with_todos(updated, frame.todos or frame.weak, frame.comments)
-        return updated
+        if not isinstance(original, _STATEMENTS):
+            return updated
+        frame = self._frames.pop()
+        if original in self._unused:
+            self._note(original, f"{arguments.code_of(original.body[0].targets[0].target)} dropped: nothing reads it")
+            updated = updated.with_changes(leading_lines=[*updated.leading_lines, *own_comments(original)])
+            self._gone.add(updated)
+            return updated
+        first, *more = updated.nodes if isinstance(updated, cst.FlattenSentinel) else [updated]
+        first = with_todos(first, frame.todos or frame.weak, frame.comments)
+        around = between(frame.before, first, frame.after)
+        return cst.FlattenSentinel([*around, *more]) if len(around) + len(more) > 1 else first
+
+    def leave_IndentedBlock(self, original: cst.IndentedBlock, updated: cst.IndentedBlock) -> cst.IndentedBlock:
+        return updated.with_changes(body=cleaned(updated.body, self._gone) or [cst.parse_statement("pass")])
+
+    def leave_Module(self, original: cst.Module, updated: cst.Module) -> cst.Module:
+        return updated.with_changes(body=cleaned(updated.body, self._gone))
+
+    def leave_With(self, original: cst.With, updated: cst.With) -> Any:
+        """A `with` over a program alone is its body."""
+        if id(original.items[0]) not in self._skipped:
+            return updated
+        self._note(original, "fluid.program_guard dropped: dygraph has no programs")
+        first, *more = updated.body.body
+        above = [*updated.leading_lines, *own_comments(updated.body.header), *first.leading_lines]
+        return cst.FlattenSentinel([first.with_changes(leading_lines=above), *more])
 
     def visit_Call(self, node: cst.Call) -> None:
         self._called.add(id(node.func))
@@ -169,6 +207,8 @@ class Rewriter(cst.CSTTransformer):
         return updated
 
     def leave_Attribute(self, original: cst.Attribute, updated: cst.Attribute) -> cst.BaseExpression:
+        if self._text is not None and self._text.is_data(original.value) and id(original) not in self._called:
+            return self._of_data(original, updated)
         return self._named(original, updated)
 
     def leave_Name(self, original: cst.Name, updated: cst.Name) -> cst.BaseExpression:
@@ -198,6 +238,9 @@ class Rewriter(cst.CSTTransformer):
         if name is None:
             return self._method(original, updated)
         site, inner = self._site(name, original), names.short(name)
+        made = self._text.of(original) if self._text is not None else None
+        if made is not None:
+            return self._of_text(*made, site)
         if inner in names.STRATEGIES:
             return strategies.rewrite(updated, site)
         if inner == names.CONFIG:
@@ -212,9 +255,36 @@ class Rewriter(cst.CSTTransformer):
             site.todo(advice.of_fluid(name))
         return updated
 
+    def _of_text(self, code: str, uses: str, site: Site) -> cst.BaseExpression:
+        """The text model, its tokenizer, data or reader."""
+        if self._text.is_encoded_at(site.original):
+            site.before(self._text.encode_code())
+            site.require("numpy", alias="np")
+        if self._text.module.call is site.original and self._text.made is None:
+            site.after(f"{self._text.tokenizer} = {self._text.tokenizer_code()}")
+            site.require("paddlenlp.transformers", "AutoTokenizer")
+        if uses:
+            module, _, name = uses.rpartition(".")
+            site.require(module, name)
+        site.note(f"{names.short(site.name)} → {code}")
+        return cst.parse_expression(code)
+
+    def _of_data(self, original: cst.Attribute, updated: cst.BaseExpression) -> cst.BaseExpression:
+        """An attribute or a method of the data set or its reader."""
+        data, name = arguments.code_of(original.value), original.attr.value
+        code = {"num_labels": f'len({data}["train"].label_list)', "get_labels": f'{data}["train"].label_list'}.get(name)
+        if code is None:
+            phases = ", ".join(f'{data}["{phase}"]' for phase in self._text.data.splits)
+            self._frames[-1].todos.append(f"{name}: {data} is a dict of PaddleNLP's data sets now: {phases}")
+            return updated
+        self._note(original, f"{data}.{name} → {code}")
+        return cst.parse_expression(code)
+
     def _method(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression:
         if not isinstance(original.func, cst.Attribute):
             return updated
+        if self._text is not None and self._text.is_data(original.func.value):
+            return self._of_data(original.func, updated)
         kind, name = self._facts.kind_of(original.func.value), original.func.attr.value
         if kind == "strategy" and name == "add_scheduler":
             return strategies.add_scheduler(updated, functools.partial(self._note, original))
@@ -249,12 +319,17 @@ class Rewriter(cst.CSTTransformer):
             frame.todos.append(advice.of_fluid(name))
             return updated
         self._note(original, f"{name[len('paddle.') :]} → {today[0]}")
-        self.required.add("paddle")
+        self._require("paddle")
         return cst.parse_expression(today[0])
 
     def _site(self, name: str, call: cst.Call) -> Site:
         note = functools.partial(self._note, call)
-        return Site(name, call, self._facts, note, self._frames[-1].todos.append, self.required.add)
+        frame = self._frames[-1]
+        todo, before, after = frame.todos.append, frame.before.append, frame.after.append
+        return Site(name, call, self._facts, note, todo, self._require, before, after, self._text)
+
+    def _require(self, module: str, name: str = "", alias: str = "") -> None:
+        self.required.add((module, name, alias))
 
     def _note(self, node: cst.CSTNode, text: str) -> None:
         self.notes.append(Note(self.line(node), text))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import libcst as cst
 
+from paddle_ftstrat.tools.migrate import arguments
 from paddle_ftstrat.tools.migrate.facts import Facts
+from paddle_ftstrat.tools.migrate.paddlenlp import Counterpart
 
 WIDTH = 96
 _TODO = re.compile(r"\s*# TODO\(ftstrat\): (.*)")
@@ -34,7 +36,9 @@ class Site:
         original: the call as it was; its arguments resolve to facts, those of the rewritten one do not.
         facts: what is known of the script.
         note, todo: say what was rewritten, and what is left to do at this statement.
-        require: have a module imported.
+        require: have a module, or a name from it, imported.
+        before, after: have a statement put before or after this one.
+        text: the script's text model and data in PaddleNLP, None where there are none.
     """
 
     name: str
@@ -42,19 +46,24 @@ class Site:
     facts: Facts
     note: Callable[[str], None]
     todo: Callable[[str], None]
-    require: Callable[[str], None]
+    require: Callable[..., None]
+    before: Callable[[str], None]
+    after: Callable[[str], None]
+    text: Counterpart | None
 
 
 @dataclass
 class Frame:
     """What was said about one statement; `weak` TODOs only count where there is no other.
 
-    `comments` are those of arguments that are gone.
+    `comments` are those of arguments that are gone, `before` and `after` statements to put there.
     """
 
     todos: list[str] = field(default_factory=list)
     weak: list[str] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
 
 
 def comment(text: str) -> list[str]:
@@ -77,6 +86,36 @@ def with_todos(statement: Any, texts: Iterable[str], comments: Sequence[str] = (
         added += lines if "\n".join(lines) + "\n" not in there else []
     new = [cst.EmptyLine(comment=cst.Comment(line)) for line in added]
     return statement.with_changes(leading_lines=[*statement.leading_lines, *new]) if new else statement
+
+
+def between(before: Iterable[str], statement: Any, after: Iterable[str]) -> list[Any]:
+    """The statement with others before and after it, functions among blank lines."""
+    blank = cst.EmptyLine(indent=False)
+    above = [cst.parse_statement(code.strip("\n")).with_changes(leading_lines=[blank]) for code in before]
+    if above and not (statement.leading_lines and statement.leading_lines[0].comment is None):
+        statement = statement.with_changes(leading_lines=[blank, *statement.leading_lines])
+    return [*above, statement, *map(cst.parse_statement, after)]
+
+
+def own_comments(node: cst.CSTNode) -> list[cst.EmptyLine]:
+    """The comments inside and behind a node, not those above it, as lines."""
+    above = [line.comment.value for line in getattr(node, "leading_lines", ()) if line.comment is not None]
+    return [cst.EmptyLine(comment=cst.Comment(text)) for text in arguments.comments(node)[len(above) :]]
+
+
+def cleaned(body: Sequence[Any], gone: Collection[cst.CSTNode]) -> list[Any]:
+    """The statements that stay; comments of one that goes stay with the next."""
+    kept: list[Any] = []
+    waiting: list[Any] = []
+    for statement in body:
+        if statement in gone:
+            waiting += statement.leading_lines
+            continue
+        if any(line.comment for line in waiting) or not statement.leading_lines:
+            statement = statement.with_changes(leading_lines=[*waiting, *statement.leading_lines])
+        waiting = []
+        kept.append(statement)
+    return kept
 
 
 def todos(text: str) -> tuple[Note, ...]:

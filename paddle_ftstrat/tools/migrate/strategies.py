@@ -40,7 +40,10 @@ def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     if name == "AdamWeightDecayStrategy":
         call = _warmup(call, site)
     regularization = arguments.find(call, "regularization", 3)
-    if name == "L2SPFinetuneStrategy" or (regularization is not None and "L2SP" in (_keys(regularization.value) or ())):
+    pulls = name == "L2SPFinetuneStrategy" or (
+        regularization is not None and "L2SP" in (_keys(regularization.value) or ())
+    )
+    if pulls and site.text is None:
         site.todo(L2SP_TODO)
     if arguments.find(call, "params_layer"):
         site.todo(_OLD_LAYERS_TODO)

@@ -14,10 +14,13 @@ CONFIG_DROPPED = {
 }
 _FEATURES = ("feature", "token_feature")
 _DATA = ("dataset", "data_reader")
+# Arguments of a task that are nothing but the static graph's.
 _DROPPED = ("feed_list", "num_classes", "hidden_units", "network", "startup_program", "max_seq_len", "add_crf")
+GRAPH = (*_FEATURES, *_DROPPED)
 _CRF_TODO = (
     "there is no CRF here: the loss is the cross entropy of each token; give loss=function(logits, labels) for another"
 )
+_DATA_TODO = "`dataset` is {'train': …, 'dev': …, 'test': …}, each a paddle.io.Dataset of (input, label)"
 _LABELS_TODO = (
     "give the names of the tags in order, label_list=['O', 'B-PER', 'I-PER', …] here or as an attribute of the data "
     "set: PaddleHub took them from its data set; without them there is no precision, recall and f1 of chunks"
@@ -77,12 +80,23 @@ def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     call = arguments.by_name(call, names.TASKS[name])
     given = {arg.keyword.value: arg for arg in call.args if arg.keyword}
     site.note(f"{name}: feature, feed_list and data_reader replaced by model and dataset")
-    site.todo(_model_todo(name, given))
-    if name == "SequenceLabelTask":
+    text = site.text
+    if text is None:
+        site.todo(_model_todo(name, given))
+    elif text.data is None:
+        site.todo(_DATA_TODO)
+    head = [f"{key}={arguments.code_of(given[key].value)}" for key in ("hidden_units", "network") if key in given]
+    if head:
+        site.todo(f"{' and '.join(head)} described a part of the head that is now the model's")
+    if name == "SequenceLabelTask" and (text is None or text.data is None):
         site.todo(_LABELS_TODO)
     if "add_crf" in given and arguments.code_of(given["add_crf"].value) != "False":
         site.todo(_CRF_TODO)
-    return _with_model(call, _dataset(site, name))
+    if text is None:
+        return _with_model(call, "model", _dataset(site, name))
+    if text.anchored:
+        call = arguments.added(call, "pretrained", f'"{text.encoder}"')
+    return _with_model(call, text.variable, text.variable_of_data or _dataset(site, name))
 
 
 def method(call: cst.Call, name: str, site: Site, is_read: bool) -> cst.Call:
@@ -92,8 +106,13 @@ def method(call: cst.Call, name: str, site: Site, is_read: bool) -> cst.Call:
     if name in METHODS:
         site.todo(f"{name}: {METHODS[name]}")
     elif name == "predict":
-        site.todo(_PREDICT_TODO)
-        return arguments.without(call, _PREDICT_DROPPED)
+        call = arguments.without(call, _PREDICT_DROPPED)
+        rows = arguments.find(call, "data", 0)
+        if rows is None or site.text is None or not site.text.is_texts(rows.value):
+            site.todo(_PREDICT_TODO)
+            return call
+        site.note("predict: the texts encoded, with 0 in the place of a label")
+        return arguments.replaced(call, rows, cst.parse_expression(site.text.rows_code(arguments.code_of(rows.value))))
     return call
 
 
@@ -104,14 +123,14 @@ def _dataset(site: Site, name: str) -> str:
     return next((variable for variable in read if variable), "dataset")
 
 
-def _with_model(call: cst.Call, dataset: str) -> cst.Call:
+def _with_model(call: cst.Call, model: str, dataset: str) -> cst.Call:
     """The call with model in the place of the features, dataset in that of the reader, and the rest of both gone."""
     args, has = [], set()
     for arg in call.args:
         name = arg.keyword.value if arg.keyword is not None else ""
         if name in _FEATURES and "model" not in has:
             has.add("model")
-            arg = arguments.named(arg, "model").with_changes(value=cst.Name("model"))
+            arg = arguments.named(arg, "model").with_changes(value=cst.Name(model))
         elif name in _DATA and "dataset" not in has:
             has.add("dataset")
             value = arg.value if name == "dataset" else cst.parse_expression(dataset)
@@ -120,7 +139,7 @@ def _with_model(call: cst.Call, dataset: str) -> cst.Call:
             arg = arguments.named(arg, _DROPPED[0])
         args.append(arg)
     call = arguments.without(call.with_changes(args=args), _DROPPED)
-    for name, value in (("model", "model"), ("dataset", dataset)):
+    for name, value in (("model", model), ("dataset", dataset)):
         if name not in has:
             call = arguments.added(call, name, value)
     return call
@@ -134,8 +153,4 @@ def _model_todo(name: str, given: dict[str, cst.Arg]) -> str:
         tokens = "length, " if name == "SequenceLabelTask" else ""
         last = "sigmoid" if name == "MultiLabelClassifierTask" else "softmax"
         output = f"logits of shape [batch, {tokens}{classes}], without a {last}"
-    text = f"`model` is the paddle.nn.Layer to train, pretrained part and head, that returns {output}"
-    head = [f"{key}={arguments.code_of(given[key].value)}" for key in ("hidden_units", "network") if key in given]
-    if head:
-        text += f"; {' and '.join(head)} described a part of the head that is now the model's"
-    return text + "; `dataset` is {'train': …, 'dev': …, 'test': …}, each a paddle.io.Dataset of (input, label)"
+    return f"`model` is the paddle.nn.Layer to train, pretrained part and head, that returns {output}; {_DATA_TODO}"
