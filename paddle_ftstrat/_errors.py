@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
@@ -98,6 +100,32 @@ def unknown(what: str, name: Any, allowed: Iterable[Any]) -> str:
     hint = nearest(name, allowed)
     meant = f" Did you mean {hint!r}?" if hint else ""
     return f"unknown {what} {shown(name)}.{meant} Allowed: {listing(allowed)}"
+
+
+def renamed(module: str, since: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__` under which names that were renamed still work; each place that uses one is warned once.
+
+    They go two minor releases after `since` (docs/support.md); `tests/test_renamed.py` fails from then on.
+
+    Args:
+        module: its `__name__`.
+        since: the release that renamed them, "major.minor".
+        names: old name → the one to write instead, both in the module.
+    """
+    major, minor = map(int, since.split("."))
+
+    def __getattr__(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(
+            f"{module}.{name} is called {names[name]} since {since}: write {module}.{names[name]}; "
+            f"the old name goes in {major}.{minor + 2}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(sys.modules[module], names[name])
+
+    return __getattr__
 
 
 def check_keys(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:

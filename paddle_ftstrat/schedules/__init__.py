@@ -1,5 +1,8 @@
 """Schedules: pure functions of the update index or of the position in a training, by name or joined."""
 
+from typing import TYPE_CHECKING
+
+from paddle_ftstrat import _errors
 from paddle_ftstrat.schedules import curves, torch_curves  # their schedules enter the registry
 from paddle_ftstrat.schedules.annealing import (
     SchedCos,
@@ -38,3 +41,6 @@ __all__ = [
     "sched_no",
     "torch_curves",
 ]
+
+if not TYPE_CHECKING:  # to type checkers the old names are unknown
+    __getattr__ = _errors.renamed(__name__, "0.2", {"CURVES": "SCHEDULES", "Curve": "Schedule"})
