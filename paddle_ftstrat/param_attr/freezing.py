@@ -21,6 +21,8 @@ from paddle_ftstrat.param_attr import rows, select, settings
 
 POLICIES = ("freeze", "track")
 _RECORD = "_ftstrat_freezing"
+# Of a parameter that `freeze` froze.
+_FROZEN = "ftstrat_frozen"
 _IGNORED_TEXT = (
     f"paddlepaddle {paddle.__version__} ignores `requires_grad = False`; freeze with "
     "paddle_ftstrat.param_attr.freeze or with `stop_gradient = True`"
@@ -30,12 +32,8 @@ _PLAIN = (type(None), bool, int, float, complex, str, np.ndarray, np.generic)
 
 @dataclass(frozen=True)
 class _Record:
-    """What freezing did to a layer. It lies in the layer, so that a copy can be thawed, too.
+    """The policy of a BatchNorm, and what that replaced. It lies in the layer, so that a copy can be thawed, too."""
 
-    `frozen` are the attribute names of its parameters; a BatchNorm has a `policy`, and `before` is what that replaced.
-    """
-
-    frozen: frozenset[str] = frozenset()
     policy: str | None = None
     before: Any = None
 
@@ -89,7 +87,9 @@ def freeze(model_or_layer: nn.Layer, patterns: Any = None, batch_norm: str = "fr
             f"subclasses of SyncBatchNorm cannot be told to keep their statistics: {_errors.listing(unfixable)}; "
             'use nn.SyncBatchNorm itself there, or batch_norm="track"'
         )
-    _note(model, frozen={id(weights[name]) for name in names if settings.own(weights[name]).trainable})
+    for name in names:
+        if settings.own(weights[name]).trainable:
+            settings.note(weights[name], _FROZEN, True)
     _write(model, [weights[name] for name in names], trainable=False)
     for layer in governed.values():
         set_policy(layer, batch_norm)
@@ -129,7 +129,8 @@ def unfreeze(model_or_layer: nn.Layer, patterns: Any = None) -> list[str]:
     model = _checked(model_or_layer)
     weights = select.named_weights(model)
     frozen = [name for name, param in weights.items() if not settings.own(param).trainable]
-    names = _frozen_here(model, weights) if patterns is None else _selected(model, weights, patterns)
+    by_freeze = [name for name in frozen if settings.noted(weights[name], _FROZEN)]
+    names = by_freeze if patterns is None else _selected(model, weights, patterns)
     chosen = {id(weights[name]) for name in names}
     governed = [layer for layer in _touched(model, patterns, chosen).values() if policy_of(layer)]
     if frozen and not names and not governed:
@@ -137,7 +138,8 @@ def unfreeze(model_or_layer: nn.Layer, patterns: Any = None) -> list[str]:
             f"freeze() froze nothing here; to thaw what was frozen in another way ({_errors.listing(frozen)}), "
             "give its name or a pattern: unfreeze(model, patterns)"
         )
-    _note(model, thawed=chosen)
+    for name in names:
+        settings.note(weights[name], _FROZEN, None)
     _write(model, [weights[name] for name in names], trainable=True)
     for layer in governed:
         set_policy(layer, None)
@@ -265,8 +267,7 @@ def set_policy(layer: nn.Layer, policy: str | None) -> None:
     record = _record(layer)
     if record.policy == "freeze":
         layers.release_statistics(layer, record.before)
-    before = layers.fix_statistics(layer) if policy == "freeze" else None
-    layer.__dict__[_RECORD] = dataclasses.replace(record, policy=policy, before=before)
+    layer.__dict__[_RECORD] = _Record(policy, layers.fix_statistics(layer) if policy == "freeze" else None)
 
 
 def _checked(model: Any) -> nn.Layer:
@@ -298,27 +299,6 @@ def _write(model: nn.Layer, params: Collection[Any], trainable: bool) -> None:
 
 def _record(layer: nn.Layer) -> _Record:
     return layer.__dict__.get(_RECORD, _Record())
-
-
-def _note(model: nn.Layer, frozen: Collection[int] = (), thawed: Collection[int] = ()) -> None:
-    """Write down in each layer which of its parameters `freeze` froze."""
-    for layer in model.sublayers(include_self=True):
-        own, record = {name: id(param) for name, param in select.own_parameters(layer)}, _record(layer)
-        kept = {name for name in record.frozen if own.get(name) not in thawed}
-        kept |= {name for name, key in own.items() if key in frozen}
-        if kept != record.frozen:
-            layer.__dict__[_RECORD] = dataclasses.replace(record, frozen=frozenset(kept))
-
-
-def _frozen_here(model: nn.Layer, weights: Mapping[str, Any]) -> list[str]:
-    """The parameters that `freeze` froze and nobody thawed since."""
-    noted = {
-        id(param)
-        for layer in model.sublayers(include_self=True)
-        for name, param in select.own_parameters(layer)
-        if name in _record(layer).frozen
-    }
-    return [name for name, param in weights.items() if id(param) in noted and not settings.own(param).trainable]
 
 
 def _touched(model: nn.Layer, patterns: Any, chosen: Collection[int]) -> dict[str, nn.Layer]:

@@ -113,7 +113,7 @@ def freeze_rows(param: Any, rows: Any, axis: int | None = None) -> None:
         rows_of_both = {*_indices(rows, size), *(before.rows if before else ())}
         merged.append((one, FrozenRows(at, tuple(sorted(rows_of_both)), size)))
     for one, frozen in merged:
-        settings.set_frozen_rows(one, frozen)
+        settings.note(one, settings.ROWS, frozen)
 
 
 def unfreeze_rows(param: Any, rows: Any = None, axis: int | None = None) -> None:
@@ -142,7 +142,7 @@ def unfreeze_rows(param: Any, rows: Any = None, axis: int | None = None) -> None
             raise ValueError(f"{frozen} of {one.name!r}, not of axis {axis}")
         thawed = set(frozen.rows if rows is None else _indices(rows, frozen.size))
         left = tuple(row for row in frozen.rows if row not in thawed)
-        settings.set_frozen_rows(one, FrozenRows(frozen.axis, left, frozen.size) if left else None)
+        settings.note(one, settings.ROWS, FrozenRows(frozen.axis, left, frozen.size) if left else None)
 
 
 def frozen_rows(param: Any) -> FrozenRows | None:
@@ -171,7 +171,7 @@ def checked(resolved: Iterable[Any], given: Any) -> Callable[[], None]:
 
     def put() -> None:
         for name, rows in frozen.items():
-            settings.set_frozen_rows(params[name], rows)
+            settings.note(params[name], settings.ROWS, rows)
 
     return put
 

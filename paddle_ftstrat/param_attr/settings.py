@@ -118,9 +118,21 @@ def refuse_bound(weights: Mapping[str, Any], action: str) -> None:
         )
 
 
+def noted(param: Any, key: str) -> Any:
+    """What `note` has put down, None for nothing."""
+    return (getattr(param, "optimize_attr", None) or {}).get(key)
+
+
+def note(param: Any, key: str, value: Any) -> None:
+    """Put something of the user's own down on a parameter, bound or not, which copies keep; None takes it away."""
+    attr = dict(getattr(param, "optimize_attr", None) or {"learning_rate": 1.0})
+    attr.pop(key, None)
+    param.optimize_attr = attr if value is None else {**attr, key: value}
+
+
 def frozen_rows(param: Any) -> Any | None:
     """What `freeze_rows` froze of a parameter, None where that is nothing."""
-    return (getattr(param, "optimize_attr", None) or {}).get(ROWS)
+    return noted(param, ROWS)
 
 
 def any_frozen_rows(params: Sequence[Any]) -> bool:
@@ -132,13 +144,6 @@ def saved_rows(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """The frozen rows of (name, parameter) pairs, by name, as JSON can hold them."""
     found = {name: frozen_rows(param) for name, param in named}
     return {name: [rows.axis, list(rows.rows)] for name, rows in found.items() if rows is not None}
-
-
-def set_frozen_rows(param: Any, rows: Any | None) -> None:
-    """Note which rows of a parameter are frozen: the user's own setting, bound or not, which copies keep."""
-    attr = dict(getattr(param, "optimize_attr", None) or {"learning_rate": 1.0})
-    attr.pop(ROWS, None)
-    param.optimize_attr = attr if rows is None else {**attr, ROWS: rows}
 
 
 def text_of(regularizer: Any) -> str:
@@ -166,7 +171,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _record(param: Any) -> _Record | None:
-    return (getattr(param, "optimize_attr", None) or {}).get(_RECORD)
+    return noted(param, _RECORD)
 
 
 def _write(param: Any, settings: ParamSettings, record: _Record | None) -> None:
