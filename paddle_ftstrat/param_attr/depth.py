@@ -36,14 +36,12 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
 
     Args:
         model: the model.
-        sample_input: one input of the model (a tensor, or a tuple, list or dict of arguments); one forward in eval
-            mode traces the order of execution. Without it the order of registration counts.
-        layers: the units by hand, bottom first: each a selector (glob, sublayer name, regex, function, layer) or a
-            list of selectors. They have to cover every parameter.
+        sample_input: one input of the model, whose forward in eval mode traces the order of execution; None: the order
+            of registration.
+        layers: the units by hand, bottom first: each a selector or a list of them; together they cover every parameter.
 
     Raises:
-        TypeError: `layers` is no list.
-        ValueError: `layers` overlap or leave parameters out, or the forward of `sample_input` fails.
+        ValueError, TypeError: `layers` overlap, leave parameters out or are no list; the forward fails.
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 4), nn.Linear(4, 2))

@@ -71,7 +71,8 @@ class Description(Sequence[Row]):
         return [dataclasses.asdict(row) for row in self.rows]
 
     def __str__(self) -> str:
-        return render(self.rows, self.notes)
+        headings = ("parameter", "shape", "block", "trains", "LR ×", "regularizer", "decay", "clip")
+        return "\n".join([table(headings, map(_cells, self.rows)), *self.notes])
 
     __repr__ = __str__
 
@@ -120,12 +121,6 @@ def row_of(name: str, param: Any) -> Row:
         need_clip=now.need_clip,
         frozen_rows=held,
     )
-
-
-def render(rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
-    """The table as text, wide enough for its content."""
-    headings = ("parameter", "shape", "block", "trains", "LR ×", "regularizer", "decay", "clip")
-    return "\n".join([table(headings, map(_cells, rows)), *notes])
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], width: int = 10_000) -> str:

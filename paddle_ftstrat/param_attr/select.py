@@ -19,18 +19,7 @@ KINDS: dict[str, Callable[[nn.Layer], Iterable[str]]] = {}
 
 
 def kind(word: str) -> Callable[[Any], Any]:
-    """Have a word select what the decorated function (model) → names gives.
-
-    Example:
-        >>> import paddle
-        >>> @kind("matrix")
-        ... def matrix(model):
-        ...     return [name for name, param in named_weights(model).items() if param.ndim == 2]
-        >>> select(paddle.nn.Sequential(paddle.nn.Linear(2, 3)), "matrix")
-        ['0.weight']
-        >>> KINDS.pop("matrix").__name__
-        'matrix'
-    """
+    """Have a word select what the decorated function (model) → names gives."""
 
     def entered(function: Any) -> Any:
         KINDS[word] = function
@@ -64,10 +53,7 @@ def named_weights(model: nn.Layer) -> dict[str, Any]:
     """Every parameter of a model once, by structured name, in order of registration.
 
     BatchNorm's running statistics, which Paddle keeps among the parameters, are left out: they are not weights.
-    A parameter that several layers share stands under its first name.
-
-    Args:
-        model: the model, plain or wrapped in `paddle.DataParallel`.
+    A parameter that several layers share stands under its first name. `paddle.DataParallel` is looked through.
 
     Example:
         >>> import paddle
@@ -104,13 +90,6 @@ def statistics(model: nn.Layer) -> dict[str, Any]:
 
 def norm_or_bias(model: nn.Layer) -> set[str]:
     """Names of the biases and of the parameters of normalisation layers: what weight decay skips by default.
-
-    A bias is a parameter whose own name is `bias` or begins with `bias_`, as Paddle's layers call theirs.
-
-    Example:
-        >>> import paddle
-        >>> sorted(norm_or_bias(paddle.nn.Sequential(paddle.nn.Linear(2, 3), paddle.nn.LayerNorm(3))))
-        ['0.bias', '1.bias', '1.weight']
 
     Source: PaddleHub 1.8 `AdamWeightDecayStrategy` (its test by name suffix; here by layer type).
     """
@@ -202,10 +181,6 @@ def means(selector: Any, names: Iterable[str], arguments: Sequence[Any], what: s
 
     Raises:
         TypeError: neither a glob (or the name of a layer around it), nor a compiled regex (fullmatch), nor a function.
-
-    Example:
-        >>> means("encoder", ["encoder.0.weight"], ()), means("*.bias", ["encoder.0.weight"], ())
-        (True, False)
     """
     if isinstance(selector, str):
         return any(fnmatchcase(name, selector) or name.startswith(selector + ".") for name in names)

@@ -36,19 +36,12 @@ class Vectors:
 
 
 def vectors_of(source: Any, words: Any = None, vocab: Vocabulary | None = None) -> Vectors:
-    """Vectors from whatever holds them; nothing is copied.
+    """Vectors from whatever holds them, in the forms of `embedding_attr`; nothing is copied.
 
-    Args:
-        source: an array, tensor or nested list (count, dim); the path of an `.npy` file; an object with `key_to_index`
-            and `vectors`, as gensim's KeyedVectors; or a mapping from word to vector (dim,).
-        words: for an array or a file, the word of each row: a list, or a mapping from word to row.
-        vocab: word → row of the table that is to be made; needed for a mapping, of which only these words are read.
+    Of a mapping from word to vector only the words of `vocab`, word → row, are read.
 
     Raises:
-        ValueError: not two-dimensional, vectors of different lengths, a file that is no `.npy`, a mapping without
-            vocab, `words` for what knows its words itself.
-        TypeError: none of these kinds.
-        FileNotFoundError: there is no such file.
+        ValueError, TypeError, FileNotFoundError: it is none of these forms, malformed, or not there.
 
     Example:
         >>> vectors_of({"a": [1.0, 2.0], "b": [3.0, 4.0]}, vocab={"b": 0, "c": 1}).take(np.array([0]))
@@ -76,12 +69,7 @@ def words_to_rows(what: str, words: Any) -> Vocabulary:
     """A vocabulary as word → row, from a mapping or from a list whose positions are the rows.
 
     Raises:
-        ValueError: a word comes twice, two words have one row, or a row is negative.
-        TypeError: neither a mapping nor a list, or a row that is no whole number.
-
-    Example:
-        >>> words_to_rows("vocab", ["the", "of"])
-        {'the': 0, 'of': 1}
+        ValueError, TypeError: neither of these, a row twice or no whole number ≥ 0, or a word twice.
     """
     if isinstance(words, Mapping):
         rows = {word: _errors.check_whole(f"{what}[{word!r}]", row) for word, row in words.items()}
