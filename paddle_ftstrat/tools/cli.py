@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib
 import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from paddle import nn
@@ -21,7 +19,6 @@ from paddle_ftstrat import _errors, _files, strategies
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.averaging import AVERAGES
 from paddle_ftstrat.optim.perturbation import PERTURBATIONS
-from paddle_ftstrat.optim.table import OptimizerRow
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.schedules import SCHEDULES
 from paddle_ftstrat.strategies import DefaultStrategy
@@ -31,68 +28,72 @@ from paddle_ftstrat.tools.compare import compare
 from paddle_ftstrat.tools.migrate import command
 from paddle_ftstrat.tools.outline import Outline, outline
 
-_LISTED = "the strategies, schedules, averages, perturbations and optimizers there are"
-
 _FILES = (".yaml", ".yml", ".json")
+_Run = Callable[[argparse.Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command; returns the exit code, 2 with one line on stderr where it refuses."""
     parser = argparse.ArgumentParser(prog="ftstrat", description="Fine-tuning strategies for PaddlePaddle.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help=_LISTED).set_defaults(run=list_all)
-    of_plan = [_plan_arguments()]
+
+    def add(name: str, run: _Run, what: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=what, description=what.capitalize() + ".", parents=parents)
+        made.set_defaults(run=run)
+        return made
+
+    add("list", list_all, "the strategies, schedules, averages, perturbations and optimizers there are")
+    of_plan = argparse.ArgumentParser(add_help=False)
+    _plan_arguments(of_plan.add_argument)
     what = "what a strategy will do, in words and as a table, and what is probably not meant"
-    explaining = commands.add_parser("explain", help=what, description=what.capitalize() + ".", parents=of_plan)
-    explaining.add_argument("--strict", action="store_true", help="exit code 1 where something is probably not meant")
-    explaining.set_defaults(run=run_explain)
+    strict = "exit code 1 where something is probably not meant"
+    add("explain", run_explain, what, of_plan).add_argument("--strict", action="store_true", help=strict)
     what, image = "draw the learning rate of every block over the training", "image to write (.png, .svg, .pdf)"
-    plotting = commands.add_parser("plot", help=what, description=what.capitalize() + ".", parents=of_plan)
+    plotting = add("plot", run_plot, what, of_plan)
     plotting.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=image)
-    plotting.set_defaults(run=run_plot)
     what = "train with each strategy on the same seeds, and tell by how much each is better than the first"
-    comparing = commands.add_parser("compare", help=what, description=what.capitalize() + ".")
-    _compare_arguments(comparing)
-    comparing.set_defaults(run=run_compare)
+    _compare_arguments(add("compare", run_compare, what).add_argument)
     command.add_arguments(commands.add_parser("migrate", help=command.HELP))
     arguments = parser.parse_args(argv)
-    return arguments.run(arguments)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"ftstrat {arguments.command}: {error}", file=sys.stderr)
+        return 2
 
 
 def list_all(arguments: argparse.Namespace) -> int:
     """Print the strategies, the schedules and the optimizer table."""
     width = shutil.get_terminal_size((140, 24)).columns if sys.stdout.isatty() else 140
     known = {name: getattr(strategies, name) for name in strategies.__all__ if name.endswith("Strategy")}
-    sections = {
-        "strategies": (("name", "what it does"), [(name, _first_line(cls)) for name, cls in known.items()]),
-        "schedules": (("name", "LR at update t"), [(name, _first_line(build)) for name, build in SCHEDULES.items()]),
-        "averages": (("name", "what it does"), [(name, _first_line(cls)) for name, cls in AVERAGES.items()]),
-        "perturbations": (("name", "what it does"), [(name, _first_line(cls)) for name, cls in PERTURBATIONS.items()]),
-        "optimizers": (
-            ("optimizer", "aliases", "class", "options", "own decay", "LR ×", "sparse", "note"),
-            [_optimizer_row(row) for row in table.ROWS.values()],
-        ),
+    sections: dict[str, Mapping[str, object]] = {
+        "strategies": known,
+        "schedules": SCHEDULES,
+        "averages": AVERAGES,
+        "perturbations": PERTURBATIONS,
     }
-    for title, (headings, rows) in sections.items():
-        print(title, description.table(headings, rows, width), "", sep="\n")
+    for title, things in sections.items():
+        columns = ("name", "LR at update t" if title == "schedules" else "what it does")
+        rows = [(name, (thing.__doc__ or "").strip().splitlines()[0]) for name, thing in things.items()]
+        print(title, description.table(columns, rows, width), "", sep="\n")
+    headings = ("optimizer", "aliases", "class", "options", "own decay", "LR ×", "sparse", "note")
+    optimizers = [
+        (
+            row.name,
+            ", ".join(row.aliases),
+            row.cls.__name__ if row.cls else "-",
+            " ".join(f"{name}={value:g}" for name, value in row.defaults.items() if type(value) in (int, float)),
+            row.decay,
+            "yes" if row.multiplier else "no",
+            "yes" if row.sparse else "no",
+            row.refused or ("" if row.cls else "not in this Paddle"),
+        )
+        for row in table.ROWS.values()
+    ]
+    print("optimizers", description.table(headings, optimizers, width), "", sep="\n")
     return 0
 
 
-def _refusing(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """A command whose refusals are one line on stderr and exit code 2."""
-
-    @functools.wraps(run)
-    def refusing(arguments: argparse.Namespace) -> int:
-        try:
-            return run(arguments)
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            print(f"ftstrat {arguments.command}: {error}", file=sys.stderr)
-            return 2
-
-    return refusing
-
-
-@_refusing
 def run_explain(arguments: argparse.Namespace) -> int:
     """Print the explanation; returns the exit code."""
     laid_out = _laid_out(arguments)
@@ -101,7 +102,6 @@ def run_explain(arguments: argparse.Namespace) -> int:
     return 2 if laid_out.failed else 1 if arguments.strict and findings else 0
 
 
-@_refusing
 def run_plot(arguments: argparse.Namespace) -> int:
     """Draw the picture; returns the exit code."""
     explain.draw(_laid_out(arguments), arguments.output)
@@ -109,23 +109,17 @@ def run_plot(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@_refusing
 def run_compare(arguments: argparse.Namespace) -> int:
     """Do the runs that are not done yet, print the table, write it and its picture; returns the exit code."""
-    named = {short_name(one): find_strategy(one, arguments.trust) for one in arguments.strategies}
+    named = {short_name(one): find_strategy(one, arguments.trust)[0] for one in arguments.strategies}
     if len(named) < len(arguments.strategies):
         raise ValueError(f"two strategies go by the same name: {', '.join(arguments.strategies)}")
-    folder = arguments.output
-    found = compare(
-        {name: one.strategy for name, one in named.items()},
-        find_function(arguments.learner),
-        arguments.epochs,
-        arguments.seeds,
-        arguments.lr or (),
-        arguments.choosing,
-        arguments.metric,
-        folder / "runs.jsonl",
-    )
+    make_learner = _find(arguments.learner, FunctionType, "package.module:function or script.py:function")
+    if not callable(make_learner):
+        raise TypeError(f"{arguments.learner} is no function, but of type {type(make_learner).__name__}")
+    folder, lrs = arguments.output, arguments.lr or ()
+    counts = (arguments.epochs, arguments.seeds, lrs, arguments.choosing)
+    found = compare(named, make_learner, *counts, arguments.metric, folder / "runs.jsonl")
     print(found)
     with _files.replacing(folder / "comparison.json") as file:
         file.write(json.dumps(found.to_dict(), indent=1).encode())
@@ -134,8 +128,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _compare_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _compare_arguments(add: Callable[..., Any]) -> None:
     factory = "script.py:NAME or package.module:NAME of the function (seed) that makes a Learner; that code is run"
     add("learner", metavar="MODULE:FUNCTION", help=factory)
     where = "strategy files, or script.py:NAME or package.module:NAME of strategies; the first is compared with"
@@ -150,10 +143,8 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trust", action="store_true", help="import the modules of other classes that the strategy files name")
 
 
-def _plan_arguments() -> argparse.ArgumentParser:
+def _plan_arguments(add: Callable[..., Any]) -> None:
     """What `explain` and `plot` take both."""
-    parser = argparse.ArgumentParser(add_help=False)
-    add = parser.add_argument
     where = "strategy.yaml (or .json), or script.py:NAME or package.module:NAME of a strategy or RunConfig"
     add("strategy", metavar="STRATEGY", help=where)
     add("--steps", type=int, required=True, metavar="N", help="updates of the whole training")
@@ -166,50 +157,22 @@ def _plan_arguments() -> argparse.ArgumentParser:
     add("--pretrained", action="append", metavar="GLOB", help="parameters that L2SP anchors; repeatable")
     add("--no-decay", action="append", metavar="GLOB", help="parameters that decay skips; repeatable")
     add("--trust", action="store_true", help="import the modules of other classes that a strategy file names")
-    return parser
 
 
 def _laid_out(arguments: argparse.Namespace) -> Outline:
     steps = _errors.check_whole("--steps", arguments.steps, minimum=1)
-    named = find_strategy(arguments.strategy, arguments.trust)
-    given = arguments.epochs if arguments.epochs is not None else named.epochs or 1
+    strategy, epochs = find_strategy(arguments.strategy, arguments.trust)
+    given = arguments.epochs if arguments.epochs is not None else epochs or 1
     epochs = _errors.check_whole("--epochs", given, minimum=1)
     if epochs > steps:
         raise ValueError(f"--epochs {epochs} needs at least as many updates, but --steps is {steps}")
     model, sample = find_model(arguments.model) if arguments.model else (None, None)
-    return outline(
-        named.strategy, steps, epochs, model, sample, pretrained=arguments.pretrained, no_decay=arguments.no_decay
-    )
+    asked = {"pretrained": arguments.pretrained, "no_decay": arguments.no_decay}
+    return outline(strategy, steps, epochs, model, sample, **asked)
 
 
-def _optimizer_row(row: OptimizerRow) -> tuple[str, ...]:
-    numbers = {name: value for name, value in row.defaults.items() if type(value) in (int, float)}
-    return (
-        row.name,
-        ", ".join(row.aliases),
-        row.cls.__name__ if row.cls else "-",
-        " ".join(f"{name}={value:g}" for name, value in numbers.items()),
-        row.decay,
-        "yes" if row.multiplier else "no",
-        "yes" if row.sparse else "no",
-        row.refused or ("" if row.cls else "not in this Paddle"),
-    )
-
-
-def _first_line(thing: object) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
-
-
-@dataclass(frozen=True)
-class Named:
-    """A strategy, and the number of epochs where a RunConfig named it."""
-
-    strategy: DefaultStrategy
-    epochs: int | None = None
-
-
-def find_strategy(target: str, trust: bool = False) -> Named:
-    """The strategy that the command line names.
+def find_strategy(target: str, trust: bool = False) -> tuple[DefaultStrategy, int | None]:
+    """The strategy that the command line names, and the number of epochs where a RunConfig names it.
 
     Args:
         target: a `.yaml` or `.json` file, or `script.py:NAME` or `package.module:NAME`, where NAME is a strategy, a
@@ -223,15 +186,12 @@ def find_strategy(target: str, trust: bool = False) -> Named:
         FileNotFoundError: no such file.
     """
     if Path(target).suffix.lower() in _FILES:
-        return Named(DefaultStrategy.from_yaml(Path(target), trust))
-    found = _find(target, (DefaultStrategy, RunConfig), "a strategy file (.yaml, .json) or script.py:NAME")
-    if callable(found):
-        found = found()
-    if isinstance(found, RunConfig):
-        return Named(found.strategy, found.num_epoch)
-    if not isinstance(found, DefaultStrategy):
+        return DefaultStrategy.from_yaml(Path(target), trust), None
+    found = _made(target, (DefaultStrategy, RunConfig), "a strategy file (.yaml, .json) or script.py:NAME")
+    strategy, epochs = (found.strategy, found.num_epoch) if isinstance(found, RunConfig) else (found, None)
+    if not isinstance(strategy, DefaultStrategy):
         raise TypeError(f"{target} is neither a strategy nor a RunConfig, but of type {type(found).__name__}")
-    return Named(found)
+    return strategy, epochs
 
 
 def short_name(target: str) -> str:
@@ -248,51 +208,39 @@ def short_name(target: str) -> str:
 def find_model(target: str) -> tuple[nn.Layer, Any]:
     """The model that the command line names, and a sample input for it or None.
 
-    Args:
-        target: `package.module:NAME` or `script.py:NAME`; NAME is a model, a pair (model, sample input), or a function
-            or class that makes one of these without arguments.
+    NAME is a model, a pair (model, sample input), or a function or class that makes one of these without arguments.
 
     Raises:
         ValueError: no such name.
         TypeError: it is no model.
         FileNotFoundError: no such file.
     """
-    found = _find(target, (nn.Layer,), "package.module:factory")
-    if callable(found) and not isinstance(found, nn.Layer):
-        found = found()
+    found = _made(target, nn.Layer, "package.module:factory")
     model, sample = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(model, nn.Layer):
         raise TypeError(f"{target} gives no paddle.nn.Layer, but {type(model).__name__}")
     return model, sample
 
 
-def find_function(target: str) -> Callable[..., Any]:
-    """The function that the command line names, as `package.module:NAME` or `script.py:NAME`.
-
-    Raises:
-        ValueError: no such name.
-        TypeError: it is no function.
-        FileNotFoundError: no such file.
-    """
-    found = _find(target, (FunctionType,), "package.module:function or script.py:function")
-    if not callable(found):
-        raise TypeError(f"{target} is no function, but of type {type(found).__name__}")
-    return found
+def _made(target: str, kinds: Any, expected: str) -> Any:
+    """What a name stands for, or what it makes."""
+    found = _find(target, kinds, expected)
+    return found() if callable(found) and not isinstance(found, kinds) else found
 
 
-def _find(target: str, kinds: Sequence[type], expected: str) -> Any:
+def _find(target: str, kinds: Any, expected: str) -> Any:
     place, colon, name = target.rpartition(":")
     if not (colon and name and place):
         raise ValueError(f"{target!r} is not {expected}")
     module = _run_script(Path(place)) if place.endswith(".py") else _imported(place)
     if not hasattr(module, name):
-        fitting = [key for key, value in vars(module).items() if isinstance(value, tuple(kinds))]
+        fitting = [key for key, value in vars(module).items() if isinstance(value, kinds)]
         fitting = fitting or [key for key in vars(module) if not key.startswith("_")]
         raise ValueError(_errors.unknown(f"name in {place}", name, fitting))
     return getattr(module, name)
 
 
-def _imported(name: str) -> Any:
+def _imported(name: str) -> ModuleType:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -303,7 +251,7 @@ def _imported(name: str) -> Any:
         raise
 
 
-def _run_script(path: Path) -> Any:
+def _run_script(path: Path) -> ModuleType:
     """The script as a module, with its own folder importable, as when Python runs it."""
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")

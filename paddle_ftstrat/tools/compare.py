@@ -173,7 +173,8 @@ def compare(
     metric = metric or (known or ["loss"])[0]
     _errors.check_keys("metric", [metric], ["loss", *known])
     common = [epochs, metric, paddle.__version__, _source(make_learner)]
-    digests = {name: _digest([*common, *map(_described, made[name])]) for name in named}
+    parts = {name: json.dumps([*common, *map(_described, made[name])]) for name in named}
+    digests = {name: hashlib.sha256(part.encode()).hexdigest()[:16] for name, part in parts.items()}
     records = Records(None if path is None else Path(path), digests)
 
     def run(name: str, lr: float | None, seed: int, final: bool) -> Outcome:
@@ -185,7 +186,7 @@ def compare(
     return Comparison(metric, mode, "valid" if test is None else "test", lines, budget)
 
 
-def _run(strategy: Any, make_learner: Any, epochs: int, seed: int, metric: str, final: bool) -> Outcome:
+def _run(strategy: DefaultStrategy, make_learner: Any, epochs: int, seed: int, metric: str, final: bool) -> Outcome:
     learner, test = _learner_of(make_learner, seed)
     # What making the data has drawn, at its first time perhaps, must not matter.
     _seed(seed)
@@ -195,7 +196,8 @@ def _run(strategy: Any, make_learner: Any, epochs: int, seed: int, metric: str, 
     except FloatingPointError:
         return Outcome(None, None, None, None, time.process_time() - started)
     seconds = round(time.process_time() - started, 3)
-    with learner.run.averaged() if averaging.averages(learner.run) else nullcontext():
+    run = learner.run
+    with run.averaged() if run is not None and averaging.averages(run) else nullcontext():
         dev = learner.validate()
         tested = learner.validate(test)[metric] if final and test is not None else None
     return Outcome(dev[metric], dev["loss"], tested, learner.recorder.values[-1]["train_loss"], seconds)
@@ -274,7 +276,3 @@ def _source(function: Callable[..., Any]) -> str:
         return inspect.getsource(function)
     except (OSError, TypeError):  # typed at a prompt, or a callable object
         return getattr(function, "__qualname__", type(function).__qualname__)
-
-
-def _digest(parts: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from paddle_ftstrat import _errors, pictures
-from paddle_ftstrat.optim import table
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import Discriminative, Spread
 from paddle_ftstrat.tools import lint
-from paddle_ftstrat.tools.outline import Block, Outline, Stage, decay_of, spread_factor
+from paddle_ftstrat.tools.outline import (
+    Block,
+    Outline,
+    Stage,
+    decay_of,
+    factors_of,
+    label_of,
+    optimizer_of,
+    spread_factor,
+)
 
 _HEADINGS = ("phase", "epochs", "updates", "block", "learning rate", "regulariser", "weight decay", "trains")
 _CLIPS = {
@@ -21,11 +29,7 @@ _CLIPS = {
 
 
 def explain(outline: Outline, findings: Sequence[lint.Finding] = ()) -> str:
-    """The whole plan as text: in words, as a table phase × block, and what the lint found.
-
-    Args:
-        outline: the strategy over its training.
-        findings: of `lint.check`.
+    """The whole plan as text: in words, as a table phase × block, and what `lint.check` found.
 
     Example:
         >>> import paddle_ftstrat as hub
@@ -44,11 +48,7 @@ def explain(outline: Outline, findings: Sequence[lint.Finding] = ()) -> str:
 
 
 def draw(outline: Outline, path: Any = None) -> Any:
-    """Draw the LR of every block over the updates; returns the matplotlib figure.
-
-    Args:
-        outline: the strategy over its training.
-        path: image file to write; None only returns the figure.
+    """Draw the LR of every block over the updates into an image file, if any; returns the matplotlib figure.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -70,10 +70,10 @@ def block_label(outline: Outline, block: Block) -> str:
 
 
 def _words(outline: Outline) -> str:
-    plan, row = outline.plan, table.find(outline.plan.optimizer)
+    plan = outline.plan
     options = ", ".join(f"{name}={value!r}" for name, value in plan.optimizer_options.items())
     lines = {
-        "optimizer": f"{row.cls.__name__}, {options}" if options else f"{row.cls.__name__} with its default options",
+        "optimizer": optimizer_of(plan) + (f", {options}" if options else " with its default options"),
         "learning rate": _rate(outline),
         "layers": _layers(plan.depth),
         "unfreezing": _unfreezing(outline),
@@ -108,8 +108,7 @@ def _layers(spec: Any) -> str:
     if not isinstance(spec, Discriminative):
         return "all at the same learning rate"
     if spec.factors:
-        values = spec.factors.values() if isinstance(spec.factors, Mapping) else spec.factors
-        return f"each at its own share of the learning rate, bottom first: {_errors.listing(map(_g, values))}"
+        return f"each at its own share of the learning rate, bottom first: {_errors.listing(map(_g, factors_of(spec)))}"
     how = "layer by layer" if spec.blocks is None else _count(spec.blocks, "block")
     how = "by params_layer" if spec.params_layer else how
     least = f", none below {spec.minimum:g}" if spec.minimum else ""
@@ -128,7 +127,7 @@ def _unfreezing(outline: Outline) -> str:
             blocks.setdefault((first, again), []).append(block_label(outline, block))
     told = []
     for (first, again), labels in sorted(blocks.items(), key=lambda item: item[0][0]):
-        late = ", which is never reached" if outline.plan.starts[first] >= outline.steps else ""
+        late = ", which is never reached" if outline.starts[first] >= outline.steps else ""
         until = "" if again is None else f", frozen again from {outline.when(again)}"
         told.append(f"{' and '.join(labels)} from {outline.when(first)}{late}{until}")
     return "; ".join(told)
@@ -185,18 +184,20 @@ def _table(outline: Outline) -> str:
 
 def _block_cells(outline: Outline, stage: Stage, block: Block) -> tuple[str, ...]:
     index = outline.planned_phase(stage.start)
-    if not block.trains[index]:
+    if block.trains[index]:
+        start, end = (outline.plan.lr(t) * block.factor for t in (stage.start, stage.end - 1))
+        rate = _g(start) if start == end else f"{_g(start)} → {_g(end)}"
+        return rate, block.regulariser, block.decay, f"yes; {block.remarks}" if block.remarks else "yes"
+    first = block.trains.index(True) if True in block.trains else None
+    if first is None:
         why = "never: frozen beforehand"
-        if True in block.trains:
-            first = block.trains.index(True)
-            why = f"no, from {outline.when(first)}"
-            if first < index:
-                # Without a model nobody knows whether what a phase names has this block in it.
-                why = "no, frozen again" if outline.run is not None else f"as far as {outline.label(index)} includes it"
-        return "-", "-", "-", why
-    start, end = (outline.plan.lr(t) * block.factor for t in (stage.start, stage.end - 1))
-    rate = _g(start) if start == end else f"{_g(start)} → {_g(end)}"
-    return rate, block.regulariser, block.decay, "yes" + (f"; {block.remarks}" if block.remarks else "")
+    elif first > index:
+        why = f"no, from {outline.when(first)}"
+    elif outline.run is not None:
+        why = "no, frozen again"
+    else:  # without a model nobody knows whether what a phase names has this block in it
+        why = f"as far as {label_of(outline.plan.phases[index].train)} includes it"
+    return "-", "-", "-", why
 
 
 def _lint(outline: Outline, findings: Sequence[lint.Finding]) -> str:

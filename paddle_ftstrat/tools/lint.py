@@ -129,7 +129,7 @@ def warmup_length(outline: Outline) -> Iterator[str]:
 def unfreezing_incomplete(outline: Outline) -> Iterator[str]:
     """Layers that are still frozen when the training ends."""
     last = max((block.trains.index(True) for block in outline.blocks if True in block.trains), default=0)
-    if outline.plan.starts[last] >= outline.steps:
+    if outline.starts[last] >= outline.steps:
         end = f"the training ends with epoch {outline.epochs}"
         few = "fewer blocks" if isinstance(outline.plan.phases[last].train, Top) else "shorter phases"
         yield f"the last layers are thawed in {outline.when(last)}, but {end}: give more epochs or {few}"

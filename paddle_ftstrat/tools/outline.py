@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,11 @@ class Outline:
         return self.run.describe() if self.run is not None else ()
 
     @property
+    def starts(self) -> tuple[int, ...]:
+        """The first update of each of the plan's phases."""
+        return self.plan.starts or (0,)
+
+    @property
     def stretches(self) -> list[Stretch]:
         """The parts of the LR curve, in order."""
         return self.plan.lr.stretches(self.steps)
@@ -92,18 +98,24 @@ class Outline:
 
         Phases of gradual unfreezing go by what they change alone.
         """
-        starts, trains = self.plan.starts, [block.trains for block in self.blocks]
+        trains = [block.trains for block in self.blocks]
         begun = {
             start
-            for index, start in enumerate(starts)
+            for index, start in enumerate(self.starts)
             if index == 0 or self.phase_name(index) or any(one[index] != one[index - 1] for one in trains)
         }
         ordered = sorted(t for t in begun | {stretch.start for stretch in self.stretches} if t < self.steps)
-        return [self._stage(start, end) for start, end in zip(ordered, [*ordered[1:], self.steps])]
+        stages = []
+        for start, end in zip(ordered, [*ordered[1:], self.steps]):
+            form = next(stretch.name for stretch in reversed(self.stretches) if stretch.start <= start)
+            name = self.phase_name(self.planned_phase(start))
+            epochs = [min(t // self.steps_per_epoch, self.epochs - 1) + 1 for t in (start, end - 1)]
+            stages.append(Stage(f"{name}: {form}" if name else form, start, end, *epochs))
+        return stages
 
     def planned_phase(self, t: int) -> int:
         """Which of the plan's phases update t is in."""
-        return max(index for index, start in enumerate(self.plan.starts) if start <= t)
+        return bisect_right(self.starts, t) - 1
 
     def phase_name(self, index: int) -> str:
         """What a phase of the plan is called; "" for those of gradual unfreezing, and where there is one only."""
@@ -112,21 +124,11 @@ class Outline:
             return ""
         return phase.name or f"phase {index + 1}"
 
-    def label(self, index: int) -> str:
-        """What a phase trains, where that is no share of the depth; else ""."""
-        return _label(self.plan.phases[index].train)
-
     def when(self, index: int) -> str:
         """When a phase of the plan begins: the epoch, or the update where that is in the middle of one."""
-        start = self.plan.starts[index]
+        start = self.starts[index]
         whole, rest = divmod(start, self.steps_per_epoch)
         return f"update {start}" if rest else f"epoch {whole + 1}"
-
-    def _stage(self, start: int, end: int) -> Stage:
-        form = next(stretch.name for stretch in reversed(self.stretches) if stretch.start <= start)
-        name = self.phase_name(self.planned_phase(start))
-        epochs = [min(t // self.steps_per_epoch, self.epochs - 1) + 1 for t in (start, end - 1)]
-        return Stage(f"{name}: {form}" if name else form, start, end, *epochs)
 
 
 def outline(
@@ -137,12 +139,12 @@ def outline(
     sample_input: Any = None,
     **options: Any,
 ) -> Outline:
-    """Lay a strategy out over a training.
+    """Lay a strategy out over a training of so many updates and, at most as many, epochs.
 
     Args:
         strategy: the strategy.
         steps: T, updates of the whole training.
-        epochs: number of epochs, at most `steps`.
+        epochs: number of epochs.
         model: the model; it is bound to the strategy. Without it layers are told as shares of the depth.
         sample_input: one input, for the order of the layers.
         **options: `pretrained`, `no_decay` and `layers`, as for `strategy.bind`.
@@ -182,6 +184,12 @@ def per_epoch(steps: int, epochs: int) -> int:
     return rounded_up if rounded_up * (epochs - 1) < steps else max(1, steps // epochs)
 
 
+def optimizer_of(plan: Plan) -> str:
+    """The name of the optimizer's class."""
+    row = table.find(plan.optimizer)
+    return row.cls.__name__ if row.cls else row.name
+
+
 def decay_of(plan: Plan) -> str:
     """The decoupled weight decay of a plan in a word or two.
 
@@ -189,9 +197,8 @@ def decay_of(plan: Plan) -> str:
         >>> decay_of(Plan({}, optimizer="adamw")), decay_of(Plan({}, weight_decay=0.1))
         ("AdamW's own", '0.1')
     """
-    row = table.find(plan.optimizer)
-    if plan.weight_decay is None:
-        return f"{row.cls.__name__}'s own" if row.decay == "native" else "none"
+    if plan.weight_decay is None and table.find(plan.optimizer).decay == "native":
+        return f"{optimizer_of(plan)}'s own"
     return f"{plan.weight_decay:g}" if plan.weight_decay else "none"
 
 
@@ -206,7 +213,7 @@ def _of_binding(run: Binding) -> Iterator[Block]:
         numbers, found = zip(*members)
         top, bottom = numbers[0], numbers[-1]
         label = f"{bottom}" if top == bottom else f"{bottom}–{top}"
-        where = [word for word, is_there in (("bottom", bottom == 0), ("top", top == len(rows) - 1)) if is_there]
+        where = ["bottom"] * (bottom == 0) + ["top"] * (top == len(rows) - 1)
         if where and len(rows) > 1:
             label += f" ({' to '.join(where)})"
         yield replace(alike, label=label, names=tuple(name for block in reversed(found) for name in block.names))
@@ -249,10 +256,10 @@ def _without_model(plan: Plan, steps_per_epoch: int) -> list[Block]:
         first = epochs[trains.index(True)] if True in trains else 0
         return Block(label, factor, first, trains, regulariser or "none", decay_of(plan), remarks)
 
-    named = [_label(phase.train) for phase in plan.phases]
+    named = [label_of(phase.train) for phase in plan.phases]
     others = [label for label in dict.fromkeys(named) if label]
     blocks = [block(one, 1.0, tuple(name in (one, "") for name in named)) for one in others]
-    factors, thaws = _factors(depth), _thaws(plan)
+    factors, thaws = factors_of(depth), _thaws(plan)
     count = math.lcm(len(factors), len(thaws))
     parts = [(factors[i * len(factors) // count], thaws[i * len(thaws) // count]) for i in range(count)]
     remarks = ""
@@ -279,7 +286,8 @@ def spread_factor(spec: Spread) -> float:
     return round(rates[0] / rates[-1], 9) if rates[-1] else 1.0
 
 
-def _label(train: Any) -> str:
+def label_of(train: Any) -> str:
+    """What a phase trains, where that is no share of the depth; else ""."""
     if isinstance(train, Top) or (isinstance(train, str) and train == "all"):
         return ""
     if isinstance(train, int):
@@ -287,14 +295,14 @@ def _label(train: Any) -> str:
     return ", ".join(map(str, train)) if isinstance(train, (list, tuple)) else str(train)
 
 
-def _factors(spec: Any) -> list[float]:
+def factors_of(spec: Any) -> list[float]:
     """LR factors, bottom first, over as many equal parts as the plan has."""
-    if isinstance(spec, Discriminative) and spec.factors:
+    if not isinstance(spec, Discriminative):
+        return [1.0]
+    if spec.factors:
         return list(spec.factors.values() if isinstance(spec.factors, Mapping) else spec.factors)
-    if isinstance(spec, Discriminative) and (spec.blocks or spec.params_layer):
-        numbers = sorted(set(spec.params_layer.values())) if spec.params_layer else list(range(spec.blocks))
-        return [max(spec.factor ** -(numbers[-1] - number), spec.minimum) for number in numbers]
-    return [1.0]
+    numbers = sorted(set(spec.params_layer.values())) if spec.params_layer else range(spec.blocks or 1)
+    return [max(spec.factor ** -(numbers[-1] - number), spec.minimum) for number in numbers]
 
 
 def _thaws(plan: Plan) -> list[tuple[bool, ...]]:
@@ -306,7 +314,7 @@ def _thaws(plan: Plan) -> list[tuple[bool, ...]]:
         parts = 1 + max(given) - min(given)
 
     def trains(train: Any, part: int) -> bool:
-        return part >= parts - train.count if isinstance(train, Top) else not _label(train)
+        return part >= parts - train.count if isinstance(train, Top) else not label_of(train)
 
     return [tuple(trains(phase.train, part) for phase in plan.phases) for part in range(parts)]
 

@@ -102,12 +102,30 @@ def append(path: Path, entry: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def best_rate(entries: Iterable[Mapping[str, Any]], mode: str = "max") -> float:
-    """The LR with the best mean score on dev; of equal ones, that with the lower loss.
+def _entry(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
-    Args:
-        entries: outcomes, with their "lr".
-        mode: "max" where a higher score is better, or "min".
+
+def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return entry["row"], entry["lr"], entry["seed"], entry["stage"]
+
+
+def _peak_megabytes() -> int | None:
+    """The largest memory of this process so far, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1024 if sys.platform.startswith("linux") else 2**20
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+
+
+def best_rate(entries: Iterable[Mapping[str, Any]], mode: str = "max") -> float:
+    """The LR of outcomes with the best mean score on dev, by `mode`; of equal ones, that with the lower loss.
 
     Raises:
         ValueError: the loss was not finite with any of them.
@@ -116,18 +134,15 @@ def best_rate(entries: Iterable[Mapping[str, Any]], mode: str = "max") -> float:
         >>> best_rate([{"lr": 0.1, "dev": 0.8, "dev_loss": 1.0}, {"lr": 0.2, "dev": 0.8, "dev_loss": 0.5}])
         0.2
     """
-    by_rate: dict[float, list[Mapping[str, Any]]] = {}
+    by_rate: dict[float, list[tuple[float, float]]] = {}
     for entry in entries:
-        by_rate.setdefault(entry["lr"], []).append(entry)
-    finite = {lr: mine for lr, mine in by_rate.items() if all(_finite(e["dev"], e["dev_loss"]) for e in mine)}
+        dev, loss = (math.nan if entry[key] is None else entry[key] for key in ("dev", "dev_loss"))
+        by_rate.setdefault(entry["lr"], []).append((dev if mode == "max" else -dev, -loss))
+    merits = {lr: tuple(np.mean(by_rate[lr], axis=0)) for lr in sorted(by_rate)}
+    finite = [lr for lr, merit in merits.items() if np.isfinite(merit).all()]
     if not finite:
         raise ValueError(f"the loss is not finite with any of the learning rates {sorted(by_rate)}: give lower ones")
-
-    def merit(lr: float) -> tuple[float, float]:
-        mine, sign = finite[lr], 1 if mode == "max" else -1
-        return sign * sum(e["dev"] for e in mine) / len(mine), -sum(e["dev_loss"] for e in mine) / len(mine)
-
-    return max(sorted(finite), key=merit)
+    return max(finite, key=lambda lr: merits[lr])
 
 
 def run_rows(
@@ -138,7 +153,7 @@ def run_rows(
     mode: str = "max",
     progress: bool | None = True,
 ) -> dict[str, Any]:
-    """Do all runs that are not recorded yet.
+    """Do all runs that are not recorded yet; row → the learning rate chosen for it, None without a grid.
 
     Args:
         rows: names of the rows.
@@ -147,9 +162,6 @@ def run_rows(
         run: function (row, learning rate, seed, whether it counts) → outcome.
         mode: "max" where a higher score is better, or "min".
         progress: whether to show a bar; None: on a terminal.
-
-    Returns:
-        The learning rate chosen for each row; None without a grid.
     """
     rows = list(rows)
     total = len(rows) * (len(budget.grid) * len(budget.choosing) + len(budget.seeds))
@@ -202,32 +214,40 @@ class Line:
 def lines_of(
     records: Iterable[Mapping[str, Any]], chosen: Mapping[str, Any], grid: Sequence[float], score: str = "test"
 ) -> list[Line]:
-    """The rows in the order in which they were run, compared with the first, by "test" or by "dev"."""
+    """The rows in the order in which they were run, compared with the first, by `score`, "test" or "dev"."""
     records = list(records)
     final = {(r["row"], r["seed"]): r for r in records if r["stage"] == FINAL and r["lr"] == chosen.get(r["row"])}
     seeds = sorted({seed for _, seed in final})
 
-    def of_seeds(name: str, key: str) -> np.ndarray:
-        values = [final[name, seed][key] for seed in seeds]
-        return np.array([math.nan if value is None else value for value in values])
+    def numbers(entries: Iterable[Mapping[str, Any]], key: str) -> np.ndarray:
+        return np.array([math.nan if entry[key] is None else entry[key] for entry in entries])
 
     first, made = next(iter(chosen)), []
     for name, lr in chosen.items():
-        mine = of_seeds(name, score)
-        difference, margin = paired(mine, of_seeds(first, score))
-        spread = float(mine.std(ddof=1)) if len(mine) > 1 else 0.0
-        edge = len(grid) > 1 and lr in (min(grid), max(grid))
-        mean, seconds = float(mine.mean()), float(of_seeds(name, "seconds").mean())
-        dev = _dev_scores(records, name)
-        made.append(Line(name, lr, dev, edge, mine.tolist(), mean, spread, difference, margin, seconds))
+        mine, theirs = (numbers((final[row, seed] for seed in seeds), score) for row in (name, first))
+        tried: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in records:
+            if entry["row"] == name and entry["stage"] == CHOOSE:
+                tried.setdefault(f"{entry['lr']:g}", []).append(entry)
+        difference, margin = paired(mine, theirs)
+        line = Line(
+            name,
+            lr,
+            dev={rate: round(float(numbers(entries, "dev").mean()), 4) for rate, entries in tried.items()},
+            edge=len(grid) > 1 and lr in (min(grid), max(grid)),
+            scores=mine.tolist(),
+            mean=float(mine.mean()),
+            std=float(mine.std(ddof=1)) if len(mine) > 1 else 0.0,
+            difference=difference,
+            margin=margin,
+            seconds=float(numbers((final[name, seed] for seed in seeds), "seconds").mean()),
+        )
+        made.append(line)
     return made
 
 
 def paired(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Mean difference of pairs, and half the width of its 95 % interval.
-
-    Args:
-        mine, theirs: one number per pair, [n]; n ≥ 2 for an interval.
+    """Mean difference of pairs [n], and half the width of its 95 % interval; n ≥ 2 for an interval.
 
     Example:
         >>> difference, margin = paired(np.array([3.0, 5.0]), np.array([2.0, 2.0]))
@@ -236,8 +256,8 @@ def paired(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     """
     differences = mine - theirs
     if len(differences) < 2:
-        return float(differences.mean()), float("nan")
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
+        return float(differences.mean()), math.nan
+    error = differences.std(ddof=1) / math.sqrt(len(differences))
     return float(differences.mean()), float(student(0.95, len(differences) - 1) * error)
 
 
@@ -267,37 +287,3 @@ def student(level: float, freedom: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if within(middle) < level else (low, middle)
     return high
-
-
-def _dev_scores(records: Sequence[Mapping[str, Any]], row: str) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for entry in records:
-        if entry["row"] == row and entry["stage"] == CHOOSE:
-            found.setdefault(f"{entry['lr']:g}", []).append(math.nan if entry["dev"] is None else entry["dev"])
-    return {lr: round(float(np.mean(values)), 4) for lr, values in found.items()}
-
-
-def _finite(*values: float | None) -> bool:
-    return all(value is not None and math.isfinite(value) for value in values)
-
-
-def _peak_megabytes() -> int | None:
-    """The largest memory of this process so far, where the system tells."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1024 if sys.platform.startswith("linux") else 2**20
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
-
-
-def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    return entry["row"], entry["lr"], entry["seed"], entry["stage"]
-
-
-def _entry(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}

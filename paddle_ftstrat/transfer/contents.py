@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any, Literal, Optional
 import numpy as np
 import paddle
 
-from paddle_ftstrat import _errors, _files
+from paddle_ftstrat import _errors
 
 BFLOAT16 = "bfloat16"
 MAX_ARRAYS = 20_000  # of one file; a shard of the largest models has some hundreds
@@ -205,7 +206,9 @@ class Mapped:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        with _files.open_regular(self.path) as file:
+        if not stat.S_ISREG(self.path.stat().st_mode):
+            raise ValueError(f"{self.path} is not a regular file")
+        with self.path.open("rb") as file:
             self.size = os.fstat(file.fileno()).st_size
             if self.size == 0:
                 raise ValueError(f"{self.path} is empty")
