@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 # A file of this folder each.
-NAMES: tuple[str, ...] = ()
+NAMES = ("retention", "domains", "ulmfit")
 
 
 def module_of(name: str) -> Any:

@@ -37,12 +37,14 @@ class Row:
         grid: setting key → the values there are to choose from, ascending; what is chosen among is their product.
             Under "lr" it grows while the best value stands at an end. Empty: nothing is chosen.
         note: what a reader of the table should know.
+        choose: the score by which its setting is chosen; empty: the experiment's.
     """
 
     name: str
     run: Callable[[Setting, int, str], Mapping[str, float]]
     grid: Mapping[str, Sequence[Any]]
     note: str = ""
+    choose: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def results(
 
         grids, tried = _chosen(experiment, scores_of)
         final = [
-            Job(part, row.name, best_of(tried[part, row.name], experiment.choose), seed, "test")
+            Job(part, row.name, best_of(tried[part, row.name], row.choose or experiment.choose), seed, "test")
             for part, rows in experiment.parts.items()
             for row in rows
             for seed in range(experiment.seeds)
@@ -194,7 +196,7 @@ def results(
     for part, rows in experiment.parts.items():
         baseline = found[part, rows[0].name]
         parts[part] = [
-            _line(row, grids[part, row.name], tried[part, row.name], experiment.choose, found[part, row.name], baseline)
+            _line(row, experiment.choose, grids[part, row.name], tried[part, row.name], found[part, row.name], baseline)
             for row in rows
         ]
     return {"facts": dict(experiment.facts), "choosing seeds": experiment.choosing, "parts": parts}
@@ -211,6 +213,9 @@ def _chosen(
     grids = {(part, row.name): dict(row.grid) for part, rows in experiment.parts.items() for row in rows}
     tried: dict[tuple[str, str], Tried] = {place: [({}, [])] for place, grid in grids.items() if not grid}
     growing = {place: grid for place, grid in grids.items() if grid}
+    keys = {
+        (part, row.name): row.choose or experiment.choose for part, rows in experiment.parts.items() for row in rows
+    }
     for left in range(WIDER, -1, -1):
         jobs = [
             Job(*place, setting, CHOOSING_FROM + seed, "dev")
@@ -224,7 +229,7 @@ def _chosen(
             mine.setdefault(json.dumps(job.setting), (job.setting, []))[1].append(scores)
         for place, mine in found.items():
             tried[place] = list(mine.values())
-        wider = {place: widened(grid, best_of(tried[place], experiment.choose)) for place, grid in growing.items()}
+        wider = {place: widened(grid, best_of(tried[place], keys[place])) for place, grid in growing.items()}
         growing = {place: grid for place, grid in wider.items() if grid != growing[place]}
         if not growing or not left:
             break
@@ -271,13 +276,13 @@ def widened(grid: Mapping[str, Sequence[Any]], best: Setting) -> dict[str, Seque
 
 def _line(
     row: Row,
+    choose: str,
     grid: Mapping[str, Sequence[Any]],
     tried: Tried,
-    choose: str,
     mine: Sequence[Mapping[str, float]],
     baseline: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
-    setting = best_of(tried, choose)
+    setting = best_of(tried, row.choose or choose)
     ends = {key: (values[0], values[-1]) for key, values in grid.items() if len(values) > 1}
     keys = dict.fromkeys(key for run in mine for key in run)
     scores = {key: np.array([run.get(key, math.nan) for run in mine]) for key in keys}

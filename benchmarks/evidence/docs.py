@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.evidence.core import Score
+from paddle_ftstrat.pictures import finished, pyplot
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
@@ -122,6 +125,26 @@ def filled(text: str, name: str, results: Mapping[str, Any], shown: Shown, langu
     mark = re.escape(name)
     text = re.sub(rf"(<!-- table: {mark} \| (.*?) -->\n).*?<!-- end of table -->", made, text, flags=re.DOTALL)
     return re.sub(rf"(<!-- {mark} \| (.*?) -->).*?<!-- \. -->", figured, text, flags=re.DOTALL)
+
+
+def differences(parts: Mapping[str, Sequence[Mapping[str, Any]]], scores: Sequence[Score], path: Path) -> None:
+    """Draw the differences from the first row with their 95 % intervals: a panel per part, a colour per score."""
+    figure, panels = pyplot().subplots(
+        1, len(parts), figsize=(6.5 * len(parts), 4.5), constrained_layout=True, squeeze=False
+    )
+    for axes, (title, (first, *others)) in zip(panels[0], parts.items()):
+        axes.axvline(0, color="0.6", lw=1)
+        for number, score in enumerate(scores):
+            told = [[100 * value for value in line["difference"][score.key]] for line in others]
+            heights = np.arange(len(others))[::-1] - 0.2 * number
+            middles, margins = zip(*told)
+            axes.errorbar(middles, heights, xerr=margins, fmt="o", capsize=3, label=score.english)
+        axes.set_yticks(np.arange(len(others))[::-1], [line["name"] for line in others])
+        axes.set(title=title, xlabel=f"points of accuracy against {first['name']} (mean, 95 % interval)")
+        axes.grid(alpha=0.3)
+    if len(scores) > 1:
+        panels[0][0].legend()
+    finished(figure, path)
 
 
 def refresh(experiments: Mapping[str, Shown]) -> None:
