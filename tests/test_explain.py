@@ -78,15 +78,13 @@ class TestOutline:
         run = strategy.bind(stack(), max_train_steps=90)
         rows = {row.name: row for row in run.describe()}
         for block in laid_out.blocks:
-            assert {(rows[name].factor, rows[name].first_epoch) for name in block.names} == {
-                (block.factor, block.first_epoch)
-            }
+            assert {(rows[name].factor, run.trains[name]) for name in block.names} == {(block.factor, block.trains)}
         assert sorted(name for block in laid_out.blocks for name in block.names) == sorted(rows)
 
     @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
     def test_without_a_model_they_are_those_of_one_that_divides_evenly(self, strategy):
         def looks(blocks):
-            return [(block.factor, block.first_epoch) for block in blocks]
+            return [(block.factor, block.trains) for block in blocks]
 
         assert looks(outline(strategy, 90, 3).blocks) == looks(outline(strategy, 90, 3, stack()).blocks)
 

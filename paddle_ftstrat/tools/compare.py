@@ -227,19 +227,17 @@ def _seed(seed: int) -> None:
 
 
 def _named(strategies: Any) -> dict[str, Any]:
-    if not isinstance(strategies, Mapping):
-        named: dict[str, Any] = {}
-        for strategy in strategies:
-            name = getattr(strategy, "__name__", type(strategy).__name__)
-            number = sum(known.partition(" ")[0] == name for known in named)
-            named[f"{name} {number + 1}" if number else name] = strategy
-        strategies = named
-    for name, given in strategies.items():
+    named: dict[str, Any] = dict(strategies) if isinstance(strategies, Mapping) else {}
+    for strategy in () if isinstance(strategies, Mapping) else strategies:
+        name = getattr(strategy, "__name__", type(strategy).__name__)
+        number = sum(known.partition(" ")[0] == name for known in named)
+        named[f"{name} {number + 1}" if number else name] = strategy
+    for name, given in named.items():
         if not (isinstance(given, DefaultStrategy) or (callable(given) and not isinstance(given, type))):
             raise TypeError(f"strategy {name!r} is neither a strategy nor a function, but {_errors.shown(given)}")
-    if not strategies:
+    if not named:
         raise ValueError("there is no strategy to compare")
-    return dict(strategies)
+    return named
 
 
 def _at_rate(name: str, given: Any, lr: float | None) -> DefaultStrategy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import table
@@ -34,10 +35,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(name: str) -> Callable[[Rule], Rule]:
-    """Enter a rule, a function (Outline) → texts, in `RULES` under `name`.
-
-    Raises:
-        ValueError: the name is taken.
+    """Enter a rule, a function (Outline) → texts, in `RULES` under `name`; a ValueError where the name is taken.
 
     Example:
         >>> @rule("long-training")
@@ -57,10 +55,7 @@ def rule(name: str) -> Callable[[Rule], Rule]:
 
 
 def check(outline: Outline) -> list[Finding]:
-    """What the rules find, in their order.
-
-    Args:
-        outline: the strategy over its training, with or without a model.
+    """What the rules find in a strategy over its training, with or without a model, in their order.
 
     Example:
         >>> import paddle_ftstrat as hub
@@ -76,13 +71,11 @@ def absolute_multipliers(outline: Outline) -> Iterator[str]:
     """ParamAttr(learning_rate=) holds a factor of the LR; one like 1e-4 was probably meant as the LR itself."""
     small = [row for row in outline.rows if 0 < row.own_learning_rate < _LOOKS_ABSOLUTE]
     if small:
-        first = small[0]
-        peak = outline.strategy.learning_rate * first.learning_rate
+        own, learning_rate = small[0].own_learning_rate, outline.strategy.learning_rate
         names = _errors.listing([row.name for row in small], 3)
         yield (
-            f"ParamAttr(learning_rate={first.own_learning_rate:g}) multiplies the LR: {names} would get {peak:.3g} at "
-            f"most; for an LR of {first.own_learning_rate:g} give "
-            f"{first.own_learning_rate / outline.strategy.learning_rate:.3g}"
+            f"ParamAttr(learning_rate={own:g}) multiplies the LR: {names} would get "
+            f"{learning_rate * small[0].learning_rate:.3g} at most; for an LR of {own:g} give {own / learning_rate:.3g}"
         )
 
 
@@ -158,19 +151,20 @@ def patterns_without_match(outline: Outline) -> Iterator[str]:
     """Names and globs that mean no parameter of the model."""
     if outline.model is None:
         return
-    depth, top = outline.plan.depth, outline.plan.phases[-1].train
-    for key, spec in (("discriminative", depth), ("gradual_unfreeze", top)):
+    model = outline.model
+    for key, spec in (("discriminative", outline.plan.depth), ("gradual_unfreeze", outline.plan.phases[-1].train)):
         for name in getattr(spec, "params_layer", None) or {}:
-            try:
-                named_layers(key, {name: 0}, outline.model)
-            except ValueError as error:
-                yield str(error)
+            yield from _refusal(named_layers, key, {name: 0}, model)
     for key in ("pretrained", "no_decay"):
         for pattern in outline.options.get(key) or ():
-            try:
-                select.select(outline.model, pattern, key)
-            except ValueError as error:
-                yield str(error)
+            yield from _refusal(select.select, model, pattern, key)
+
+
+def _refusal(look: Callable[..., object], *arguments: Any) -> Iterator[str]:
+    try:
+        look(*arguments)
+    except ValueError as error:
+        yield str(error)
 
 
 @rule("decay-on-biases")
@@ -182,14 +176,18 @@ def decay_on_biases(outline: Outline) -> Iterator[str]:
     if outline.run is None or outline.model is None:
         return
     spared = select.norm_or_bias(outline.model)
-    reached = [row.name for row in outline.rows if row.name in spared and row.first_epoch]
-    l2 = [row.name for row in outline.rows if row.name in reached and row.regularizer_from == "strategy" and plan.l2]
-    decayed = [row.name for row in outline.rows if row.name in reached and row.decay]
+    reached = [row for row in outline.rows if row.name in spared and row.first_epoch]
+    l2 = [row.name for row in reached if row.regularizer_from == "strategy"] if plan.l2 else []
     if l2:
         yield f"L2 {plan.l2:g} reaches {_some(l2)}; weight_decay would leave biases and normalisation layers out"
+    decayed = [row for row in reached if row.decay]
     if decayed:
-        decay = next(row.decay for row in outline.rows if row.name in decayed)
-        yield f"weight decay {decay:g} reaches {_some(decayed)}; without no_decay= it would spare them"
+        some = _some([row.name for row in decayed])
+        yield f"weight decay {decayed[0].decay:g} reaches {some}; without no_decay= it would spare them"
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)} biases and normalisation weights ({_errors.listing(names, 3)})"
 
 
 @rule("batch-norm-moving")
@@ -241,25 +239,17 @@ def without_effect(outline: Outline) -> Iterator[str]:
     given = getattr(outline.strategy, "scheduler", None)
     if given is None:
         return
-    discriminative = outline.plan.depth
-    if not isinstance(discriminative, Discriminative):
-        discriminative = None
-    if discriminative is not None and discriminative.factor == 1:
+    depth = outline.plan.depth
+    if isinstance(depth, Discriminative) and depth.factor == 1:
         yield "discriminative with factor 1: all blocks have the same LR"
-    elif discriminative is not None and discriminative.factor < 1:
-        yield f"discriminative with factor {discriminative.factor:g} < 1: lower layers get larger LRs than the top"
+    elif isinstance(depth, Discriminative) and depth.factor < 1:
+        yield f"discriminative with factor {depth.factor:g} < 1: lower layers get larger LRs than the top"
     for key in ("discriminative", "gradual_unfreeze"):
         if given[key]["blocks"] == 1 and not given[key]["params_layer"]:
             yield f"{key} with 1 block does nothing: that block is the whole model"
     if given["slanted_triangle"]["cut_fraction"] > 0 and given["slanted_triangle"]["ratio"] == 1:
         yield "slanted_triangle with ratio 1 is a constant LR"
-    linear = given["linear_decay"]
-    if linear["start_point"] < 1 and linear["end_learning_rate"] >= outline.strategy.learning_rate:
-        yield (
-            f"linear_decay ends at {linear['end_learning_rate']:g}, not below learning_rate "
-            f"{outline.strategy.learning_rate:g}: it does not decay"
-        )
-
-
-def _some(names: list[str]) -> str:
-    return f"{len(names)} biases and normalisation weights ({_errors.listing(names, 3)})"
+    linear, learning_rate = given["linear_decay"], outline.strategy.learning_rate
+    if linear["start_point"] < 1 and linear["end_learning_rate"] >= learning_rate:
+        end = f"{linear['end_learning_rate']:g}, not below learning_rate {learning_rate:g}"
+        yield f"linear_decay ends at {end}: it does not decay"

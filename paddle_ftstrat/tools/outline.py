@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from paddle_ftstrat import resolve
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.param_attr import description
@@ -27,14 +26,13 @@ from paddle_ftstrat.strategies import DefaultStrategy
 class Block:
     """A block of layers, or several that are alike.
 
-    `label` names it, `factor` is its share in the LR, `trains` whether it does so in each of the plan's phases,
-    `first_epoch` (from 1) the first in which it does, 0 for never. `regulariser` and `decay` say what holds, `remarks`
-    what single parameters have of their own. `names` are those of its parameters, where a model is known.
+    `label` names it, `factor` is its share in the LR, `trains` whether it does so in each of the plan's phases.
+    `regulariser` and `decay` say what holds, `remarks` what single parameters have of their own. `names` are those of
+    its parameters, where a model is known.
     """
 
     label: str
     factor: float
-    first_epoch: int
     trains: tuple[bool, ...]
     regulariser: str
     decay: str
@@ -169,7 +167,7 @@ def outline(
             except (ValueError, TypeError, RuntimeError) as error:
                 failed = str(error)
     warned = tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning)))
-    blocks = _of_binding(run) if run is not None else _without_model(plan, length)
+    blocks = _of_binding(run) if run is not None else _without_model(plan)
     return Outline(strategy, plan, steps, epochs, model, run, failed, warned, options, tuple(blocks))
 
 
@@ -207,8 +205,7 @@ def _of_binding(run: Binding) -> Iterator[Block]:
     rows: dict[int, list[description.Row]] = {}
     for row in run.describe():
         rows.setdefault(row.block or 0, []).append(row)
-    trains = run.trains
-    blocks = [(number, _block(rows[number], trains)) for number in sorted(rows, reverse=True)]
+    blocks = [(number, _block(rows[number], run.trains)) for number in sorted(rows, reverse=True)]
     for alike, members in groupby(blocks, key=lambda item: replace(item[1], names=())):
         numbers, found = zip(*members)
         top, bottom = numbers[0], numbers[-1]
@@ -220,20 +217,17 @@ def _of_binding(run: Binding) -> Iterator[Block]:
 
 
 def _block(rows: Sequence[description.Row], trains: Mapping[str, tuple[bool, ...]]) -> Block:
-    thawed = [row.first_epoch for row in rows if row.first_epoch]
+    frozen = sum(not any(trains[row.name]) for row in rows)
     own = Counter(row.own_learning_rate for row in rows if row.own_learning_rate != 1.0)
     remarks = [f"{count} with their own ×{multiplier:g}" for multiplier, count in own.items()]
-    if thawed and len(thawed) < len(rows):
-        remarks.append(f"{len(rows) - len(thawed)} frozen beforehand")
+    remarks += [f"{frozen} frozen beforehand"] if 0 < frozen < len(rows) else []
     remarks += [f"{row.name} with {row.frozen_rows}" for row in rows if row.frozen_rows]
+    regularisers = (f"{row.regularizer} ({row.regularizer_from})" if row.regularizer else "none" for row in rows)
     return Block(
         label="",
         factor=rows[0].factor,
-        first_epoch=min(thawed, default=0),
         trains=tuple(map(any, zip(*(trains[row.name] for row in rows)))),
-        regulariser=_shared(
-            f"{row.regularizer} ({row.regularizer_from})" if row.regularizer else "none" for row in rows
-        ),
+        regulariser=_shared(regularisers),
         decay=_shared(f"{row.decay:g}" if row.decay else "none" for row in rows),
         remarks=", ".join(remarks),
         names=tuple(row.name for row in rows),
@@ -246,31 +240,33 @@ def _shared(texts: Iterable[str]) -> str:
     return counted[0][0] if len(counted) == 1 else ", ".join(f"{text} on {count}" for text, count in counted)
 
 
-def _without_model(plan: Plan, steps_per_epoch: int) -> list[Block]:
+def _without_model(plan: Plan) -> list[Block]:
     """The blocks of a model that divides evenly: shares of the depth instead of names, and what phases name, on top."""
-    depth, epochs = plan.depth, resolve.first_epochs(plan, steps_per_epoch)
     coefficients = {"EWC": plan.ewc, "L2SP": plan.l2sp, "L2": plan.l2}
-    regulariser = ", ".join(f"{name}({value:g})" for name, value in coefficients.items() if value)
-
-    def block(label: str, factor: float, trains: tuple[bool, ...], remarks: str = "") -> Block:
-        first = epochs[trains.index(True)] if True in trains else 0
-        return Block(label, factor, first, trains, regulariser or "none", decay_of(plan), remarks)
-
-    named = [label_of(phase.train) for phase in plan.phases]
-    others = [label for label in dict.fromkeys(named) if label]
-    blocks = [block(one, 1.0, tuple(name in (one, "") for name in named)) for one in others]
-    factors, thaws = factors_of(depth), _thaws(plan)
-    count = math.lcm(len(factors), len(thaws))
-    parts = [(factors[i * len(factors) // count], thaws[i * len(thaws) // count]) for i in range(count)]
-    remarks = ""
+    regulariser = ", ".join(f"{name}({value:g})" for name, value in coefficients.items() if value) or "none"
+    depth, decay, remarks = plan.depth, decay_of(plan), ""
     if isinstance(depth, Discriminative) and not (depth.blocks or depth.params_layer or depth.factors):
         remarks = f"each layer ×1/{depth.factor:g} of the one above"
     elif isinstance(depth, Spread) and spread_factor(depth) != 1:
         remarks = f"×{spread_factor(depth):g} at the bottom"
+    named = [label_of(phase.train) for phase in plan.phases]
+    blocks = [
+        Block(label, 1.0, tuple(name in (label, "") for name in named), regulariser, decay)
+        for label in dict.fromkeys(filter(None, named))
+    ]
+    factors, thaws = factors_of(depth), _thaws(plan)
+    count = math.lcm(len(factors), len(thaws))
+    parts = [(factors[i * len(factors) // count], thaws[i * len(thaws) // count]) for i in range(count)]
     for (factor, trains), run in groupby(reversed(range(count)), key=parts.__getitem__):
         layers = sorted(run)
-        label = _share(layers[0], layers[-1] + 1, count)
-        blocks.append(block("the others" if others and label == "all layers" else label, factor, trains, remarks))
+        start, end = layers[0] / count, (layers[-1] + 1) / count
+        if (start, end) == (0, 1):
+            label = "the others" if blocks else "all layers"
+        elif start == 0:
+            label = f"bottom {end:.0%}"
+        else:
+            label = f"top {1 - start:.0%}" if end == 1 else f"{start:.0%}–{end:.0%} up"
+        blocks.append(Block(label, factor, trains, regulariser, decay, remarks))
     return blocks
 
 
@@ -317,13 +313,3 @@ def _thaws(plan: Plan) -> list[tuple[bool, ...]]:
         return part >= parts - train.count if isinstance(train, Top) else not label_of(train)
 
     return [tuple(trains(phase.train, part) for phase in plan.phases) for part in range(parts)]
-
-
-def _share(start: int, end: int, count: int) -> str:
-    if (start, end) == (0, count):
-        return "all layers"
-    if start == 0:
-        return f"bottom {end / count:.0%}"
-    if end == count:
-        return f"top {(count - start) / count:.0%}"
-    return f"{start / count:.0%}–{end / count:.0%} up"
