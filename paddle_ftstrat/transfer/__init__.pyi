@@ -4,13 +4,13 @@ from .load import load_pretrained as load_pretrained
 from .merge import interpolate as interpolate
 from .merge import soup as soup
 from .merge import update_statistics as update_statistics
-from .reinit import reinitialize as reinitialize
 from .report import LoadError as LoadError
 from .report import LoadReport as LoadReport
 from .report import loaded_names as loaded_names
 from .save import export_inference as export_inference
 from .save import save_pretrained as save_pretrained
 from .tune import find_head as find_head
+from .tune import reinitialize as reinitialize
 from .tune import tune as tune
 from .tune import tune_all as tune_all
 from .tune import tune_differential as tune_differential

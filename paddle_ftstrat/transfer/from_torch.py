@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Union
 
 from paddle import nn
@@ -70,7 +71,9 @@ def torch_keys(model: nn.Layer, targets: Mapping[str, Target], layout: Mapping[A
     names = {alias: target.name for target in targets.values() for alias in target.aliases}
     keys = TorchKeys()
     for torch_path, path, layer in _walk(_paddle.unwrap(model)):
-        for torch_name, own_name, how in _rules_of(layer):
+        found = [rules for kinds, rules in _RULES if isinstance(layer, kinds)]
+        found += [_WEIGHT_NORM_RULES] if found else []
+        for torch_name, own_name, how in chain.from_iterable(one(layer) if callable(one) else one for one in found):
             key = select.join(torch_path, torch_name)
             if isinstance(how, str):
                 keys.refused[key] = how
@@ -108,14 +111,6 @@ def _walk(model: nn.Layer) -> Iterator[tuple[str, str, nn.Layer]]:
             stack.extend((select.join(torch_path, known), select.join(path, name), child) for known in torch_names)
 
 
-def _rules_of(layer: nn.Layer) -> Iterator[_Rule]:
-    found = [rules for kinds, rules in _RULES if isinstance(layer, kinds)]
-    for rules in found:
-        yield from rules(layer) if callable(rules) else rules
-    if found:
-        yield from _WEIGHT_NORM_RULES
-
-
 def _plain(*names: str) -> tuple[_Rule, ...]:
     return tuple((name, name, {}) for name in names)
 
@@ -142,12 +137,13 @@ def _attention(layer: nn.Layer) -> Iterator[_Rule]:
 
 def _rnn(layer: nn.Layer) -> Iterator[_Rule]:
     projected = bool(getattr(layer, "proj_size", 0))
+    refused = "belongs to an LSTM with proj_size, which is not converted"
     for index in range(layer.num_layers):
         for end in ("", "_reverse")[: layer.num_directions]:
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
                 full = f"{name}_l{index}{end}"
-                yield full, full, "belongs to an LSTM with proj_size, which is not converted" if projected else {}
-            yield f"weight_hr_l{index}{end}", "", "belongs to an LSTM with proj_size, which is not converted"
+                yield full, full, refused if projected else {}
+            yield f"weight_hr_l{index}{end}", "", refused
 
 
 _WEIGHT_NORM_RULES: tuple[_Rule, ...] = tuple(

@@ -57,17 +57,21 @@ def decide_layout(
     dotted = [f".{name}" for name in names.values()]
     by_name = {"torch"} if any(name.endswith(_TORCH_ENDS) for name in dotted) else set()
     by_name |= {"paddle"} if any(name.endswith(_PADDLE_ENDS) for name in dotted) else set()
-    votes = list(_votes(contents, names, targets, keys))
-    for evidence, why in ((by_name, "by its names"), (set(votes), "by the shapes of its Linear weights")):
+    matrices = [(key, piece) for key, name in names.items() for piece in keys.pieces.get(name, ()) if piece.transpose]
+    by_shape = set()
+    for key, piece in matrices:
+        shape, wanted = contents.entries[key].shape, targets[piece.target].shape
+        if piece.part is None and len(shape) == 2 and shape != shape[::-1] and wanted in (shape, shape[::-1]):
+            by_shape.add("paddle" if shape == wanted else "torch")
+    for evidence, why in ((by_name, "by its names"), (by_shape, "by the shapes of its Linear weights")):
         if len(evidence) == 1:
             return evidence.pop(), why
         if len(evidence) == 2:
             raise ValueError(f"{contents.label}: {why} it is both torch's and Paddle's; say source='torch' or 'paddle'")
-    squares = [key for key, name in names.items() for piece in keys.pieces.get(name, ()) if piece.transpose]
-    if contents.kind == "safetensors" and squares:
+    if contents.kind == "safetensors" and matrices:
         raise ValueError(
             f"{contents.label} does not say whether it comes from torch or from Paddle, and its Linear weights "
-            f"({_errors.listing(squares, 4)}) fit both ways; say source='torch' or source='paddle'"
+            f"({_errors.listing((key for key, _ in matrices), 4)}) fit both ways; say source='torch' or source='paddle'"
         )
     return "paddle", "nothing says otherwise"
 
@@ -107,11 +111,8 @@ def match(
     not_wanted = {piece.target for name in left_out.values() for piece in keys.pieces.get(name, ())}
     fills, rows = [], []
     for name, claimed in claims.items():
-        target = targets[name]
-        about: dict[str, Any] = {"kind": target.kind, "shape": target.shape, "dtype": target.dtype}
-        row = Row(
-            "missing", name, **about, shared=target.aliases, note="its key is left out" if name in not_wanted else ""
-        )
+        target, why = targets[name], "its key is left out" if name in not_wanted else ""
+        row = Row("missing", name, "", target.kind, target.shape, None, target.dtype, shared=target.aliases, note=why)
         if claimed:
             row, fill = _settle(row, target, claimed, asked.get(name))
             fills += [fill] if fill else []
@@ -124,13 +125,12 @@ def _settle(row: Row, target: Target, claimed: Sequence[Claim], asked: Request |
     key, entry, piece = claimed[0]
     fitted = piece.shape_of(entry.shape)
     shape = entry.shape if fitted is None else fitted
-    row = replace(row, key=key, file_shape=shape, file_dtype=entry.dtype, note="")
+    row = replace(row, status="mismatched", key=key, file_shape=shape, file_dtype=entry.dtype)
     carried = asked.carried(target.name, fitted, target.shape) if asked else None
     if not carried and fitted != target.shape:
-        return replace(row, status="mismatched", note=f"file {list(shape)}, model {list(target.shape)}"), None
+        return replace(row, note=f"file {list(shape)}, model {list(target.shape)}"), None
     if not convertible(entry.dtype, target.dtype):
-        note = f"file {entry.dtype}, model {target.dtype}: not converted"
-        return replace(row, status="mismatched", note=note), None
+        return replace(row, note=f"file {entry.dtype}, model {target.dtype}: not converted"), None
     notes = [str(carried)] if carried else []
     if entry.dtype != target.dtype:
         notes.append(f"{entry.dtype} → {target.dtype}")
@@ -153,20 +153,6 @@ def same_values(fill: Fill) -> Iterator[str]:
         other = piece.take(entry.read()) if piece.shape_of(entry.shape) == array.shape else None
         if other is None or not np.array_equal(array, other):
             yield key
-
-
-def _votes(
-    contents: Contents, names: Mapping[str, str], targets: Mapping[str, Target], keys: TorchKeys
-) -> Iterator[str]:
-    for key, name in names.items():
-        for piece in keys.pieces.get(name, ()):
-            shape = contents.entries[key].shape
-            wanted = targets[piece.target].shape
-            if piece.transpose and piece.part is None and len(shape) == 2 and shape[0] != shape[1]:
-                if shape == wanted:
-                    yield "paddle"
-                elif shape[::-1] == wanted:
-                    yield "torch"
 
 
 WRAPPERS = ("module.", "_layers.", "model.", "_orig_mod.")

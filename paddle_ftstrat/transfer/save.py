@@ -25,15 +25,12 @@ def save_pretrained(model: nn.Layer, path: str | os.PathLike[str]) -> Path:
     """Save a model's weights, running statistics and persistent buffers as safetensors.
 
     A weight that several layers share is written once, under its first name; `load_pretrained` fills all of them from
-    it. The file is complete or not there: it is written beside, then renamed.
+    it. The file is complete or not there: it is written beside, then renamed. Returns its path.
 
     Args:
         model: the model; plain or wrapped in `paddle.DataParallel`.
         path: the file, if it ends in `.safetensors`; else a folder (made where it does not exist) for
             `model.safetensors`.
-
-    Returns:
-        The path of the file.
 
     Raises:
         TypeError: not a layer.
@@ -69,7 +66,7 @@ def export_inference(
     """Save a model with `paddle.jit.save` for inference, once it is certain that it gives the same output.
 
     The program is saved in eval mode in a draft folder, loaded from there, run on `sample_input`, and compared with the
-    model: |program − model| ≤ atol + rtol·|model|. Only then its files take their place.
+    model: |program − model| ≤ atol + rtol·|model|. Only then its files take their place. Returns `path`.
 
     Args:
         model: the model; its mode (train or eval) is kept.
@@ -78,9 +75,6 @@ def export_inference(
         input_spec: `paddle.static.InputSpec` of each input; by default those of `sample_input` with a free first axis.
         rtol: allowed relative difference.
         atol: allowed absolute difference.
-
-    Returns:
-        `path`, for `paddle.jit.load`.
 
     Raises:
         ValueError: the program gives another output; there are no files then, or the old ones.
@@ -106,7 +100,19 @@ def export_inference(
         program = os.path.join(draft, path.name)
         expected = _outputs(model, inputs)
         paddle.jit.save(model, program, input_spec=list(input_spec))
-        _compare(expected, _outputs(paddle.jit.load(program), inputs), rtol, atol)
+        found = _outputs(paddle.jit.load(program), inputs)
+        if len(expected) != len(found):
+            raise ValueError(
+                f"the saved program gives {len(found)} outputs, the model {len(expected)}: nothing was saved"
+            )
+        for index, (mine, its) in enumerate(zip(expected, found)):
+            if mine.shape != its.shape or not np.allclose(its, mine, rtol=rtol, atol=atol, equal_nan=True):
+                apart = np.abs(its - mine).max() if mine.shape == its.shape else "shape"
+                raise ValueError(
+                    f"output {index} of the saved program differs from the model's (by {apart}, allowed are "
+                    f"rtol={rtol:g} and atol={atol:g}): nothing was saved; does forward depend on random numbers or on "
+                    "Python values?"
+                )
         for name in sorted(os.listdir(draft)):
             with open(os.path.join(draft, name), "rb+") as file:
                 os.fsync(file.fileno())
@@ -117,15 +123,3 @@ def export_inference(
 def _outputs(run: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
     with paddle.no_grad():
         return [tensor.astype("float32").numpy() for tensor in paddle.utils.flatten(run(*inputs))]
-
-
-def _compare(expected: Sequence[np.ndarray], found: Sequence[np.ndarray], rtol: float, atol: float) -> None:
-    if len(expected) != len(found):
-        raise ValueError(f"the saved program gives {len(found)} outputs, the model {len(expected)}: nothing was saved")
-    for index, (model, program) in enumerate(zip(expected, found)):
-        if model.shape != program.shape or not np.allclose(program, model, rtol=rtol, atol=atol, equal_nan=True):
-            apart = np.abs(program - model).max() if model.shape == program.shape else "shape"
-            raise ValueError(
-                f"output {index} of the saved program differs from the model's (by {apart}, allowed are rtol={rtol:g} "
-                f"and atol={atol:g}): nothing was saved; does forward depend on random numbers or on Python values?"
-            )
