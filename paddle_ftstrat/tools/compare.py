@@ -138,9 +138,6 @@ def compare(
             settings, or another source of `make_learner`, are passed over.
         progress: whether to show a bar; None: on a terminal.
 
-    Returns:
-        The table; `to_dict()`, `plot(path)`.
-
     Raises:
         ValueError: no strategies, numbers out of range, a strategy whose LR cannot be set, an unknown metric, or a
             Learner without validation data or with checkpoints.
@@ -151,12 +148,9 @@ def compare(
         >>> x = paddle.randn([64, 4])
         >>> pairs = paddle.io.TensorDataset([x, (x.sum(-1) > 0).astype("int64")])
         >>> def make_learner(seed):
-        ...     model = paddle.nn.Linear(4, 2)
-        ...     return hub.Learner(model, pairs, pairs, metrics="acc", batch_size=16, progress=False)
-        >>> found = compare(
-        ...     [hub.DefaultStrategy(), hub.OneCycleStrategy(0.1)], make_learner, epochs=1, seeds=2, lrs=[0.01, 0.1],
-        ...     progress=False
-        ... )
+        ...     return hub.Learner(paddle.nn.Linear(4, 2), pairs, pairs, metrics="acc", batch_size=16, progress=False)
+        >>> strategies = [hub.DefaultStrategy(), hub.OneCycleStrategy(0.1)]
+        >>> found = compare(strategies, make_learner, epochs=1, seeds=2, lrs=[0.01, 0.1], progress=False)
         >>> [line.name for line in found.lines], found.metric, len(found.lines[0].scores)
         (['DefaultStrategy', 'OneCycleStrategy'], 'acc', 2)
     """

@@ -72,6 +72,7 @@ def block_label(outline: Outline, block: Block) -> str:
 def _words(outline: Outline) -> str:
     plan = outline.plan
     options = ", ".join(f"{name}={value!r}" for name, value in plan.optimizer_options.items())
+    members = {"averaging": plan.averaging, "perturbation": plan.perturbation}
     lines = {
         "optimizer": optimizer_of(plan) + (f", {options}" if options else " with its default options"),
         "learning rate": _rate(outline),
@@ -80,8 +81,7 @@ def _words(outline: Outline) -> str:
         "early end": _early_ends(outline),
         "regulariser": _regulariser(outline),
         "weight decay": _decay(outline),
-        "averaging": _member(plan.averaging),
-        "perturbation": _member(plan.perturbation),
+        **{key: f"{member}: {member.what()}" for key, member in members.items() if member is not None},
         "clipping": "none" if plan.clip is None else f"{_CLIPS[plan.clip.kind]}{plan.clip.value:g}",
     }
     return "\n".join(f"  {key:<14} {text}" for key, text in lines.items() if text)
@@ -165,16 +165,13 @@ def _decay(outline: Outline) -> str:
     return f"w ← w·(1 − lr·{decay:g}) after each update, except for {spared}"
 
 
-def _member(member: Any) -> str:
-    return "" if member is None else f"{member}: {member.what()}"
-
-
 def _table(outline: Outline) -> str:
     rows: list[tuple[str, ...]] = []
     for stage in outline.phases:
         if rows and len(outline.blocks) > 1:
             rows.append(())
-        epochs, updates = _range(stage.first_epoch, stage.last_epoch), _range(stage.start, stage.end - 1)
+        ends = ((stage.first_epoch, stage.last_epoch), (stage.start, stage.end - 1))
+        epochs, updates = (f"{first}" if first == last else f"{first}–{last}" for first, last in ends)
         for index, block in enumerate(outline.blocks):
             before = ("", "", "") if index else (stage.name, epochs, updates)
             rows.append((*before, block.label, *_block_cells(outline, stage, block)))
@@ -204,10 +201,6 @@ def _lint(outline: Outline, findings: Sequence[lint.Finding]) -> str:
     lines = [f"  - it cannot be bound to the model: {outline.failed}"] if outline.failed else []
     lines += [f"  - {finding.text} [{finding.rule}]" for finding in findings if finding.text != outline.failed]
     return "\n".join(["Worth a look:", *lines]) if lines else "Nothing stands out."
-
-
-def _range(first: int, last: int) -> str:
-    return f"{first}" if first == last else f"{first}–{last}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -90,8 +91,7 @@ def load_pretrained(
 
         The row of a label that both have, into a head with a new one:
 
-        >>> head = {"weight": [[1.0, 2.0]], "bias": [3.0, 4.0]}
-        >>> head = {key: paddle.to_tensor(value) for key, value in head.items()}
+        >>> head = {"weight": paddle.to_tensor([[1.0, 2.0]]), "bias": paddle.to_tensor([3.0, 4.0])}
         >>> model = nn.Linear(1, 3)
         >>> report = load_pretrained(model, head, rows={"*": (["cat", "dog"], ["dog", "emu", "cat"])})
         >>> model.bias.tolist(), report.carried["bias"].sources, report.carried["bias"].new
@@ -171,12 +171,10 @@ def _nothing_fits(contents: Contents, names: Mapping[str, str], keys: TorchKeys,
 
 def _leniently_renamed(keys: Sequence[str], rename: Any) -> dict[str, str]:
     """The names of keys that are left out, for the report only: one that `rename` does not fit keeps its own."""
-    names = {}
+    names = {key: key for key in keys}
     for key in keys:
-        try:
+        with suppress(ValueError, TypeError):
             names[key] = matching.renamed([key], rename).get(key, key)
-        except (ValueError, TypeError):
-            names[key] = key
     return names
 
 
