@@ -26,7 +26,7 @@ def install() -> None:
     Source: PaddleOCR `ppocr/optimizer/__init__.py`, `tools/train.py`, `tools/program.py`, read at versions of 2024.
     """
     try:
-        optimizers = importlib.import_module("ppocr.optimizer")
+        optimizers: Any = importlib.import_module("ppocr.optimizer")
     except ImportError as error:
         raise ImportError(
             "ppocr is not there: start in PaddleOCR's folder (git clone https://github.com/PaddlePaddle/PaddleOCR), "

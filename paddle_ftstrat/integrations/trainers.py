@@ -106,7 +106,7 @@ def _callback_class(package: str) -> type:
         raise ImportError(f"this callback needs {package}: pip install 'paddle_ftstrat[{package}]'") from error
 
     # A class in here, because its base exists only where the package is installed.
-    class StrategyTrainerCallback(base):
+    class StrategyTrainerCallback(base):  # type: ignore[valid-type, misc]
         """Thaws the layers of a binding epoch by epoch."""
 
         def __init__(self, run: Any) -> None:

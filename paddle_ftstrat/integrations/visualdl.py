@@ -72,7 +72,7 @@ class VisualDLCallback(Callback):
 
     def on_validate_end(self, learner: Training) -> None:
         if self._writer is not None:
-            values = {f"valid/{name}": value for name, value in learner.state.values.items()}
+            values = {f"valid/{name}": value for name, value in (learner.state.values or {}).items()}
             self._write(values, learner.state.step)
 
     def on_fit_end(self, learner: Training) -> None:

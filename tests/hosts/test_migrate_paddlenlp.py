@@ -93,9 +93,7 @@ def load_dataset(*given, splits):
     return MapDataset(rows, label_list=None if row.classes == 1 else names[: row.classes])
 
 
-@pytest.mark.parametrize(
-    ("script", "left"), [("text_classification", 0), ("sequence_labelling", 2), ("regression", 2)]
-)
+@pytest.mark.parametrize(("script", "left"), [("text_classification", 0), ("sequence_labelling", 2), ("regression", 2)])
 def test_scripts_run(script, left, stand_ins, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["script.py"])

@@ -170,7 +170,9 @@ def _model(name: str | None, head: str) -> str:
     if known is None:
         whose = f" of {name!r}" if name else ""
         return f"a paddle.nn.Layer with a head; hub.load_pretrained(model, path) fills it with the weights{whose}"
-    built = f"paddlenlp.transformers.Auto{head if head == 'Model' else f'Model{head}'}.from_pretrained({known.weights!r}"
+    built = (
+        f"paddlenlp.transformers.Auto{head if head == 'Model' else f'Model{head}'}.from_pretrained({known.weights!r}"
+    )
     if head == "Model":
         return f"{built}), which encodes, with a decoder of your own behind it (PaddleHub's was an LSTM with attention)"
     return built + (", num_classes=…)" if head.endswith("Classification") else ")")

@@ -31,7 +31,13 @@ def has_star(call: cst.Call, star: str = "*") -> bool:
 
 def text_of(arg: cst.Arg | None) -> str | None:
     """The value of an argument that is a plain string, else None."""
-    return arg.value.evaluated_value if arg is not None and isinstance(arg.value, cst.SimpleString) else None
+    return string_of(arg.value) if arg is not None else None
+
+
+def string_of(node: cst.CSTNode | None) -> str | None:
+    """The value of a plain string, None for anything else."""
+    value = node.evaluated_value if isinstance(node, cst.SimpleString) else None
+    return value if isinstance(value, str) else None
 
 
 def code_of(node: cst.CSTNode) -> str:
@@ -110,7 +116,7 @@ def _end_of(last: cst.Arg) -> Any:
 def _separator(call: cst.Call) -> Any:
     """What stands between two arguments of this call."""
     if len(call.args) > 1:
-        return _without_comment(call.args[0].comma.whitespace_after)
+        return _without_comment(getattr(call.args[0].comma, "whitespace_after", None))
     before = call.whitespace_before_args
     if isinstance(before, cst.ParenthesizedWhitespace):
         return _without_comment(before)
@@ -133,9 +139,9 @@ def _with_comments_of(space: Any, source: Any) -> Any:
 
 def comments(node: cst.CSTNode) -> list[str]:
     """The comments inside a node, in order."""
-    return [found.value for found in m.findall(node, m.Comment())]
+    return [found.value for found in m.findall(node, m.Comment()) if isinstance(found, cst.Comment)]
 
 
 def identifiers(*nodes: cst.CSTNode) -> set[str]:
     """All identifiers inside some nodes, those of attributes and keywords too."""
-    return {found.value for node in nodes for found in m.findall(node, m.Name())}
+    return {found.value for node in nodes for found in m.findall(node, m.Name()) if isinstance(found, cst.Name)}

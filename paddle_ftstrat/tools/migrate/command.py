@@ -134,8 +134,8 @@ def _one(path: Path, target: Path, write: bool, show: str) -> FileReport | None:
 
 
 def _diff(path: Path, target: Path, old: bytes, new: bytes) -> Iterator[str]:
-    lines = [text.decode("utf-8", "replace").splitlines(keepends=True) for text in (old, new)]
-    for line in difflib.unified_diff(*lines, str(path), str(target)):
+    before, after = (text.decode("utf-8", "replace").splitlines(keepends=True) for text in (old, new))
+    for line in difflib.unified_diff(before, after, str(path), str(target)):
         yield line if line.endswith("\n") else line + "\n\\ No newline at end of file\n"
 
 

@@ -108,5 +108,7 @@ def data_of(name: str, given: str | None) -> TextData | None:
     if name == "GLUE":
         return GLUE.get((given or "sst-2").lower()) if given is not None else None
     if name == "XNLI":
-        return TextData(("xnli", given or "zh"), ("premise", "hypothesis"), 3, splits=_ALL) if given is not None else None
+        return (
+            TextData(("xnli", given or "zh"), ("premise", "hypothesis"), 3, splits=_ALL) if given is not None else None
+        )
     return DATA.get(name)

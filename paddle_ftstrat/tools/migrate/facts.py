@@ -54,10 +54,9 @@ class Facts(cst.CSTVisitor):
 
     def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
         module = dotted(node.module) if node.module is not None and not node.relative else ""
-        is_star = isinstance(node.names, cst.ImportStar)
-        items = [] if is_star else [f"{module}.{item.evaluated_name}" for item in node.names]
-        self._imported |= any(map(names.under, [module, *items]))
-        if is_star and module.startswith("paddlehub"):
+        items = [] if isinstance(node.names, cst.ImportStar) else node.names
+        self._imported |= any(map(names.under, [module, *(f"{module}.{item.evaluated_name}" for item in items)]))
+        if isinstance(node.names, cst.ImportStar) and module.startswith("paddlehub"):
             self.stars.append(module)
         return False
 
@@ -153,8 +152,9 @@ class Facts(cst.CSTVisitor):
         name = self.name_of(node.func)
         if name is not None:
             return names.kind(name)
-        is_context = isinstance(node.func, cst.Attribute) and node.func.attr.value == CONTEXT
-        return CONTEXT if is_context and self.kind_of(node.func.value) == MODULE else None
+        if isinstance(node.func, cst.Attribute) and node.func.attr.value == CONTEXT:
+            return CONTEXT if self.kind_of(node.func.value) == MODULE else None
+        return None
 
     def _data_of(self, node: cst.BaseExpression) -> str:
         """The variable that a call of a PaddleHub reader has as its data set, "" for none."""

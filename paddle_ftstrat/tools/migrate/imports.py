@@ -69,7 +69,9 @@ class _Imports(cst.CSTTransformer):
         return updated.with_changes(body=self._parts(updated)[0] or [cst.Pass()])
 
     def leave_IndentedBlock(self, original: Any, updated: Any) -> Any:
-        return updated.with_changes(body=site.cleaned(updated.body, self._gone) or [cst.SimpleStatementLine([cst.Pass()])])
+        return updated.with_changes(
+            body=site.cleaned(updated.body, self._gone) or [cst.SimpleStatementLine([cst.Pass()])]
+        )
 
     def leave_Module(self, original: Any, updated: Any) -> Any:
         return updated.with_changes(body=site.cleaned(updated.body, self._gone))
@@ -114,13 +116,12 @@ class _Imports(cst.CSTTransformer):
 
     def _from_hub(self, node: cst.ImportFrom, module: str) -> tuple[list[Any], list[str]]:
         """Ours move, what the script still uses of the rest stays with a TODO."""
-        new = self._our_module(module) or ("paddle_ftstrat" if module == "paddlehub" else None)
+        new = self._our_module(module) or ("paddle_ftstrat" if module == "paddlehub" else "")
         if isinstance(node.names, cst.ImportStar):
-            if new is None:
+            if not new:
                 return [node], [advice.of_import(module)]
             self._note(node, f"from {module} import * → from {new} import *")
-            moved = node.with_changes(module=cst.parse_expression(new))
-            return [moved], [_STAR_TODO] if module == "paddlehub" else []
+            return [node.with_changes(module=cst.parse_expression(new))], [_STAR_TODO] if module == "paddlehub" else []
         prefix = module.partition(".")[2] + "."
         ours, theirs, gone = [], [], []
         for item in node.names:
@@ -133,12 +134,12 @@ class _Imports(cst.CSTTransformer):
                 gone.append(item)
         if gone:
             self._note(node, f"from {module} import {_listed(gone)} dropped: nothing uses it any more")
-        moved = []
+        parts: list[Any] = []
         if ours:
             self._note(node, f"from {module} import {_listed(ours)} → from {new} import {_listed(ours)}")
-            moved = _with_names(node.with_changes(module=cst.parse_expression(new)), ours)
+            parts = _with_names(node.with_changes(module=cst.parse_expression(new)), ours)
         todos = [advice.of_import(f"{module}.{item.evaluated_name}") for item in theirs]
-        return [*moved, *(_with_names(node, theirs) if theirs else [])], todos
+        return [*parts, *(_with_names(node, theirs) if theirs else [])], todos
 
     def _our_module(self, name: str) -> str | None:
         """Our module for one of PaddleHub's, None where there is none or nothing of ours is used."""

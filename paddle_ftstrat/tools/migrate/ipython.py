@@ -49,7 +49,9 @@ def hide(source: bytes, hidden: list[bytes]) -> bytes:
         mark = b"pass  " + (INSTALL.encode() if _INSTALLS.match(lines[number]) else b"#ftstrat:")
         goes_on = True
         while goes_on and number < len(lines):
-            indent, text, end = re.fullmatch(rb"([ \t]*)(.*?)([\r\n]*)", lines[number], re.DOTALL).groups()
+            whole = lines[number].rstrip(b"\r\n")
+            text = whole.lstrip(b" \t")
+            indent, end = whole[: len(whole) - len(text)], lines[number][len(whole) :]
             lines[number] = b"%b%b%d#%b" % (indent, mark, len(hidden), end)
             hidden.append(text)
             goes_on, mark, number = text.endswith(b"\\"), b"#ftstrat:", number + 1
@@ -121,6 +123,8 @@ def _head(text: str) -> str:
 def _like(value: Any, old: str) -> str:
     """The JSON text, laid out as the old one was; as Jupyter does where that is unknown."""
     end = old[len(old.rstrip()) :]
-    styles = [{"indent": indent, "ensure_ascii": ascii} for indent in (1, 2, 4, None) for ascii in (False, True)]
+    styles: list[dict[str, Any]] = [
+        {"indent": indent, "ensure_ascii": ascii} for indent in (1, 2, 4, None) for ascii in (False, True)
+    ]
     fitting = (style for style in styles if json.dumps(json.loads(old), **style) + end == old)
     return json.dumps(value, **next(fitting, styles[0])) + end

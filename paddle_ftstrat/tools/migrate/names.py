@@ -12,10 +12,9 @@ STRATEGIES = (
     "L2SPFinetuneStrategy",
     "ULMFiTStrategy",
 )
-# Task → its parameters in PaddleHub 1.8, in order.
 _COMMON = "dataset feed_list data_reader startup_program config hidden_units metrics_choices"
 _MATCHING = "dataset query_feature title_feature left_feature right_feature tokenizer config"
-TASKS = {
+_TASKS = {
     "ClassifierTask": f"feature num_classes {_COMMON}",
     "ImageClassifierTask": f"feature num_classes {_COMMON}",
     "TextClassifierTask": (
@@ -33,7 +32,8 @@ TASKS = {
     "PairwiseTextMatchingTask": _MATCHING,
     "DetectionTask": "data_reader num_classes feed_list feature config",
 }
-TASKS = {name: tuple(parameters.split()) for name, parameters in TASKS.items()}
+# Task → its parameters in PaddleHub 1.8, in order.
+TASKS = {name: tuple(parameters.split()) for name, parameters in _TASKS.items()}
 OUR_TASKS = frozenset(name for name in TASKS if hasattr(_ours, name))
 CONFIG = "RunConfig"
 _CONFIG = (

@@ -126,6 +126,7 @@ class Rewriter(cst.CSTTransformer):
         self.required: set[tuple[str, str, str]] = set()
         self._facts = facts
         self._text = text
+        self._samples = text.samples if text is not None else None
         self._unused = set(unused.statements())
         self._skipped = {id(item) for guard in unused.guards for item in guard.items}
         self._gone: set[cst.CSTNode] = set()
@@ -151,7 +152,7 @@ class Rewriter(cst.CSTTransformer):
             return updated
         frame = self._frames.pop()
         if original in self._unused:
-            self._note(original, f"{arguments.code_of(original.body[0].targets[0].target)} dropped: nothing reads it")
+            self._note(original, f"{arguments.code_of(original).partition(' = ')[0]} dropped: nothing reads it")
             updated = updated.with_changes(leading_lines=[*updated.leading_lines, *own_comments(original)])
             self._gone.add(updated)
             return updated
@@ -166,7 +167,7 @@ class Rewriter(cst.CSTTransformer):
     def leave_Module(self, original: cst.Module, updated: cst.Module) -> cst.Module:
         return updated.with_changes(body=cleaned(updated.body, self._gone))
 
-    def leave_With(self, original: cst.With, updated: cst.With) -> Any:
+    def leave_With(self, original: cst.With, updated: Any) -> Any:
         """A `with` over a program alone is its body."""
         if id(original.items[0]) not in self._skipped:
             return updated
@@ -207,8 +208,8 @@ class Rewriter(cst.CSTTransformer):
         return updated
 
     def leave_Attribute(self, original: cst.Attribute, updated: cst.Attribute) -> cst.BaseExpression:
-        if self._text is not None and self._text.is_data(original.value) and id(original) not in self._called:
-            return self._of_data(original, updated)
+        if self._samples is not None and self._samples.is_in(original.value) and id(original) not in self._called:
+            return self._of_data(self._samples, original, updated)
         return self._named(original, updated)
 
     def leave_Name(self, original: cst.Name, updated: cst.Name) -> cst.BaseExpression:
@@ -238,9 +239,8 @@ class Rewriter(cst.CSTTransformer):
         if name is None:
             return self._method(original, updated)
         site, inner = self._site(name, original), names.short(name)
-        made = self._text.of(original) if self._text is not None else None
-        if made is not None:
-            return self._of_text(*made, site)
+        if self._text is not None and self._text.of(original) is not None:
+            return self._of_text(self._text, site)
         if inner in names.STRATEGIES:
             return strategies.rewrite(updated, site)
         if inner == names.CONFIG:
@@ -255,13 +255,14 @@ class Rewriter(cst.CSTTransformer):
             site.todo(advice.of_fluid(name))
         return updated
 
-    def _of_text(self, code: str, uses: str, site: Site) -> cst.BaseExpression:
+    def _of_text(self, text: paddlenlp.Counterpart, site: Site) -> cst.BaseExpression:
         """The text model, its tokenizer, data or reader."""
-        if self._text.is_encoded_at(site.original):
-            site.before(self._text.encode_code())
+        code, uses = text.of(site.original) or ("", "")
+        if text.samples is not None and text.samples.last.call is site.original:
+            site.before(text.samples.encode_code())
             site.require("numpy", alias="np")
-        if self._text.module.call is site.original and self._text.made is None:
-            site.after(f"{self._text.tokenizer} = {self._text.tokenizer_code()}")
+        if text.module.call is site.original and text.made is None:
+            site.after(f"{text.tokenizer} = {text.tokenizer_code()}")
             site.require("paddlenlp.transformers", "AutoTokenizer")
         if uses:
             module, _, name = uses.rpartition(".")
@@ -269,12 +270,14 @@ class Rewriter(cst.CSTTransformer):
         site.note(f"{names.short(site.name)} → {code}")
         return cst.parse_expression(code)
 
-    def _of_data(self, original: cst.Attribute, updated: cst.BaseExpression) -> cst.BaseExpression:
+    def _of_data(
+        self, samples: paddlenlp.Samples, original: cst.Attribute, updated: cst.BaseExpression
+    ) -> cst.BaseExpression:
         """An attribute or a method of the data set or its reader."""
         data, name = arguments.code_of(original.value), original.attr.value
         code = {"num_labels": f'len({data}["train"].label_list)', "get_labels": f'{data}["train"].label_list'}.get(name)
         if code is None:
-            phases = ", ".join(f'{data}["{phase}"]' for phase in self._text.data.splits)
+            phases = ", ".join(f'{data}["{phase}"]' for phase in samples.row.splits)
             self._frames[-1].todos.append(f"{name}: {data} is a dict of PaddleNLP's data sets now: {phases}")
             return updated
         self._note(original, f"{data}.{name} → {code}")
@@ -283,8 +286,8 @@ class Rewriter(cst.CSTTransformer):
     def _method(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression:
         if not isinstance(original.func, cst.Attribute):
             return updated
-        if self._text is not None and self._text.is_data(original.func.value):
-            return self._of_data(original.func, updated)
+        if self._samples is not None and self._samples.is_in(original.func.value):
+            return self._of_data(self._samples, original.func, updated)
         kind, name = self._facts.kind_of(original.func.value), original.func.attr.value
         if kind == "strategy" and name == "add_scheduler":
             return strategies.add_scheduler(updated, functools.partial(self._note, original))

@@ -57,7 +57,11 @@ def scheduler_entry(element: cst.DictElement, note: Callable[[str], None]) -> cs
     value = element.value
     if _key(element) == "noam_decay" and isinstance(value, cst.Integer):
         return element.with_changes(value=cst.Name(str(bool(value.evaluated_value))))
-    if _key(element) != "discriminative" or not _leaves_off(_keys(value)):
+    if (
+        not isinstance(value, (cst.Call, cst.Dict))
+        or _key(element) != "discriminative"
+        or not _leaves_off(_keys(value))
+    ):
         return element
     note(_OFF_NOTE)
     if isinstance(value, cst.Call):
@@ -93,7 +97,7 @@ def _warmup(call: cst.Call, site: Site) -> cst.Call:
 def _optimizer_name(call: cst.Call, name: str, site: Site) -> cst.Call:
     found = arguments.find(call, "optimizer_name", _POSITIONS.get(name, 1))
     given = arguments.text_of(found)
-    if given is None or given.lower() in _OPTIMIZERS:
+    if found is None or given is None or given.lower() in _OPTIMIZERS:
         return call
     site.note(f"{name}: optimizer_name {given!r} was unknown to PaddleHub, which used Adam then; 'adam' written out")
     return arguments.replaced(call, found, _quoted("adam", found.value))
@@ -126,9 +130,10 @@ def _keys(node: cst.BaseExpression) -> list[str | None] | None:
 
 def _key(element: cst.BaseDictElement) -> str | None:
     key = getattr(element, "key", None)
-    return key.evaluated_value if isinstance(key, cst.SimpleString) else None
+    return arguments.string_of(key)
 
 
-def _quoted(text: str, like: cst.SimpleString) -> cst.SimpleString:
+def _quoted(text: str, like: cst.BaseExpression) -> cst.SimpleString:
     """A string in the quotes of another one: inside an f-string others would end it."""
-    return cst.SimpleString(f"{like.quote[0]}{text}{like.quote[0]}")
+    quote = like.quote[0] if isinstance(like, cst.SimpleString) else '"'
+    return cst.SimpleString(f"{quote}{text}{quote}")

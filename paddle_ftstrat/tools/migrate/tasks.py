@@ -83,12 +83,12 @@ def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
     text = site.text
     if text is None:
         site.todo(_model_todo(name, given))
-    elif text.data is None:
+    elif text.samples is None:
         site.todo(_DATA_TODO)
     head = [f"{key}={arguments.code_of(given[key].value)}" for key in ("hidden_units", "network") if key in given]
     if head:
         site.todo(f"{' and '.join(head)} described a part of the head that is now the model's")
-    if name == "SequenceLabelTask" and (text is None or text.data is None):
+    if name == "SequenceLabelTask" and (text is None or text.samples is None):
         site.todo(_LABELS_TODO)
     if "add_crf" in given and arguments.code_of(given["add_crf"].value) != "False":
         site.todo(_CRF_TODO)
@@ -96,7 +96,7 @@ def rewrite(call: cst.Call, site: Site) -> cst.BaseExpression:
         return _with_model(call, "model", _dataset(site, name))
     if text.anchored:
         call = arguments.added(call, "pretrained", f'"{text.encoder}"')
-    return _with_model(call, text.variable, text.variable_of_data or _dataset(site, name))
+    return _with_model(call, text.module.target, text.samples.last.target if text.samples else _dataset(site, name))
 
 
 def method(call: cst.Call, name: str, site: Site, is_read: bool) -> cst.Call:
@@ -108,11 +108,12 @@ def method(call: cst.Call, name: str, site: Site, is_read: bool) -> cst.Call:
     elif name == "predict":
         call = arguments.without(call, _PREDICT_DROPPED)
         rows = arguments.find(call, "data", 0)
-        if rows is None or site.text is None or not site.text.is_texts(rows.value):
+        code = site.text.texts_code(rows.value) if site.text is not None and rows is not None else ""
+        if rows is None or not code:
             site.todo(_PREDICT_TODO)
             return call
         site.note("predict: the texts encoded, with 0 in the place of a label")
-        return arguments.replaced(call, rows, cst.parse_expression(site.text.rows_code(arguments.code_of(rows.value))))
+        return arguments.replaced(call, rows, cst.parse_expression(code))
     return call
 
 
@@ -126,6 +127,7 @@ def _dataset(site: Site, name: str) -> str:
 def _with_model(call: cst.Call, model: str, dataset: str) -> cst.Call:
     """The call with model in the place of the features, dataset in that of the reader, and the rest of both gone."""
     args, has = [], set()
+    values = {"model": model, "dataset": dataset}
     for arg in call.args:
         name = arg.keyword.value if arg.keyword is not None else ""
         if name in _FEATURES and "model" not in has:
@@ -133,15 +135,14 @@ def _with_model(call: cst.Call, model: str, dataset: str) -> cst.Call:
             arg = arguments.named(arg, "model").with_changes(value=cst.Name(model))
         elif name in _DATA and "dataset" not in has:
             has.add("dataset")
-            value = arg.value if name == "dataset" else cst.parse_expression(dataset)
+            value = arg.value if name == "dataset" or not dataset else cst.parse_expression(dataset)
             arg = arguments.named(arg, "dataset").with_changes(value=value)
         elif name in (*_FEATURES, *_DATA):
             arg = arguments.named(arg, _DROPPED[0])
         args.append(arg)
     call = arguments.without(call.with_changes(args=args), _DROPPED)
-    for name, value in (("model", model), ("dataset", dataset)):
-        if name not in has:
-            call = arguments.added(call, name, value)
+    for name in [name for name in values if name not in has]:
+        call = arguments.added(call, name, values[name])
     return call
 
 

@@ -1,4 +1,4 @@
-"""Statements that only served PaddleHub's static graph, and so go: programs, variables of them, lists of their names."""
+"""Statements that only served PaddleHub's static graph, and so go: programs, their variables, lists of their names."""
 
 from __future__ import annotations
 
