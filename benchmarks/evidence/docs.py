@@ -42,9 +42,9 @@ class Shown:
     draw: Callable[[Mapping[str, Any], Path], None] | None = None
 
 
-def load(name: str, version: str = "3.3.1") -> dict[str, Any]:
-    """The results of an experiment."""
-    return json.loads((RESULTS / f"evidence_{name}-{version}.json").read_text("utf-8"))
+def path_of(name: str, version: str = "3.3.1") -> Path:
+    """Where the results of an experiment are."""
+    return RESULTS / f"evidence_{name}-{version}.json"
 
 
 def setting_of(line: Mapping[str, Any], words: Mapping[str, str]) -> str:
@@ -150,9 +150,9 @@ def differences(parts: Mapping[str, Sequence[Mapping[str, Any]]], scores: Sequen
 def refresh(experiments: Mapping[str, Shown]) -> None:
     """Write all tables, figures and pictures anew, of the experiments that there are results of."""
     for name, shown in experiments.items():
-        if not (RESULTS / f"evidence_{name}-3.3.1.json").exists():
+        if not path_of(name).exists():
             continue
-        results = load(name)
+        results = json.loads(path_of(name).read_text("utf-8"))
         for language, pages in PAGES.items():
             for page in pages:
                 page.write_text(filled(page.read_text("utf-8"), name, results, shown, language), "utf-8")

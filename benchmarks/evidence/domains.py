@@ -20,7 +20,7 @@ from ulmfit.splitting import Examples, labelled_sample, split
 import paddle_ftstrat as hub
 from benchmarks.evidence.core import Experiment, Options, Row, Score, Setting, seed_everything
 from benchmarks.evidence.docs import Shown, differences
-from benchmarks.evidence.texts import HOTEL, LENGTH, WIDTH, Source, accuracy, learnt, reviews, together
+from benchmarks.evidence.texts import HOTEL, LENGTH, WIDTH, Source, accuracy, cut, learnt, reviews, together
 
 BASELINE = "constant LR"
 CARRIED = "head carried over, constant LR"
@@ -101,7 +101,7 @@ class Part:
 
     def learner(self, model: nn.Layer, seed: int) -> hub.Learner:
         """With labelled reviews of the two kinds."""
-        few = self.source.data(labelled_sample(self.pool, [0, 1], LABELS, seed))
+        few = self.source.data(labelled_sample(self.pool, [0, 1], min(LABELS, len(self.pool)), seed))
         return hub.Learner(model, few, batch_size=32, progress=False, num_threads=1)
 
     def interpolated(self, setting: Setting, seed: int, split: str) -> dict[str, float]:
@@ -136,25 +136,19 @@ def make(options: Options) -> Experiment:
     pairs = PAIRS if options.csv is None else (tuple(sorted(set(kinds) - {known})[:2]),)
     models, epochs = (1, 1) if options.quick else (2, 4)
     source = learnt(kinds[known].only(range(min(len(kinds[known]), 6000))), options.folder, models, epochs)
-    parts, facts = (
-        {},
-        {
-            "known": known,
-            "characters of a review": LENGTH,
-            "width": WIDTH,
-            "labels": LABELS,
-            "epochs": EPOCHS,
-            "source models": models,
-        },
-    )
+    parts: dict[str, list[Row]] = {}
+    facts: dict[str, Any] = {
+        "known": known,
+        "characters of a review": LENGTH,
+        "width": WIDTH,
+        "labels": LABELS,
+        "epochs": EPOCHS,
+        "source models": models,
+    }
     for pair in pairs[: 1 if options.quick else None]:
         splits = [split(kinds[kind].texts, kinds[kind].labels.tolist(), seed=0) for kind in pair]
-        inside = {
-            name: source.data(
-                together([getattr(one, name).only(range(min(size, len(getattr(one, name))))) for one in splits])
-            )
-            for name, size in (("dev", 200), ("test", 400))
-        }
+        splits = [cut(one, 200, 400) for one in splits]
+        inside = {name: source.data(together([getattr(one, name) for one in splits])) for name in ("dev", "test")}
         pool = together([labelled_sample(one.train, [0, 1], min(len(one.train), 3000), 0) for one in splits])
         others = [kind for kind in sorted(kinds) if kind not in (*pair, known)]
         outside = [source.data(labelled_sample(kinds[kind], [0, 1], min(200, len(kinds[kind])), 0)) for kind in others]

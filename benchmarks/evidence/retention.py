@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from paddle import nn
 from paddle.io import TensorDataset
-from ulmfit.splitting import Splits, labelled_sample, split
+from ulmfit.splitting import Examples, Splits, labelled_sample, split
 
 import paddle_ftstrat as hub
 from benchmarks.evidence.core import Experiment, Options, Row, Score, Setting, seed_everything
@@ -40,7 +40,8 @@ MARKS = {
 }
 RATES = (3e-4, 1e-3, 3e-3)
 EPOCHS = {100: 15, 500: 10, 2000: 3}
-# All rows at 500 labels; at the others those that answer the question.
+# All rows at so many labels, and the frontier; at the others those that answer the question.
+FULL = 500
 FEW = (BASELINE, "constant LR, for hotels alone", "head only", "L2SP", "WiSE-FT", "ULMFiT", "goods mixed in 1:1")
 
 Make = Callable[[Setting, int], hub.DefaultStrategy]
@@ -128,7 +129,7 @@ class Part:
             return model, seconds
         few = labelled_sample(self.new.train, self.new.classes, self.labels, seed)
         if mixed:
-            few = together([few, labelled_sample(self.old.train, self.old.classes, self.labels, seed)])
+            few = together([few, self.of_old(self.labels, seed)])
         strategy = STRATEGIES[name][0](setting, self.epochs)
         anchored = {"pretrained": "*"} if name == "L2SP" else {}
         fisher = {"fisher": self.fisher(seed % len(self.source.weights))} if name == "EWC" else {}
@@ -144,11 +145,14 @@ class Part:
             self.states[key] = {key: value.numpy() for key, value in model.state_dict().items()}, seconds
         return model, seconds
 
+    def of_old(self, size: int, seed: int) -> Examples:
+        """So many labelled examples of the old task, or all there are."""
+        return labelled_sample(self.old.train, self.old.classes, min(size, len(self.old.train)), seed)
+
     def fisher(self, number: int) -> dict[str, Any]:
         """Of one of the source's models, over 500 reviews of what it has learnt."""
         if number not in self.fishers:
-            data = self.source.data(labelled_sample(self.old.train, self.old.classes, 500, 0))
-            self.fishers[number] = hub.fisher(self.source.model(number), data)
+            self.fishers[number] = hub.fisher(self.source.model(number), self.source.data(self.of_old(500, 0)))
         return self.fishers[number]
 
     def interpolated(self, setting: Setting, seed: int, split: str) -> dict[str, float]:
@@ -205,11 +209,13 @@ def make(options: Options) -> Experiment:
     }
     parts = {}
     for labels, epochs in EPOCHS.items():
-        if labels <= len(new.train) and not (options.quick and labels > 500):
+        if labels <= len(new.train) and not (options.quick and labels > FULL):
             part = Part(source, old, new, labels, epochs)
-            parts[f"{labels} labels"] = [row for row in part.rows() if labels == 500 or row.name in FEW]
-            if labels == 500:
+            parts[f"{labels} labels"] = [row for row in part.rows() if labels == FULL or row.name in FEW]
+            if labels == FULL:
                 parts[f"{labels} labels, frontier"] = part.frontier()
+    if not parts:
+        raise ValueError(f"{len(new.train)} reviews of {target!r} to train on; it takes {min(EPOCHS)}")
     seeds = (1, 2) if options.quick else (3, 10)
     return Experiment(parts, "both", *seeds, facts)
 
