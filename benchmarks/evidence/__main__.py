@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 # A file of this folder each.
-NAMES = ("retention", "domains", "ulmfit")
+NAMES = ("retention", "domains", "ulmfit", "surgical", "characters", "cost", "stability")
 
 
 def module_of(name: str) -> Any:
