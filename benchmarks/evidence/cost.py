@@ -42,18 +42,22 @@ def task(digits: Digits) -> Digits:
 
 
 class Stopwatch(hub.Callback):
-    """Training seconds until the goal is reached on the data to score on, from one epoch's beginning to its end."""
+    """Seconds of the training until a goal is reached on the data to score on, and its peak memory, epoch by epoch."""
 
     def __init__(self, scored: Digits) -> None:
-        self.scored, self.seconds, self.reached = scored, 0.0, None
+        self.scored, self.seconds, self.reached, self.megabytes = scored, 0.0, None, 0.0
+        self.before = MEMORY.host_memory_stat_current_value("Allocated", 0)
 
     def on_epoch_begin(self, learner: Any) -> None:
         """Go on."""
+        MEMORY.host_memory_stat_reset_peak_value("Allocated", 0)
         self.began = time.process_time()
 
     def on_epoch_end(self, learner: Any) -> None:
         """Stop, and look."""
         self.seconds += time.process_time() - self.began
+        peak = MEMORY.host_memory_stat_peak_value("Allocated", 0) - self.before
+        self.megabytes = max(self.megabytes, peak / 2**20)
         if self.reached is None and accuracy(learner.model, self.scored) >= GOAL:
             self.reached = learner.state.epoch, self.seconds
 
@@ -75,15 +79,16 @@ class Way:
         """Fine-tune, and tell when the goal was reached."""
         learner = learner_of(weights, seed, **self.options)
         watch = Stopwatch(task(splits()[split]))
-        before = MEMORY.host_memory_stat_current_value("Allocated", 0)
-        MEMORY.host_memory_stat_reset_peak_value("Allocated", 0)
         learner.fit(epochs, strategy=self.strategy(setting["lr"]), cbs=[watch], **self.binding)
-        peak = MEMORY.host_memory_stat_peak_value("Allocated", 0) - before
         at, seconds = watch.reached or (epochs, watch.seconds)
         return {
-            "accuracy": accuracy(learner.model, watch.scored), "epochs": at, "until": seconds, "seconds": watch.seconds,
-            "megabytes": peak / 2**20,
-        }  # fmt: skip
+            "accuracy": accuracy(learner.model, watch.scored),
+            "reached": float(watch.reached is not None),
+            "epochs": at,
+            "until": seconds,
+            "seconds": watch.seconds,
+            "megabytes": watch.megabytes,
+        }
 
 
 def learner_of(weights: Path, seed: int, **options: Any) -> hub.Learner:
@@ -189,6 +194,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
 SHOWN = Shown(
     (
         Score("accuracy", "accuracy", "准确率"),
+        Score("reached", "runs that reach the goal", "达到目标的运行", digits=0),
         Score("until", "seconds until the goal", "达到目标的秒数", percent=False, digits=2),
         Score("epochs", "epochs until then", "到那时的轮数", percent=False),
         Score("megabytes", "peak memory, MB", "内存峰值（MB）", percent=False),

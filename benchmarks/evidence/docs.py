@@ -94,8 +94,23 @@ def table(lines: Sequence[Mapping[str, Any]], shown: Shown, language: str) -> st
     return "\n".join(text)
 
 
+def across(parts: Mapping[str, Sequence[Mapping[str, Any]]], key: str, shown: Shown, language: str) -> str:
+    """One score of all parts, which have the same rows, in a table: the first row's mean, the others' differences."""
+    words = shown.chinese if language == "zh" else {}
+    score = next(score for score in shown.scores if score.key == key)
+    text = [f"|  | {' | '.join(words.get(part, part) for part in parts)} |", "|---" * (1 + len(parts)) + "|"]
+    for lines in zip(*parts.values()):
+        cells = [words.get(lines[0]["name"], lines[0]["name"])]
+        for line, (first, *_) in zip(lines, parts.values()):
+            difference, margin = line["difference"][key]
+            told = mean_of(line, score) if line is first else difference_of(line, score)
+            cells.append(f"**{told}**" if abs(difference) > margin else told)
+        text.append(f"| {' | '.join(cells)} |")
+    return "\n".join(text)
+
+
 def figure(results: Mapping[str, Any], shown: Shown, part: str, row: str, what: str, kind: str) -> str:
-    """One figure for a sentence: `kind` is "mean", "difference" or "setting" (`what` then names its key).
+    """One figure for a sentence: `kind` is "mean", "difference", "ratio" (to the first row) or "setting" (of a key).
 
     Raises:
         KeyError: there is no such part, row or score.
@@ -106,18 +121,23 @@ def figure(results: Mapping[str, Any], shown: Shown, part: str, row: str, what: 
     if kind == "setting":
         return f"{line['setting'][what]:g}"
     score = next(score for score in (*shown.scores, SECONDS) if score.key == what)
+    if kind == "ratio":
+        return f"{np.median(np.divide(line['scores'][what], results['parts'][part][0]['scores'][what])):.2f}"
     return (mean_of if kind == "mean" else difference_of)(line, score)
 
 
 def filled(text: str, name: str, results: Mapping[str, Any], shown: Shown, language: str) -> str:
     """A document with the tables and figures of one experiment put in anew.
 
-    A table stands between `<!-- table: NAME | PART -->` and `<!-- end of table -->`; a figure between
-    `<!-- NAME | PART | ROW | SCORE | mean, difference or setting -->` and `<!-- . -->`.
+    A table stands between `<!-- table: NAME | PART -->` (or `NAME | every part | SCORE`) and `<!-- end of table -->`; a
+    figure between `<!-- NAME | PART | ROW | SCORE | mean, difference, ratio or setting -->` and `<!-- . -->`.
     """
 
     def made(found: re.Match[str]) -> str:
-        return f"{found[1]}\n{table(results['parts'][found[2]], shown, language)}\n\n<!-- end of table -->"
+        part, _, key = found[2].partition(" | ")
+        parts = results["parts"]
+        made = across(parts, key, shown, language) if key else table(parts[part], shown, language)
+        return f"{found[1]}\n{made}\n\n<!-- end of table -->"
 
     def figured(found: re.Match[str]) -> str:
         return f"{found[1]}{figure(results, shown, *(part.strip() for part in found[2].split('|')))}<!-- . -->"
