@@ -185,9 +185,10 @@ def results(
         grids, tried = _chosen(experiment, scores_of)
         final = [
             Job(part, row.name, best_of(tried[part, row.name], row.choose or experiment.choose), seed, "test")
+            # Row after row with each seed, so that what seconds depend on is the same for all rows.
+            for seed in range(experiment.seeds)
             for part, rows in experiment.parts.items()
             for row in rows
-            for seed in range(experiment.seeds)
         ]
         found: dict[tuple[str, str], list[dict[str, float]]] = {}
         for job, scores in zip(final, scores_of(final)):
