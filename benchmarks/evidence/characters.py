@@ -237,11 +237,11 @@ SHOWN = Shown(
         Score("updates", "updates until 90 %", "达到 90 % 的更新数", percent=False, digits=0),
     ),
     {
-        "head re-initialised": "分类头重新初始化",
-        "rows mapped": "按行对应",
-        "rows mapped and frozen": "按行对应并冻结旧行",
-        "the same, body frozen": "同上，主体冻结",
-        "rows mapped, L2SP": "按行对应，L2SP",
+        "head re-initialised": "新头部",
+        "rows mapped": "搬来各行",
+        "rows mapped and frozen": "搬来并冻结旧行",
+        "the same, body frozen": "同上，主体也冻结",
+        "rows mapped, L2SP": "搬来各行，L2SP",
     },
     draw,
 )

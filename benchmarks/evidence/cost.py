@@ -21,7 +21,7 @@ from benchmarks.evidence.digits import SOURCE, Digits, accuracy, pretrained, spl
 from benchmarks.evidence.docs import Shown
 from benchmarks.evidence.stability import Transformer
 
-WIDTH, EPOCHS, GOAL = 96, 12, 0.9
+WIDTH, EPOCHS, GOAL = 96, 8, 0.9
 RATES = (3e-4, 1e-3, 3e-3)
 SEARCHED = (1e-4, 1e-3, 1e-2)
 SEARCHES = ("best of three LRs", "uniform soup", "greedy soup", "LR finder")
@@ -202,9 +202,9 @@ SHOWN = Shown(
     {
         "constant LR": "恒定学习率",
         "constant LR, plain Paddle": "恒定学习率，原生 Paddle",
-        "top layer and head": "只训练顶层与分类头",
-        "top layer and head, cached": "只训练顶层与分类头，缓存",
-        "head alone, cached": "只训练分类头，缓存",
+        "top layer and head": "只训练顶层与头部",
+        "top layer and head, cached": "只训练顶层与头部，缓存",
+        "head alone, cached": "只训练头部，缓存",
         "LP-FT, cached": "LP-FT，缓存",
         "gradual unfreezing": "逐层解冻",
         "best of three LRs": "三个学习率中最好的",
