@@ -13,7 +13,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.evidence import core, docs, domains, retention
-from benchmarks.evidence.__main__ import NAMES, module_of
+from benchmarks.evidence.__main__ import NAMES
 
 SCORES = (
     core.Score("new", "new task", "新任务"),
@@ -174,7 +174,7 @@ class TestDocuments:
     @pytest.mark.parametrize("name", [name for name in NAMES if docs.path_of(name).exists()])
     def test_documents_are_up_to_date(self, name):
         """What the pages show is what the JSON says, and every row of it has a Chinese name."""
-        results, shown = json.loads(docs.path_of(name).read_text("utf-8")), module_of(name).SHOWN
+        results, shown = json.loads(docs.path_of(name).read_text("utf-8")), core.module_of(name).SHOWN
         for language, pages in docs.PAGES.items():
             for page in pages:
                 text = page.read_text("utf-8")

@@ -10,39 +10,15 @@ figures but for seconds. Writes benchmarks/results/evidence_NAME-PADDLEVERSION.j
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache, partial
-from multiprocessing import get_context
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 # A file of this folder each.
 NAMES = ("retention", "domains", "ulmfit", "surgical", "characters", "cost", "stability")
-
-
-def module_of(name: str) -> Any:
-    """The file of an experiment: `make(options)` → Experiment, and `SHOWN`."""
-    return importlib.import_module(f"benchmarks.evidence.{name}")
-
-
-@lru_cache
-def experiment_of(name: str, options: Any) -> Any:
-    """The experiment of this process; what it has to train first is trained once."""
-    return module_of(name).make(options)
-
-
-def _run(name: str, options: Any, job: Any) -> dict[str, float]:
-    return experiment_of(name, options).run(job)
-
-
-def _in_processes(number: int, name: str, options: Any, jobs: Sequence[Any]) -> Iterator[dict[str, float]]:
-    with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(partial(_run, name, options), jobs)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -77,21 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.evidence import core, docs
 
     if given.name == "docs":
-        docs.refresh({name: module_of(name).SHOWN for name in NAMES})
+        docs.refresh({name: core.module_of(name).SHOWN for name in NAMES})
         return
     options = core.Options(given.quick, given.data, given.folder, given.csv, given.target)
-    experiment, own = experiment_of(given.name, options), given.quick or given.csv
+    experiment, own = core.experiment_of(given.name, options), given.quick or given.csv
     done = core.Done(
         given.done or given.folder / f"{given.name}{'-quick' if given.quick else ''}.jsonl", experiment.digest
     )
     perform = partial(map, experiment.run)
     if given.jobs > 1:
-        perform = partial(_in_processes, given.jobs, given.name, options)
+        perform = partial(core.in_processes, given.jobs, given.name, options)
     results = {"environment": environment(), **core.results(experiment, done, perform, progress=sys.stderr.isatty())}
     path = given.output or (given.folder if own else docs.RESULTS) / f"evidence_{given.name}-{paddle.__version__}.json"
     path.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", "utf-8")
     for part, lines in results["parts"].items():
-        print(f"\n{part}\n\n{docs.table(lines, module_of(given.name).SHOWN, 'en')}")
+        print(f"\n{part}\n\n{docs.table(lines, core.module_of(given.name).SHOWN, 'en')}")
     print(f"\nwritten: {path}")
 
 

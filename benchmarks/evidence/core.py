@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import json
 import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +145,27 @@ def seed_everything(seed: int) -> None:
     paddle.seed(seed)
     np.random.seed(seed)
     random.seed(seed)
+
+
+def module_of(name: str) -> Any:
+    """The file of an experiment: `make(options)` → Experiment, and `SHOWN`."""
+    return importlib.import_module(f"benchmarks.evidence.{name}")
+
+
+@lru_cache
+def experiment_of(name: str, options: Options) -> Experiment:
+    """The experiment of this process; what it has to train first is trained once."""
+    return module_of(name).make(options)
+
+
+def in_processes(number: int, name: str, options: Options, jobs: Sequence[Job]) -> Iterator[dict[str, float]]:
+    """The scores of jobs, several at a time."""
+    with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(partial(_run, name, options), jobs)
+
+
+def _run(name: str, options: Options, job: Job) -> dict[str, float]:
+    return experiment_of(name, options).run(job)
 
 
 class Done:
