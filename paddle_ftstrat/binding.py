@@ -14,6 +14,7 @@ from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle, acceleration, pictures, resolve
 from paddle_ftstrat._paddle import threads
+from paddle_ftstrat._paddle.layers import trained_changed
 from paddle_ftstrat.optim import averaging, build, masters, state
 from paddle_ftstrat.optim.hyper import ScheduleLR
 from paddle_ftstrat.optim.perturbation import Perturbing
@@ -371,11 +372,10 @@ class Binding:
 
     def _phase_at(self, t: int) -> int:
         """The phase of an update; that of now, unless phases change by updates: also while no epoch has begun."""
-        plan = self.plan
-        by_updates = plan.first_epochs is None or self.progress.by_updates or self.epoch == 0
-        if plan.starts is None or not (plan.thaws and by_updates):
+        by_updates = self.plan.first_epochs is None or self.progress.by_updates or self.epoch == 0
+        if self.plan.starts is None or not (self.plan.thaws and by_updates):
             return self.progress.phase
-        return bisect_right(plan.starts, t) - 1
+        return bisect_right(self.plan.starts, t) - 1
 
     def _spread(self, lrs: Any) -> None:
         """Blocks whose LR is another share of the top one's than before get a new factor."""
@@ -391,7 +391,7 @@ class Binding:
         for row in self._rows:
             settings.apply(row.param, row.in_phase(self.progress.phase), self._owner)
         if changed:
-            _paddle.forget_traces(_paddle.unwrap(self.model))
+            trained_changed(_paddle.unwrap(self.model))
         if self.average is not None:
             self.average.join()
 

@@ -660,3 +660,60 @@ class TestFreezeStage:
             assert with_gradient(compiled) == ["2.weight", "2.bias"]
         assert with_gradient(compiled) == everything
         assert len(everything) == 6
+
+
+class TestHalfFrozenBatchNorm:
+    """Paddle's kernel gives the bias no gradient while the weight is frozen, and the other way round."""
+
+    @pytest.mark.parametrize("frozen", ["weight", "bias"])
+    @pytest.mark.parametrize("mode", ["train", "eval"])
+    @pytest.mark.parametrize(
+        ("make", "shape"),
+        [
+            (lambda: nn.BatchNorm1D(3), [6, 3]),
+            (lambda: nn.BatchNorm1D(3, data_format="NLC"), [4, 5, 3]),
+            (lambda: nn.BatchNorm2D(3), [4, 3, 2, 2]),
+            (lambda: nn.BatchNorm2D(3, use_global_stats=True), [4, 3, 2, 2]),
+            (lambda: nn.BatchNorm(3, act="relu"), [4, 3, 2, 2]),
+        ],
+    )
+    def test_what_trains_has_the_gradient_it_has_beside_the_other(self, make, shape, frozen, mode):
+        paddle.seed(0)
+        plain, half, x = make(), make(), paddle.randn(shape)
+        half.set_state_dict(plain.state_dict())
+        freeze(nn.Sequential(half), f"0.{frozen}")
+        weights = paddle.randn(shape)
+        inputs = []
+        for layer in (plain, half):
+            getattr(layer, mode)()
+            inputs.append(x.clone().detach())
+            inputs[-1].stop_gradient = False
+            (layer(inputs[-1]) * weights).sum().backward()
+        other = "bias" if frozen == "weight" else "weight"
+        assert np.array_equal(getattr(half, other).grad.numpy(), getattr(plain, other).grad.numpy())
+        assert np.array_equal(inputs[0].grad.numpy(), inputs[1].grad.numpy())
+        assert np.array_equal(half._mean.numpy(), plain._mean.numpy())
+        assert getattr(half, frozen) is dict(half.named_parameters())[frozen]
+        assert getattr(half, frozen).stop_gradient
+        assert getattr(half, frozen).grad is None
+
+    def test_bitfit(self):
+        """And after a thaw the weight begins without a gradient of the frozen time."""
+        model = nn.Sequential(nn.Conv2D(1, 3, 3), nn.BatchNorm2D(3), nn.Flatten(), nn.Linear(12, 2))
+        phases = [hub.Phase(["bias", "head"], updates=1), hub.Phase("all")]
+        run = hub.PhasedStrategy(phases, "sgd", 0.1).bind(model, max_train_steps=2)
+        before = {name: param.numpy() for name, param in model.named_parameters()}
+        for moving in ({"0.bias", "1.bias", "3.weight", "3.bias"}, set(before) - {"1._mean", "1._variance"}):
+            (model(paddle.randn([4, 1, 4, 4])) ** 2).sum().backward()
+            grads = {name: param.grad for name, param in model.named_parameters()}
+            run.step()
+            after = {name: param.numpy() for name, param in model.named_parameters()}
+            moved = {name for name in before if not np.array_equal(before[name], after[name])} - {
+                "1._mean",
+                "1._variance",
+            }
+            assert moved == moving
+            assert (grads["1.weight"] is None) == (len(moving) == 4)
+            before = after
+        copied = copy.deepcopy(model)
+        assert len(copied[1]._forward_pre_hooks) == 1

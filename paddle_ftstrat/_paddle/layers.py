@@ -71,6 +71,37 @@ def can_fix_statistics(layer: nn.Layer) -> bool:
     return not isinstance(layer, nn.SyncBatchNorm) or type(layer) in (nn.SyncBatchNorm, FixedSyncBatchNorm)
 
 
+def trained_changed(model: nn.Layer) -> None:
+    """Have Paddle notice that other parameters of a model train than before.
+
+    What it has compiled is forgotten, and BatchNorm gives a gradient to whichever of weight and bias trains: its kernel
+    gives the one none while the other is frozen (CPU), or raises (GPU).
+    """
+    _paddle.forget_traces(model)
+    for layer in model.sublayers(include_self=True):
+        if _paddle.is_batch_norm(layer) and _lone(layer) and _stand_in not in layer._forward_pre_hooks.values():
+            layer.register_forward_pre_hook(_stand_in)
+            layer.register_forward_post_hook(_step_aside)
+
+
+def _lone(layer: nn.Layer) -> str:
+    """Which of a BatchNorm layer's weight and bias is frozen while the other trains; else ""."""
+    frozen = {name: layer._parameters[name] for name in ("weight", "bias") if layer._parameters.get(name) is not None}
+    names = [name for name, param in frozen.items() if param.stop_gradient]
+    return names[0] if len(frozen) == 2 and len(names) == 1 else ""
+
+
+def _stand_in(layer: nn.Layer, inputs: Any) -> None:
+    """For this forward, put before the frozen one a tensor of its values that takes a gradient, and is forgotten."""
+    if name := _lone(layer):
+        layer.__dict__[name] = paddle.to_tensor(layer._parameters[name].detach(), stop_gradient=False)
+
+
+def _step_aside(layer: nn.Layer, inputs: Any, output: Any) -> None:
+    for name in ("weight", "bias"):
+        layer.__dict__.pop(name, None)
+
+
 def ignores_requires_grad(param: Any) -> bool:
     """Whether somebody set `requires_grad = False` on a parameter and Paddle trains it nevertheless.
 

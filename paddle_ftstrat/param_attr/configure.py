@@ -11,6 +11,7 @@ from paddle.nn.initializer import Initializer
 from paddle.regularizer import L2Decay, WeightDecayRegularizer
 
 from paddle_ftstrat import _errors, _paddle
+from paddle_ftstrat._paddle.layers import trained_changed
 from paddle_ftstrat.param_attr import select, settings
 
 # What rules say of one parameter: field → (number of the rule, value).
@@ -76,7 +77,7 @@ def configure(model: nn.Layer, rules: Iterable[tuple[Any, Any]], reinitialize: b
         settings.set_own(weights[name], **{field: value for field, (_, value) in fields.items()})
         if name in values:
             weights[name].set_value(values[name])
-    _paddle.forget_traces(model)
+    trained_changed(model)
 
 
 def _parsed(rules: Any, reinitialize: bool) -> list[tuple[Any, dict[str, Any]]]:

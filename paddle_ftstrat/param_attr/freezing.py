@@ -291,7 +291,7 @@ def _write(model: nn.Layer, params: Collection[Any], trainable: bool) -> None:
     for param in params:
         layers.forget_requires_grad(param)
         settings.set_own(param, trainable=trainable)
-    _paddle.forget_traces(model)
+    layers.trained_changed(model)
     ignored = _ignored(model)
     if ignored:
         warnings.warn(f"{_errors.listing(ignored)} train: {_IGNORED_TEXT}", stacklevel=3)
