@@ -12,7 +12,17 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 
 from paddle_ftstrat.tools.migrate import advice, arguments, imports, ipython, names, paddlenlp, strategies, tasks
 from paddle_ftstrat.tools.migrate.facts import CONTEXT, DERIVED, MODULE, Facts
-from paddle_ftstrat.tools.migrate.site import Frame, Note, Site, between, cleaned, own_comments, todos, with_todos
+from paddle_ftstrat.tools.migrate.site import (
+    Frame,
+    Note,
+    Site,
+    between,
+    cleaned,
+    is_todo,
+    own_comments,
+    todos,
+    with_todos,
+)
 from paddle_ftstrat.tools.migrate.unused import Unused
 
 _STATEMENTS = (cst.SimpleStatementLine, cst.BaseCompoundStatement)
@@ -97,10 +107,17 @@ def _rewritten(module: cst.Module) -> tuple[cst.Module, tuple[Note, ...]]:
 
 
 def _parsed(source: bytes) -> cst.Module:
+    """The syntax tree, with TODOs that stand above all code at the first statement, where others stand."""
     try:
-        return cst.parse_module(source)
+        module = cst.parse_module(source)
     except cst.ParserSyntaxError as error:
         raise ValueError(f"LibCST cannot read it: line {error.raw_line}: {error.message}") from error
+    marked = [index for index, line in enumerate(module.header) if line.comment and is_todo(line.comment.value)]
+    if not (marked and module.body):
+        return module
+    first = module.body[0]
+    first = first.with_changes(leading_lines=[*module.header[marked[0] :], *first.leading_lines])
+    return module.with_changes(header=module.header[: marked[0]], body=[first, *module.body[1:]])
 
 
 class Rewriter(cst.CSTTransformer):

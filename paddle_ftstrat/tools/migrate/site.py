@@ -118,6 +118,11 @@ def cleaned(body: Sequence[Any], gone: Collection[cst.CSTNode]) -> list[Any]:
     return kept
 
 
+def is_todo(comment: str) -> bool:
+    """Whether a comment is the first line of a TODO."""
+    return _TODO.match(comment) is not None
+
+
 def todos(text: str) -> tuple[Note, ...]:
     """The `# TODO(ftstrat): …` comments of a text, with the lines that they stand on.
 
