@@ -174,11 +174,9 @@ def _laid_out(arguments: argparse.Namespace) -> Outline:
 def find_strategy(target: str, trust: bool = False) -> tuple[DefaultStrategy, int | None]:
     """The strategy that the command line names, and the number of epochs where a RunConfig names it.
 
-    Args:
-        target: a `.yaml` or `.json` file, or `script.py:NAME` or `package.module:NAME`, where NAME is a strategy, a
-            RunConfig, or a function or class that makes one without arguments. The script is run, but not as
-            `__main__`.
-        trust: whether a file may name classes outside this library, whose modules are imported then.
+    `target` is a `.yaml` or `.json` file, or `script.py:NAME` or `package.module:NAME`, where NAME is a strategy, a
+    RunConfig, or a function or class that makes one without arguments. A script is run, but not as `__main__`. With
+    `trust` a file may name classes outside this library, whose modules are imported then.
 
     Raises:
         ValueError: no such name, with the nearest one that is a strategy.

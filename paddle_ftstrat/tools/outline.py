@@ -139,16 +139,9 @@ def outline(
 ) -> Outline:
     """Lay a strategy out over a training of so many updates and, at most as many, epochs.
 
-    Args:
-        strategy: the strategy.
-        steps: T, updates of the whole training.
-        epochs: number of epochs.
-        model: the model; it is bound to the strategy. Without it layers are told as shares of the depth.
-        sample_input: one input, for the order of the layers.
-        **options: `pretrained`, `no_decay` and `layers`, as for `strategy.bind`.
-
-    Raises:
-        ValueError, TypeError: what the plan itself refuses. What only the binding refuses is in `Outline.failed`.
+    A model is bound to the strategy; without one layers are told as shares of the depth. `sample_input` is one input,
+    for the order of the layers; `options` are `pretrained`, `no_decay` and `layers`, as for `strategy.bind`. What the
+    plan itself refuses is raised, what only the binding refuses is in `Outline.failed`.
 
     Example:
         >>> import paddle_ftstrat as hub

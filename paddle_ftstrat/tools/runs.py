@@ -155,13 +155,8 @@ def run_rows(
 ) -> dict[str, Any]:
     """Do all runs that are not recorded yet; row → the learning rate chosen for it, None without a grid.
 
-    Args:
-        rows: names of the rows.
-        budget: what each gets.
-        records: where outcomes are kept.
-        run: function (row, learning rate, seed, whether it counts) → outcome.
-        mode: "max" where a higher score is better, or "min".
-        progress: whether to show a bar; None: on a terminal.
+    `run` is a function (row, learning rate, seed, whether it counts) → outcome; `mode` "max" where a higher score is
+    better, or "min"; `progress` whether to show a bar, None: on a terminal.
     """
     rows = list(rows)
     total = len(rows) * (len(budget.grid) * len(budget.choosing) + len(budget.seeds))

@@ -26,13 +26,7 @@ _UNTRACKED = "is a running statistic, which Paddle's InstanceNorm does not have:
 
 @dataclass(frozen=True)
 class TorchKeys:
-    """What a model understands of torch's keys.
-
-    Attributes:
-        pieces: key → the tensors that it fills.
-        refused: key → why it cannot be converted.
-        dropped: keys that Paddle has no use for.
-    """
+    """What a model understands of torch's keys: what each fills, why it cannot, and what Paddle has no use for."""
 
     pieces: dict[str, list[Piece]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)

@@ -42,7 +42,8 @@ def load_pretrained(
 
     Keys of the file are first chosen (`include`, `exclude`), then renamed (`rename`), then matched with the model's
     structured names. Torch's files are read without torch, and nothing that stands in a file is ever run. The weights
-    that were loaded are what L2SP takes as pretrained by default.
+    that were loaded are what L2SP takes as pretrained by default. Returns a report, which prints as a table; whatever
+    is raised, the model is unchanged then.
 
     Args:
         model: the model; plain or wrapped in `paddle.DataParallel`.
@@ -66,11 +67,6 @@ def load_pretrained(
             model), or → {row of the model: row of the file}. Rows that both have are taken over, new ones keep their
             initialisation. They lie along the axis of the layer's labels: the columns of a Linear's weight, the rows of
             an Embedding or a Conv, the entries of a bias; of other layers along the only axis that fits.
-
-    Returns:
-        The report: `loaded`, `missing`, `unexpected`, `mismatched`, `carried`; it prints as a table.
-
-    Whatever is raised, the model is unchanged then.
 
     Raises:
         LoadError: (a ValueError, with the report) a mismatch, or with `strict` anything missing or unexpected.

@@ -86,16 +86,8 @@ def match(
 ) -> tuple[list[Fill], tuple[Row, ...]]:
     """Match a file's wanted keys with a model's tensors: what fills what, and a row for every tensor and key.
 
-    Args:
-        contents: the file.
-        names: wanted keys → their names in the model.
-        targets: the model's tensors.
-        keys: which name fills which tensors.
-        left_out: keys that are not wanted → the names that they would have.
-        asked: the rows that tensors are to get instead of all of an array.
-
-    Raises:
-        ValueError: rows that do not fit.
+    `names` are those of the wanted keys in the model, `left_out` of the others; `keys` say which name fills what,
+    `asked` which rows tensors are to get instead of all of an array. Rows that do not fit are a ValueError.
     """
     claims: dict[str, list[Claim]] = {name: [] for name in targets}
     others = []

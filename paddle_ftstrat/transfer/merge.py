@@ -65,9 +65,6 @@ def interpolate(
         score: function of the model with one α in it, higher is better.
         keep: selectors of weights that stay as they are, such as a new head.
 
-    Returns:
-        α and the scores.
-
     Raises:
         ValueError: neither or both of `alpha` and `alphas`, one out of range, weights that the file lacks or has in
             another shape, a file in torch's layout; the model is unchanged then.
@@ -126,14 +123,12 @@ def soup(
     Without `score` all of them: Σ weightᵢ·wᵢ/Σ weightᵢ. With it greedily: from the best one on, in order of their own
     scores, each that does not make the soup's score worse is taken in. Files are read tensor by tensor, so that at most
     two models and one tensor are in memory beside what `score` needs. Arrays that are no floats are those of the first.
+    The soup is in float32 where the states are half precision, and knows what is in it.
 
     Args:
         states: files or folders as for `load_pretrained`, or state dicts, of models of the same shape.
         weights: a number ≥ 0 for each; None: all the same.
         score: function of a state dict, higher is better.
-
-    Returns:
-        The state dict of the soup, in float32 where the states are half precision; it knows what is in it.
 
     Raises:
         ValueError: no states, other names or shapes in one of them, or weights together with `score`.

@@ -114,11 +114,14 @@ class Machine:
     def _push(self, value: Any) -> None:
         self._stack.append(value)
 
+    def _bytes(self, form: str) -> memoryview:
+        return self._take(self._number(form))
+
     def _text(self, form: str) -> None:
-        self._push(str(self._take(self._number(form)), "utf-8", "surrogatepass"))
+        self._push(str(self._bytes(form), "utf-8", "surrogatepass"))
 
     def _old_string(self, form: str) -> None:
-        raw = self._take(self._number(form))
+        raw = self._bytes(form)
         self._push(str(raw, "latin1") if len(raw) <= _SHORT else raw)
 
     def _mark(self) -> None:
@@ -203,14 +206,14 @@ _OPERATIONS: dict[int, Callable[[Machine], object]] = {
         pickle.BININT1: lambda m: m._push(m._number("<B")),
         pickle.BININT2: lambda m: m._push(m._number("<H")),
         pickle.BINFLOAT: lambda m: m._push(m._number(">d")),
-        pickle.LONG1: lambda m: m._push(int.from_bytes(m._take(m._number("<B")), "little", signed=True)),
+        pickle.LONG1: lambda m: m._push(int.from_bytes(m._bytes("<B"), "little", signed=True)),
         pickle.BINUNICODE: lambda m: m._text("<I"),
         pickle.SHORT_BINUNICODE: lambda m: m._text("<B"),
         pickle.BINUNICODE8: lambda m: m._text("<Q"),
-        pickle.BINBYTES: lambda m: m._push(m._take(m._number("<I"))),
-        pickle.SHORT_BINBYTES: lambda m: m._push(m._take(m._number("<B"))),
-        pickle.BINBYTES8: lambda m: m._push(m._take(m._number("<Q"))),
-        pickle.BYTEARRAY8: lambda m: m._push(m._take(m._number("<Q"))),
+        pickle.BINBYTES: lambda m: m._push(m._bytes("<I")),
+        pickle.SHORT_BINBYTES: lambda m: m._push(m._bytes("<B")),
+        pickle.BINBYTES8: lambda m: m._push(m._bytes("<Q")),
+        pickle.BYTEARRAY8: lambda m: m._push(m._bytes("<Q")),
         pickle.BINSTRING: lambda m: m._old_string("<i"),
         pickle.SHORT_BINSTRING: lambda m: m._old_string("<B"),
         pickle.EMPTY_TUPLE: lambda m: m._push(()),

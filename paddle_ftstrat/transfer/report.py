@@ -220,9 +220,6 @@ def forget(model: nn.Layer, names: Collection[str]) -> None:
 def loaded_names(model: nn.Layer) -> list[str]:
     """The weights of a model that `load_pretrained` has filled, in it or in one of its layers, by structured name.
 
-    Args:
-        model: the model.
-
     Example:
         >>> import paddle, paddle_ftstrat.transfer as transfer
         >>> backbone = paddle.nn.Linear(2, 2)

@@ -28,7 +28,9 @@ class _Record:
 
 
 def tune(model: nn.Layer, how: str, head: Any = None, factor: float = FACTOR, batch_norm: str = "freeze") -> list[str]:
-    """Prepare a model for one of the three ways to tune, by name; undoes what an earlier call did.
+    """Prepare a model for one of the three ways to tune, by name; returns the names of the head's weights, or of all.
+
+    What an earlier call did is undone first.
 
     Args:
         model: the model.
@@ -36,9 +38,6 @@ def tune(model: nn.Layer, how: str, head: Any = None, factor: float = FACTOR, ba
         head: what the head is, for "head" and "differential": see `find_head`.
         factor: k of "differential": the head's LR is k times the backbone's.
         batch_norm: what "head" does with the statistics of the backbone's BatchNorm layers: "freeze" or "track".
-
-    Returns:
-        Names of the head's weights; for "all", of all weights.
 
     Raises:
         ValueError, TypeError, RuntimeError: another word for `how`, or as the three functions say; nothing is changed.
@@ -50,9 +49,6 @@ def tune(model: nn.Layer, how: str, head: Any = None, factor: float = FACTOR, ba
         ['1.weight', '1.bias']
         >>> [param.stop_gradient for param in model.parameters()]
         [True, True, False, False]
-        >>> _ = tune(model, "all")
-        >>> [param.stop_gradient for param in model.parameters()]
-        [False, False, False, False]
     """
     if how == "head":
         return tune_head(model, head, batch_norm)
@@ -238,15 +234,12 @@ def reinitialize(model: nn.Layer, layers: int = 1, sample_input: Any = None) -> 
     What the upper layers have learnt for pretraining itself may be a bad beginning for another task. Weights take the
     initializer of their layer's ParamAttr, or else Paddle's default for the layer; running statistics begin anew. They
     do not count as loaded any more, so that L2SP does not pull them anywhere by default. A layer of another kind has to
-    have a method `reset_parameters()`, which is called.
+    have a method `reset_parameters()`, which is called. Returns the names of the weights with new values.
 
     Args:
         model: the model, before it is bound.
         layers: how many of the top layers (see `param_attr.depth.find_units`), the head included.
         sample_input: one input, for the order in which the layers run; else as registered.
-
-    Returns:
-        The names of the weights that have new values.
 
     Raises:
         ValueError: more layers than there are, or parameters that nobody knows the initializer of; nothing is changed.
