@@ -135,7 +135,7 @@ def _triad(values: int, cores: int) -> Callable[[], None]:
     threads = kernels.threads_for(values, cores)
     ends = [values * share // threads for share in range(threads + 1)]
     ranges = list(zip(ends, ends[1:]))
-    return lambda: kernels.run(lambda b, c, first, last, a: part(a, b, c, first, last), (b, c), ranges, a)
+    return lambda: kernels.run(lambda b, c, first, last, a: part(a, b, c, first, last), b, c, ranges, a)
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def test_what_trains_takes_it_before_the_first_forward(tmp_path, first):
         model = paddle.nn.Linear(4, 4)
         {FIRST[first]}
         model(paddle.ones([2, 4]))
-        print(threads.code_in_force(), threads.take_widest().late, threads.MKL_VARIABLE in os.environ)
+        print(threads.code_in_force(), threads.take_widest_code().late, threads.MKL_VARIABLE in os.environ)
     """
     assert in_a_process(tmp_path, code) == ["5", "False", "False"]
 
@@ -90,7 +90,7 @@ def test_too_late_is_told_once(tmp_path):
                 with hub.cpu_threads(1):
                     pass
         said = [str(warning.message) for warning in seen]
-        print(len(said), "AVX2" in said[0], "MKL_DEBUG_CPU_TYPE=5" in said[0], threads.take_widest().late)
+        print(len(said), "AVX2" in said[0], "MKL_DEBUG_CPU_TYPE=5" in said[0], threads.take_widest_code().late)
     """
     assert in_a_process(tmp_path, code) == ["1", "True", "True", "True"]
 
@@ -100,7 +100,7 @@ def test_the_first_product_settles_it(tmp_path):
     code = """
         paddle.matmul(paddle.ones([4, 4]), paddle.ones([4, 4]))
         threads.take_widest_code()
-        print(threads.take_widest().late)
+        print(threads.take_widest_code().late)
     """
     assert in_a_process(tmp_path, code) == ["True"]
 

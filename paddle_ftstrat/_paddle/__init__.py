@@ -84,17 +84,7 @@ def kept(model: nn.Layer) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Layer) -> Iterator[None]:
-    """The model in eval mode inside.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(1, 1), nn.Dropout())
-        >>> _ = model[0].eval()
-        >>> with evaluating(model):
-        ...     model[1].training
-        False
-        >>> model[0].training, model[1].training
-        (False, True)
-    """
+    """The model in eval mode inside."""
     with kept(model):
         model.eval()
         yield
@@ -132,21 +122,74 @@ def values_of(grad: Any) -> Any:
     return grad._get_tensor_from_selected_rows() if grad.is_selected_rows() else grad
 
 
+def stand_in(optimizer: Any, stage: str, call: Any, act: Any) -> None:
+    """Put `call` in place of a stage of the update so that `act` is called; `update_listeners` sees through it."""
+    call.act, call.inner = act, getattr(optimizer, stage)
+    setattr(optimizer, stage, call)
+
+
+def before_update(optimizer: Any, act: Callable[[Pairs], None]) -> None:
+    """Have `act([(parameter, gradient), …])` called before an update by Paddle's operations changes anything.
+
+    It is not called for an update that mixed precision skips, nor for one that becomes part of a static graph.
+    """
+    apply = optimizer._apply_optimize
+
+    def watched(loss: Any, startup_program: Any, params_grads: Any, param_group_idx: int = 0) -> Any:
+        if paddle.in_dynamic_mode() and not mixed_precision_skips(optimizer):
+            act(params_grads)
+        return apply(loss, startup_program, params_grads, param_group_idx)
+
+    stand_in(optimizer, "_apply_optimize", watched, act)
+
+
+def before_each_update(optimizer: Any, act: Callable[[Any], None]) -> None:
+    """Have `act(parameter)` called right before the optimizer updates each parameter."""
+    update = optimizer._append_optimize_op
+
+    def updated(block: Any, param_and_grad: Any) -> Any:
+        act(param_and_grad[0])
+        return update(block, param_and_grad)
+
+    stand_in(optimizer, "_append_optimize_op", updated, act)
+
+
 def after_update(optimizer: Any, act: Callable[[Pairs], None]) -> None:
     """Have `act([(parameter, gradient), …])` called at the end of each real update of this optimizer.
 
     Paddle calls `_finish_update` also for a step that mixed precision skips, and says so in `found_inf`. Adamax does
     work of its own there.
     """
-    finish_of_class = optimizer._finish_update
+    finish = optimizer._finish_update
 
-    def finish(block: Any, params_grads: Any) -> None:
-        finish_of_class(block, params_grads)
+    def finished(block: Any, params_grads: Any) -> None:
+        finish(block, params_grads)
         if not optimizer._get_auxiliary_var("found_inf"):
             act(params_grads)
 
-    finish.act, finish.inner = act, finish_of_class
-    optimizer._finish_update = finish
+    stand_in(optimizer, "_finish_update", finished, act)
+
+
+def update_through(optimizer: Any, enter: Callable[[Pairs], Pairs], leave: Callable[[Pairs, Pairs], None]) -> None:
+    """Have every update, and all optimizer state, be of the parameters that `enter` names in place of the given ones.
+
+    Gradient clip, regularizers, update rule and everything after it see `enter([(parameter, gradient), …])`;
+    `leave(given, entered)` is called afterwards, also where a scaler skipped the update. The optimizer must have a flat
+    list of parameters.
+    """
+    apply, create = optimizer._apply_optimize, optimizer._create_accumulators
+
+    def create_entered(block: Any, parameters: Iterable[Any]) -> Any:
+        return create(block, [param for param, _ in enter([(param, None) for param in parameters])])
+
+    def apply_entered(loss: Any, startup_program: Any, params_grads: Pairs, param_group_idx: int = 0) -> Any:
+        entered = enter(params_grads)
+        done = apply(loss, startup_program, entered, param_group_idx)
+        leave(params_grads, entered)
+        return done
+
+    optimizer._create_accumulators = create_entered
+    stand_in(optimizer, "_apply_optimize", apply_entered, enter)
 
 
 def master_weight(optimizer: Any, param: Any) -> Any | None:
@@ -209,18 +252,6 @@ def hyper_attribute(optimizer: Any, name: str) -> str | None:
     return next(found, None)
 
 
-def before_each_update(optimizer: Any, act: Callable[[Any], None]) -> None:
-    """Have `act(parameter)` called right before the optimizer updates each parameter."""
-    update = optimizer._append_optimize_op
-
-    def updated(block: Any, param_and_grad: Any) -> Any:
-        act(param_and_grad[0])
-        return update(block, param_and_grad)
-
-    updated.act, updated.inner = act, update
-    optimizer._append_optimize_op = updated
-
-
 def drop_accumulators(optimizer: Any, param: Any) -> None:
     """Forget the optimizer state of one parameter, as if it had never been updated."""
     master = getattr(optimizer, "_master_weights", {}).pop(param.name, None)
@@ -233,28 +264,6 @@ def drop_accumulators(optimizer: Any, param: Any) -> None:
         getattr(optimizer, made, set()).difference_update(names)
 
 
-def update_through(optimizer: Any, enter: Callable[[Pairs], Pairs], leave: Callable[[Pairs, Pairs], None]) -> None:
-    """Have every update, and all optimizer state, be of the parameters that `enter` names in place of the given ones.
-
-    Gradient clip, regularizers, update rule and everything after it see `enter([(parameter, gradient), …])`;
-    `leave(given, entered)` is called afterwards, also where a scaler skipped the update. The optimizer must have a flat
-    list of parameters.
-    """
-    apply, create = optimizer._apply_optimize, optimizer._create_accumulators
-
-    def create_entered(block: Any, parameters: Iterable[Any]) -> Any:
-        return create(block, [param for param, _ in enter([(param, None) for param in parameters])])
-
-    def apply_entered(loss: Any, startup_program: Any, params_grads: Pairs, param_group_idx: int = 0) -> Any:
-        entered = enter(params_grads)
-        done = apply(loss, startup_program, entered, param_group_idx)
-        leave(params_grads, entered)
-        return done
-
-    apply_entered.act, apply_entered.inner = enter, apply
-    optimizer._create_accumulators, optimizer._apply_optimize = create_entered, apply_entered
-
-
 # Attribute → the value with which an update is the plain one. An optimizer may lack any of them.
 _PLAIN = {
     "_amsgrad": False,
@@ -265,8 +274,8 @@ _PLAIN = {
     "_master_grad": False,
     "enable_tensor_fusion": False,
 }
-# What an update runs through; this package marks what it puts in their place with `act` and `inner`.
-_STAGES = ("_apply_optimize", "_create_optimization_pass", "_append_optimize_op", "_finish_update")  # the last listens
+# What an update runs through; the last listens.
+_STAGES = ("_apply_optimize", "_create_optimization_pass", "_append_optimize_op", "_finish_update")
 
 
 def special_setting(optimizer: Any) -> str:
@@ -282,31 +291,15 @@ def special_setting(optimizer: Any) -> str:
 
 def update_listeners(optimizer: Any) -> list[Any] | None:
     """What `after_update` has to call, in order; None where a stage of the update is not Paddle's or this package's."""
-    acts = []
+    acts: list[Any] = []
     for name in _STAGES:
         stage, acts = vars(optimizer).get(name), []
         while hasattr(stage, "inner"):
-            acts.append(stage.act)
+            acts.insert(0, stage.act)
             stage = stage.inner
         if stage is not None and getattr(stage, "__func__", None) is not getattr(type(optimizer), name):
             return None
-    return acts[::-1]
-
-
-def before_update(optimizer: Any, act: Callable[[Pairs], None]) -> None:
-    """Have `act([(parameter, gradient), …])` called before an update by Paddle's operations changes anything.
-
-    It is not called for an update that mixed precision skips, nor for one that becomes part of a static graph.
-    """
-    apply = optimizer._apply_optimize
-
-    def watched(loss: Any, startup_program: Any, params_grads: Any, param_group_idx: int = 0) -> Any:
-        if paddle.in_dynamic_mode() and not mixed_precision_skips(optimizer):
-            act(params_grads)
-        return apply(loss, startup_program, params_grads, param_group_idx)
-
-    watched.act, watched.inner = act, apply
-    optimizer._apply_optimize = watched
+    return acts
 
 
 def mixed_precision_skips(optimizer: Any) -> bool:
@@ -318,18 +311,11 @@ def mixed_precision_skips(optimizer: Any) -> bool:
     return bool(found)
 
 
-def rule_numbers(optimizer: Any) -> tuple[Any, Any, Any]:
-    """β₁ or the momentum, β₂ (or whether the momentum is Nesterov's), ε; 0.0 for what the optimizer lacks."""
-    if hasattr(optimizer, "_momentum"):
-        return optimizer._momentum, float(optimizer._use_nesterov), 0.0
-    return getattr(optimizer, "_beta1", 0.0), getattr(optimizer, "_beta2", 0.0), getattr(optimizer, "_epsilon", 0.0)
-
-
-def rule_attributes(optimizer: Any) -> tuple[str, str, str]:
-    """The attributes that `rule_numbers` reads."""
-    if hasattr(optimizer, "_momentum"):
-        return "_momentum", "_use_nesterov", ""
-    return "_beta1", "_beta2", "_epsilon"
+def rule_numbers(optimizer: Any) -> list[tuple[str, Any]]:
+    """β₁ or the momentum, β₂ (or whether the momentum is Nesterov's), ε, behind their attributes; 0.0 for none."""
+    momentum = hasattr(optimizer, "_momentum")
+    attributes = ("_momentum", "_use_nesterov", "") if momentum else ("_beta1", "_beta2", "_epsilon")
+    return [(attribute, getattr(optimizer, attribute, 0.0)) for attribute in attributes]
 
 
 def coupled_regularizer(optimizer: Any) -> Any | None:

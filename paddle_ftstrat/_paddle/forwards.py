@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from types import FrameType
 from typing import Any
 
 import paddle
@@ -24,12 +25,7 @@ _FLOAT32 = paddle.float32
 
 
 def plain_here(x: Any) -> bool:
-    """Whether an operation on x is one of dygraph, in float32, on the CPU, and not one that `auto_cast` casts.
-
-    Example:
-        >>> plain_here(paddle.ones([2])), plain_here(paddle.ones([2], "float64"))
-        (True, False)
-    """
+    """Whether an operation on x is one of dygraph, in float32, on the CPU, and not one that `auto_cast` casts."""
     return (
         paddle.in_dynamic_mode()
         and x.dtype == _FLOAT32
@@ -62,7 +58,7 @@ def wanted(edges: list[Edge]) -> list[bool]:
 
 def _asked() -> set[str] | None:
     """The names of the inputs of the `paddle.grad` that this backward is part of; None within `Tensor.backward`."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_name != "grad":
         if frame.f_code.co_name == "backward" and frame.f_code.co_filename in _BACKWARD_FILES:
             return None
@@ -89,10 +85,8 @@ def is_exact_gelu(layer: nn.GELU) -> bool:
 def embedding_options(layer: nn.Embedding) -> tuple[int, bool]:
     """The id whose row gets no gradient (−1 for none), and whether the gradient is dense and the plain sum."""
     padding = layer._padding_idx
-    plain = not layer._sparse and not any(
-        getattr(layer, f"_{name}", None) for name in ("max_norm", "scale_grad_by_freq")
-    )
-    return -1 if padding is None else padding, plain
+    scaled = getattr(layer, "_max_norm", None) or getattr(layer, "_scale_grad_by_freq", None)
+    return -1 if padding is None else padding, not layer._sparse and not scaled
 
 
 def convolution_options(layer: nn.Conv2D) -> tuple[tuple[int, ...], tuple[int, ...]]:

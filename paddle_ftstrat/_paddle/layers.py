@@ -130,8 +130,8 @@ def estimate_statistics(model: nn.Layer, forward: Callable[[Any], Any], batches:
 
     Fixed ones stay. All other layers run in eval mode.
     """
-    gathering = [one for one in model.sublayers(include_self=True) if _paddle.is_batch_norm(one)]
-    gathering = [layer for layer in gathering if not layer._use_global_stats]
+    layers = model.sublayers(include_self=True)
+    gathering = [layer for layer in layers if _paddle.is_batch_norm(layer) and not layer._use_global_stats]
     momenta = [layer._momentum for layer in gathering]
     if not gathering:
         return
@@ -176,42 +176,34 @@ def parameter_creation_through(create: Create) -> Iterator[None]:
 
     Every layer and `paddle.create_parameter` end in `LayerHelperBase.create_parameter`, which has no hook. All users
     have to pass the same `create`, which sees the calls of every thread and has to tell its own from others'.
-    Checked on 2.6.2 and 3.3.1.
     """
-    _acquire(create)
+    with _ROUTE.lock:
+        _ROUTE.users += 1
+        if _ROUTE.users == 1:
+            _ROUTE.original = LayerHelperBase.create_parameter
+            _ROUTE.routed = LayerHelperBase.create_parameter = _routed(_ROUTE.original, create)
     try:
         yield
     finally:
-        _release()
+        with _ROUTE.lock:
+            _ROUTE.users -= 1
+            # Someone who patched over ours keeps what they did; ours then only passes calls on.
+            if _ROUTE.users == 0 and LayerHelperBase.create_parameter is _ROUTE.routed:
+                LayerHelperBase.create_parameter = _ROUTE.original
 
 
-def _acquire(create: Create) -> None:
-    with _ROUTE.lock:
-        _ROUTE.users += 1
-        if _ROUTE.users > 1:
-            return
-        original = LayerHelperBase.create_parameter
+def _routed(original: Callable[..., Any], create: Create) -> Callable[..., Any]:
+    def create_parameter(self: Any, attr: Any, shape: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        def make() -> Any:
+            return original(self, attr, shape, dtype, *args, **kwargs)
 
-        def create_parameter(self: Any, attr: Any, shape: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
-            def make() -> Any:
-                return original(self, attr, shape, dtype, *args, **kwargs)
+        return create(make, self.name, attr, shape, dtype)
 
-            return create(make, self.name, attr, shape, dtype)
-
-        _ROUTE.original, _ROUTE.routed = original, create_parameter
-        LayerHelperBase.create_parameter = create_parameter
-
-
-def _release() -> None:
-    with _ROUTE.lock:
-        _ROUTE.users -= 1
-        # Someone who patched over ours keeps what they did; ours then only passes calls on.
-        if _ROUTE.users == 0 and LayerHelperBase.create_parameter is _ROUTE.routed:
-            LayerHelperBase.create_parameter = _ROUTE.original
+    return create_parameter
 
 
 def name_is_used(name: str) -> bool:
-    """Whether Paddle would refuse a new parameter of this name: it remembers names for ever. 2.6.2 and 3.3.1."""
+    """Whether Paddle would refuse a new parameter of this name: it remembers names for ever."""
     return name in unique_name.dygraph_parameter_name_checker._name_set
 
 
@@ -219,7 +211,6 @@ def forget_name(name: str) -> None:
     """Free the name of a parameter whose creation failed; Paddle takes it before it runs the initializer.
 
     Without this, correcting the mistake and building the layer again fails with "name have be been used".
-    Checked on 2.6.2 and 3.3.1.
     """
     unique_name.dygraph_parameter_name_checker._name_set.discard(name)
 
@@ -245,12 +236,7 @@ _PLAIN = (nn.Linear, nn.Embedding, nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Co
 
 
 def first_value(layer: nn.Layer, name: str) -> Any | None:
-    """What a parameter of one of Paddle's layers begins with, drawn anew; None where that cannot be told.
-
-    Args:
-        layer: the layer.
-        name: the parameter's attribute name.
-    """
+    """What the parameter `name` of one of Paddle's layers begins with, drawn anew; None where that cannot be told."""
     param, default = getattr(layer, name), None
     if isinstance(layer, (RNNBase, nn.RNNCellBase)):
         default = initializer.Uniform(-(layer.hidden_size**-0.5), layer.hidden_size**-0.5)

@@ -1,8 +1,8 @@
 """Tensors as addresses: what an update that works on memory itself has to know, read quickly for thousands of them.
 
 Checked on paddlepaddle 2.6.2 and 3.3.1. With thousands of tensors the time goes where one is looked at that has left
-the processor's cache meanwhile. So each thing is asked of all tensors in a row by functions in C (`map`, `attrgetter`):
-the processor then waits for several of them at once, which it cannot over a stretch of bytecode.
+the processor's cache meanwhile. So each thing is asked of all tensors in a row by functions in C (`map`, `attrgetter`),
+over which the processor waits for several of them at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 
     params: list[Any]
     grads: list[Any]
-    places: list[int | None]
+    places: list[int]
     rates: list[float]
     clipped: list[bool]
     regularizers: list[Any]
@@ -62,24 +62,24 @@ def glance(params: Sequence[Any], note: str) -> Seen:
     return seen
 
 
-def addresses(tensors: Iterable[Any]) -> list[int | None]:
-    """Where each tensor's first value lies now; None for one that holds no memory of its own."""
-    return list(map(_Tensor.data_ptr, tensors))
+def addresses(tensors: Iterable[Any]) -> list[int]:
+    """Where each tensor's first value lies now; 0 for one that holds no memory of its own."""
+    return [place or 0 for place in map(_Tensor.data_ptr, tensors)]
 
 
-def gradient_addresses(grads: Sequence[Any], shapes: Sequence[list[int]]) -> list[int | None]:
-    """Where the first value of each gradient lies, None for one that is not plain (see `oddity`) or of another shape.
+def gradient_addresses(grads: Sequence[Any], shapes: Sequence[list[int]]) -> list[int]:
+    """Where the first value of each gradient lies, 0 for one that is not plain (see `oddity`) or of another shape.
 
     Four bytes are float32 here, because no other dtype of that size can come out of a backward; a sparse gradient has
     no address.
     """
-    found: list[int | None] = []
+    found: list[int] = []
     for first in range(0, len(grads), BLOCK):
         part, wanted = grads[first : first + BLOCK], shapes[first : first + BLOCK]
         if _plain(part, wanted):
             found.extend(map(_Tensor.data_ptr, part))
         else:
-            found.extend(grad.data_ptr() if _plain([grad], [shape]) else None for grad, shape in zip(part, wanted))
+            found.extend(grad.data_ptr() if _plain([grad], [shape]) else 0 for grad, shape in zip(part, wanted))
     return found
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from paddle_ftstrat import _paddle
+
 _WHOLE, _SPLIT = "DygraphShardingOptimizer", "DygraphShardingOptimizerV2"
 _PLACED = "_ShardOptimizer"
 _WRAPPERS = ("HybridParallelOptimizer", "MixPrecisionOptimizer", _WHOLE, _SPLIT, _PLACED)
@@ -60,8 +62,8 @@ def hide_while_checked(stage: Any, optimizer: Any, hide: Callable[[], Callable[[
             hidden.pop()()
         return apply(*args, **kwargs)
 
-    shown.act, shown.inner = hide, apply
-    stage.step, optimizer._apply_optimize = hidden_step, shown
+    stage.step = hidden_step
+    _paddle.stand_in(optimizer, "_apply_optimize", shown, hide)
 
 
 def _layers(outer: Any) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """CPU threads: how many this process may use, Paddle's kernels on that many for a while, and their widest code.
 
 Checked on paddlepaddle 2.6.2 and 3.3.1. The number of threads belongs to the thread that calls; MKL's is the process's.
+The wheels for Linux and Windows bring Intel's OpenMP, which Paddle's own kernels, oneDNN and MKL all use.
 
 Both bring MKL 2019.0.5 too, which asks for the processor's maker and gives all but Intel's the code for SSE, without
 AVX, however wide their registers are. The variable MKL_DEBUG_CPU_TYPE overrules it, when it is set before MKL is used
@@ -25,9 +26,10 @@ from paddle.base import core
 from paddle.io.dataloader.dataloader_iter import _DataLoaderIterSingleProcess
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat._paddle import openmp
 
 _VARIABLE = "OMP_NUM_THREADS"
+_OPENMP = ("libiomp5.so", "libiomp5md.dll", "libiomp5.dylib")
+_CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 MKL_VARIABLE = "MKL_DEBUG_CPU_TYPE"
 CPUINFO = Path("/proc/cpuinfo")
 # With any of these the user has chosen.
@@ -40,17 +42,33 @@ _CODES = (
 
 
 class _Here(threading.local):
-    """Numbers of threads that this thread has to remember.
+    """Numbers of threads that this thread has to remember."""
 
-    What `one_thread` put aside, what `cpu_threads` was asked for, and what was said last, where OpenMP cannot be asked.
-    """
-
-    aside: int | None = None
-    asked: int | None = None
-    said: int | None = None
+    aside: int | None = None  # what `one_thread` put aside
+    asked: int | None = None  # what `cpu_threads` was asked for
+    said: int | None = None  # what was said last, where OpenMP cannot be asked
 
 
 _HERE = _Here()
+
+
+class Code(NamedTuple):
+    """The code that MKL runs in this process.
+
+    Attributes:
+        in_force: MKL's number of it; None where MKL decides alone and was not asked.
+        wanted: the number of the widest that the processor can run, if MKL would not take it by itself; else None.
+        name: the name of the wanted one.
+    """
+
+    in_force: int | None
+    wanted: int | None = None
+    name: str = ""
+
+    @property
+    def late(self) -> bool:
+        """Whether MKL had settled on narrower code before it could be told."""
+        return self.in_force != self.wanted
 
 
 @contextmanager
@@ -113,58 +131,46 @@ def one_thread() -> Iterator[None]:
         _HERE.aside = outer
 
 
-def take_widest_code() -> None:
+@functools.cache
+def take_widest_code() -> Code:
     """Let Paddle's matrix products use AVX2 or AVX-512 on processors that are not Intel's; for the whole process.
 
     MKL, which carries them out, gives such processors code for SSE. It can be told better until its first use in a
-    process, so what trains calls this before it runs a model. Nothing is changed where MKL_DEBUG_CPU_TYPE,
-    MKL_ENABLE_INSTRUCTIONS or MKL_CBWR is set in the environment, nor without MKL.
-
-    Example:
-        >>> from paddle_ftstrat._paddle import threads
-        >>> threads.take_widest_code()
+    process, so what trains calls this before it runs a model. Nothing is changed where the user has chosen, nor
+    without MKL.
     """
-    code = take_widest()
+    wanted, name = (None, "") if any(choice in os.environ for choice in _CHOICES) else widest(CPUINFO)
+    detect = _detection() if wanted else None
+    if detect is None:
+        return Code(None)
+    # MKL looks at the variable once, here at the latest. It does not stay, so that no other process inherits it.
+    os.environ[MKL_VARIABLE] = str(wanted)
+    try:
+        code = Code(detect(), wanted, name)
+    finally:
+        os.environ.pop(MKL_VARIABLE, None)  # another thread may have been here at the same time
     if code.late:
-        _tell_late(code)
-
-
-@functools.cache
-def _tell_late(code: Code) -> None:
-    warnings.warn(
-        f"Paddle's matrix products run on SSE code here and could use {code.name}, several times faster: they were "
-        "used before the first bind(), Learner or cpu_threads(), which switch them over. Let one of these come first, "
-        f"or start the process with {MKL_VARIABLE}={code.wanted}.",
-        stacklevel=4,
-    )
+        warnings.warn(
+            f"Paddle's matrix products run on SSE code here and could use {name}, several times faster: they were used "
+            "before the first bind(), Learner or cpu_threads(), which switch them over. Let one of these come first, "
+            f"or start the process with {MKL_VARIABLE}={wanted}.",
+            stacklevel=3,
+        )
+    return code
 
 
 def code_in_force() -> int | None:
     """MKL's number of the code that `take_widest_code` found or left in force; None where MKL decides alone."""
-    return take_widest().in_force
+    return take_widest_code().in_force
 
 
 def current() -> int:
-    """The number of threads that Paddle's kernels use when this thread calls them.
-
-    Example:
-        >>> from paddle_ftstrat._paddle import threads
-        >>> with threads.cpu_threads(3):
-        ...     threads.current()
-        3
-    """
+    """The number of threads that Paddle's kernels use when this thread calls them, or outside `one_thread`."""
     return _HERE.aside or get_threads()
 
 
 def for_updates() -> int:
-    """How many threads an update may use: those of the `cpu_threads` around it, else as many as it would take.
-
-    Example:
-        >>> from paddle_ftstrat._paddle import threads
-        >>> with threads.cpu_threads(1):
-        ...     threads.for_updates()
-        1
-    """
+    """How many threads an update may use: those of the `cpu_threads` around it, else as many as it would take."""
     if _HERE.asked is not None:
         return _HERE.asked
     return current() if current() > 1 else _of_process(os.getpid())
@@ -186,17 +192,7 @@ def wanted(n: int | None = None) -> int:
 def allowed(root: Path = Path("/")) -> int:
     """Cores that the process may use: its affinity or cgroup quota, divided by the run's processes on this node.
 
-    Args:
-        root: where `proc` and `sys` are, for tests.
-
-    Returns:
-        A number ≥ 1.
-
-    Example:
-        >>> import os
-        >>> from paddle_ftstrat._paddle import threads
-        >>> 1 <= threads.allowed() <= os.cpu_count()
-        True
+    `root` is where `proc` and `sys` are, for tests.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Part of a core is no core: a thread that waits for one which has used up its quota keeps all others waiting.
@@ -205,24 +201,23 @@ def allowed(root: Path = Path("/")) -> int:
 
 def _local_processes() -> int:
     """Processes on this node of the data-parallel run that this one belongs to."""
-    size = _number(os.environ.get("PADDLE_LOCAL_SIZE"))
-    if size:
+    if size := _number(os.environ.get("PADDLE_LOCAL_SIZE", "")):
         return size
     # `paddle.distributed.spawn` and scripts name the addresses only.
     addresses = [address for address in os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",") if address]
     host = os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0]
     here = sum(address.rpartition(":")[0] == host for address in addresses)
-    return here or _number(os.environ.get("PADDLE_TRAINERS_NUM")) or 1
+    return here or _number(os.environ.get("PADDLE_TRAINERS_NUM", "")) or 1
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and text.strip().isdigit() else 0
+def _number(text: str) -> int:
+    return int(text) if text.strip().isdigit() else 0
 
 
 def _quota(root: Path) -> float:
     """Cores that the control groups of the process grant, the tightest of them; infinity without a limit."""
     quotas = [math.inf]
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in _text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0":
             folders = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
@@ -239,9 +234,7 @@ def _quota(root: Path) -> float:
 
 def _quota_of(group: Path) -> float:
     """Cores that one control group grants: version 2 says so in one file, version 1 in two."""
-    said = (_text(group / "cpu.max") or "").split() or [
-        _text(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-    ]
+    said = _text(group / "cpu.max").split() or [_text(group / f"cpu.cfs_{what}_us") for what in ("quota", "period")]
     quota, period = map(_number, said) if len(said) == 2 else (0, 0)
     return quota / period if quota and period else math.inf
 
@@ -255,17 +248,17 @@ def set_by_user(begun_with: Path = Path("/proc/self/environ")) -> bool:
     """
     if written_threads() != 1:
         return True
-    entries = (_text(begun_with) or "").split("\0")
-    value = next((value for name, _, value in (e.partition("=") for e in entries) if name == _VARIABLE), "").strip()
+    entries = dict(entry.partition("=")[::2] for entry in _text(begun_with).split("\0"))
+    value = entries.get(_VARIABLE, "").strip()
     return bool(value) if value != "1" else "PADDLE_TRAINER_ID" not in os.environ
 
 
-def _text(path: Path) -> str | None:
-    """What a file of the kernel says; None where it is missing or not ours to read."""
+def _text(path: Path) -> str:
+    """What a file of the kernel says; "" where it is missing or not ours to read."""
     try:
         return path.read_text("utf-8", "replace")
     except OSError:
-        return None
+        return ""
 
 
 def set_threads(threads: int) -> None:
@@ -276,57 +269,48 @@ def set_threads(threads: int) -> None:
 
 def get_threads() -> int:
     """How many threads Paddle's kernels use when this thread calls them."""
-    if openmp.library() is not None:
-        return openmp.library().omp_get_max_threads()
+    openmp = _openmp()
+    if openmp is not None:
+        return openmp.omp_get_max_threads()
     return written_threads() if _HERE.said is None else _HERE.said
 
 
 def written_threads() -> int:
     """OMP_NUM_THREADS as importing Paddle leaves it: what the user set, else 1."""
     try:
-        return max(1, int(os.environ.get("OMP_NUM_THREADS", "1")))
+        return max(1, int(os.environ.get(_VARIABLE, "1")))
     except ValueError:
         return 1
 
 
-class Code(NamedTuple):
-    """The code that MKL runs in this process.
-
-    Attributes:
-        in_force: MKL's number of it; None where MKL decides alone and was not asked.
-        wanted: the number of the widest that the processor can run, if MKL would not take it by itself; else None.
-        name: the name of the wanted one.
-    """
-
-    in_force: int | None
-    wanted: int | None = None
-    name: str = ""
-
-    @property
-    def late(self) -> bool:
-        """Whether MKL had settled on narrower code before it could be told."""
-        return self.in_force != self.wanted
-
-
-def take_widest() -> Code:
-    """Have MKL take the widest code that the processor can run, where it would not by itself; once per process."""
-    if any(name in os.environ for name in _CHOICES):
-        return Code(None)
-    return _take_widest()
+@functools.cache
+def _openmp() -> Any:
+    """Another handle of the OpenMP that Paddle has loaded; None where Paddle was built without."""
+    folder = Path(paddle.__file__).parent / "libs"
+    found = (folder / name for name in _OPENMP if (folder / name).exists())
+    return next((ctypes.CDLL(str(path)) for path in found), None)
 
 
 @functools.cache
-def _take_widest() -> Code:
-    wanted, name = widest(CPUINFO)
-    detect = _detection() if wanted else None
-    if detect is None:
-        return Code(None)
-    # MKL looks at the variable once, here at the latest. It does not stay, so that no other process inherits it.
-    os.environ[MKL_VARIABLE] = str(wanted)
-    try:
-        return Code(detect(), wanted, name)
-    finally:
-        os.environ.pop(MKL_VARIABLE, None)  # another thread may have been here at the same time
+def _parallel() -> Callable[[int, int, int, int], None] | None:
+    """What begins a parallel region, under the name that it has in GCC's OpenMP; None where there is none."""
+    parallel = getattr(_openmp(), "GOMP_parallel", None)
+    if parallel is not None:
+        parallel.restype, parallel.argtypes = None, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    return parallel
+
+
+def share(body: int, data: int, threads: int) -> None:
+    """Call the C function void(void *) at the address `body` with `data` in so many threads at once, without the GIL.
+
+    They are those that Paddle's kernels run on: other threads would have to wait for these, which go on spinning for
+    200 ms after their work. Without OpenMP the function is called in this thread alone.
+    """
+    parallel = _parallel() if threads > 1 else None
+    if parallel is None:
+        _CALL(body)(data)
+    else:
+        parallel(body, data, threads, 0)
 
 
 def widest(cpuinfo: Path) -> tuple[int | None, str]:
@@ -340,10 +324,7 @@ def widest(cpuinfo: Path) -> tuple[int | None, str]:
 
 def processor(cpuinfo: Path) -> dict[str, str]:
     """What Linux says of the first processor; nothing where it cannot be asked."""
-    try:
-        first, _, _ = cpuinfo.read_text("utf-8", "replace").partition("\n\n")
-    except OSError:
-        return {}
+    first, _, _ = _text(cpuinfo).partition("\n\n")
     pairs = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
 

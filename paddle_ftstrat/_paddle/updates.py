@@ -16,6 +16,8 @@ from paddle import _C_ops, nn
 from paddle.base import core
 from paddle.base.framework import EagerParamBase
 
+from paddle_ftstrat import _paddle
+
 Pair = tuple[Any, Any]
 Betas = tuple[float, float]
 # Since Paddle 3 the Adam kernels take AMSGrad's running maximum too.
@@ -42,18 +44,10 @@ def adagrad(param: Any, grad: Any, total: Any, lr: Any, eps: float) -> None:
 
 
 def rmsprop(
-    param: Any,
-    grad: Any,
-    square: Any,
-    mean: Any,
-    velocity: Any,
-    lr: Any,
-    eps: float,
-    rho: float,
-    mu: float,
-    centered: bool,
+    param: Any, grad: Any, state: tuple[Any, Any, Any], lr: Any, eps: float, rho: float, mu: float, centered: bool
 ) -> None:
-    """r ← ρr + (1−ρ)g²; v ← μv + lr·g/√(r + eps), centered: √(r − m² + eps); p ← p − v."""
+    """r ← ρr + (1−ρ)g²; v ← μv + lr·g/√(r + eps), centered: √(r − m² + eps); p ← p − v; the state is (r, m, v)."""
+    square, mean, velocity = state
     _C_ops.rmsprop_(param, square, grad, velocity, lr, mean, None, eps, rho, mu, centered, False)
 
 
@@ -97,11 +91,6 @@ def put_master_weight(optimizer: Any, param: Any, master: Any) -> None:
     optimizer._master_weights[param.name] = master
 
 
-def found_inf(optimizer: Any) -> bool:
-    """Whether a loss scaler told the optimizer to skip the update."""
-    return bool(optimizer._get_auxiliary_var("found_inf"))
-
-
 def scaled_step(scaler: Any, optimizer: Any, half: Iterable[Any]) -> bool:
     """`scaler.step(optimizer)` and `scaler.update()`; whether the update was done.
 
@@ -113,19 +102,15 @@ def scaled_step(scaler: Any, optimizer: Any, half: Iterable[Any]) -> bool:
     """
     core.eager.set_master_grads(list(half))
     scaler.step(optimizer)
-    done = not found_inf(optimizer)
+    done = not _paddle.mixed_precision_skips(optimizer)
     # A step without the scaler must not be skipped for what this one found.
     optimizer._set_auxiliary_var("found_inf", None)
-    _update_scale(scaler)
-    return done
-
-
-def _update_scale(scaler: Any) -> None:
-    """`scaler.update()`, which with numpy ≥ 2.4 fails on lowering a scale of shape [1]: it prints `float(scale)`."""
     scale = getattr(scaler, "_scale", None)
     if scale is None:
         scaler.update()
-        return
-    scaler._scale = scale.reshape([])
-    scaler.update()
-    scaler._scale = scaler._scale.reshape([1])
+    else:
+        # With numpy ≥ 2.4 update() fails on lowering a scale of shape [1]: it prints float(scale).
+        scaler._scale = scale.reshape([])
+        scaler.update()
+        scaler._scale = scaler._scale.reshape([1])
+    return done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import MethodType
 
@@ -30,12 +30,12 @@ class Acceleration:
     replaced: dict[str, str]
     kept: dict[str, str]
     reason: str = ""
-    _layers: Sequence[nn.Layer] = field(default=(), repr=False)
+    _layers: Sequence[tuple[nn.Layer, forwards.Stand]] = field(default=(), repr=False)
 
     def apply(self) -> None:
         """Replace the forwards."""
-        for layer in self._layers:
-            layer.__dict__["forward"] = MethodType(forwards.stand_of(layer).forward, layer)
+        for layer, stand in self._layers:
+            layer.__dict__["forward"] = MethodType(stand.forward, layer)
 
     def __str__(self) -> str:
         if not self.replaced:
@@ -74,7 +74,7 @@ def accelerate(model: nn.Layer, undo: bool = False) -> Acceleration:
     """
     done = survey(model, False if undo else None)
     if undo:
-        for layer in _layers(model).values():
+        for _, layer in _layers(model):
             if _is_ours(layer):
                 del layer.__dict__["forward"]
     done.apply()
@@ -84,46 +84,36 @@ def accelerate(model: nn.Layer, undo: bool = False) -> Acceleration:
 def survey(model: nn.Layer, wanted: bool | None) -> Acceleration:
     """What could be accelerated in a model, before anything is done.
 
-    Args:
-        model: the model.
-        wanted: None for whatever can be, True where nothing is not enough, False for nothing.
-
-    Raises:
-        TypeError: `model` is no `paddle.nn.Layer`, or `wanted` none of the three.
-        ValueError: True, but there is nothing.
+    `wanted` is None for whatever can be, True where nothing is not enough (then ValueError), False for nothing.
     """
     _paddle.check_layer(model)
     if wanted is not None and not isinstance(wanted, bool):
         raise TypeError(f"accelerate must be None, True or False, not {_errors.shown(wanted)}")
-    reason = "accelerate=False" if wanted is False else _why_not(model)
+    reason = "accelerate=False" if wanted is False else _objection(model)
     replaced, kept, found = {}, {}, []
-    for path, layer in {} if reason else _layers(model).items():
+    for path, layer in () if reason else _layers(model):
         stand = forwards.stand_of(layer)
         if stand is None:
             continue
         own = "forward" in layer.__dict__ and not _is_ours(layer)
         if why := "has a forward of its own" if own else stand.objection(layer):
             kept[path] = why
-            continue
-        replaced[path] = forwards.name_of(layer)
-        found.append(layer)
+        else:
+            replaced[path] = stand.name
+            found.append((layer, stand))
     if wanted and not found:
         raise ValueError(f"accelerate=True, but {reason or 'no layer has a faster forward'}")
     return Acceleration(replaced, kept, reason, found)
 
 
 def maker(model: nn.Layer) -> str:
-    """What computes the layers of a model wherever it fits, on which their rounding and dropout depend.
-
-    Example:
-        >>> maker(nn.Linear(1, 1))
-        'Paddle'
-    """
-    return f"numba {importlib.metadata.version('numba')}" if any(map(_is_ours, _layers(model).values())) else "Paddle"
+    """What computes the layers of a model wherever it fits, on which their rounding and dropout depend."""
+    ours = any(_is_ours(layer) for _, layer in _layers(model))
+    return f"numba {importlib.metadata.version('numba')}" if ours else "Paddle"
 
 
-def _layers(model: nn.Layer) -> dict[str, nn.Layer]:
-    return dict(_paddle.unwrap(model).named_sublayers(include_self=True))
+def _layers(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
+    return _paddle.unwrap(model).named_sublayers(include_self=True)
 
 
 def _is_ours(layer: nn.Layer) -> bool:
@@ -131,8 +121,7 @@ def _is_ours(layer: nn.Layer) -> bool:
     return any(stand.forward is function for stand in forwards.STANDS.values())
 
 
-def _why_not(model: nn.Layer) -> str:
-    """Why nothing of a model can be accelerated; "" where it can."""
+def _objection(model: nn.Layer) -> str:
     if not pointers.on_cpu(model.parameters()):
         return "the model is not on the CPU"
     if _paddle.compiled_layers(model):

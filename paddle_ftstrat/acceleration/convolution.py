@@ -16,15 +16,13 @@ from paddle.autograd import PyLayer
 
 from paddle_ftstrat._paddle import forwards
 from paddle_ftstrat.acceleration import machine
-from paddle_ftstrat.acceleration.functions import asked, at, first_order, whole
-from paddle_ftstrat.acceleration.kernels import ZERO
-from paddle_ftstrat.acceleration.machine import fast, floats, kernel
+from paddle_ftstrat.acceleration.kernels import ZERO, swap
+from paddle_ftstrat.acceleration.machine import Arguments, Kernel, asked, at, fast, first_order, floats, whole
 
 BUDGET = 1 << 20
 
 
-@kernel
-def unfold(a, first, last):
+def unfold(a: Arguments, first: int, last: int) -> None:
     """rows[(c, i, j), n, y, x] = image[n, c, y·stride + i − padding, x·stride + j − padding]; a unit is a row."""
     count, channels, height, width, below, beside = a[5], a[6], a[7], a[8], a[9], a[10]
     tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
@@ -55,8 +53,7 @@ def unfold(a, first, last):
                     row[at + x] = ZERO
 
 
-@kernel
-def fold(a, first, last):
+def fold(a: Arguments, first: int, last: int) -> None:
     """image[n, c] = the sum of what `unfold` has taken from it; a unit is a channel."""
     count, channels, height, width, below, beside = a[5], a[6], a[7], a[8], a[9], a[10]
     tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
@@ -85,7 +82,7 @@ def fold(a, first, last):
 
 
 @fast
-def _padded(image, height, width, padding, margin, across, target):
+def _padded(image: Any, height: int, width: int, padding: int, margin: int, across: int, target: Any) -> None:
     """An image with zeros around it, in rows of `across` values."""
     for k in range(len(target)):
         target[k] = ZERO
@@ -94,8 +91,7 @@ def _padded(image, height, width, padding, margin, across, target):
             target[(y + padding) * across + margin + x] = image[y * width + x]
 
 
-@kernel
-def depthwise(a, first, last):
+def depthwise(a: Arguments, first: int, last: int) -> None:
     """Each plane [n, c] of the output from that of the image and the weight of its channel; a unit is a plane.
 
     In rows as long as the padded image's, each weight is one long loop; what is between the strides is left out later.
@@ -122,8 +118,7 @@ def depthwise(a, first, last):
                 out[y * beside + x] = sums[y * stride * across + x * other]
 
 
-@kernel
-def depthwise_grad(a, first, last):
+def depthwise_grad(a: Arguments, first: int, last: int) -> None:
     """The gradients of `depthwise` by image and weight; a unit is a channel."""
     count, channels, height, width, below, beside = a[5], a[6], a[7], a[8], a[9], a[10]
     tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
@@ -166,21 +161,21 @@ class Depthwise(PyLayer):
     """conv2d(x, weight) + bias with one group for each channel."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any) -> Any:  # noqa: D102
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any) -> Any:
         x = whole(x)
         shape = _Shape(x, weight, stride, padding)
         y = paddle.empty([*x.shape[:2], *shape.out])
-        shape.run("depthwise", x.shape[0] * x.shape[1], x, y, 0, x.shape[0], *at(weight))
+        shape.run(depthwise, x.shape[0] * x.shape[1], x, y, 0, x.shape[0], *at(weight))
         ctx.shape, ctx.edges = shape, forwards.edges(x, weight, bias)
         ctx.save_for_backward(x, weight)
         return y if bias is None else y + bias.reshape([-1, 1, 1])
 
     @staticmethod
-    def backward(ctx: Any, dy: Any) -> Any:  # noqa: D102
+    def backward(ctx: Any, dy: Any) -> Any:
         first_order()
         (x, weight), shape, dy = ctx.saved_tensor(), ctx.shape, whole(dy)
         dx, dw = paddle.empty(x.shape), paddle.empty(weight.shape)
-        shape.run("depthwise_grad", x.shape[1], x, dy, 0, x.shape[0], *at(weight, dx, dw))
+        shape.run(depthwise_grad, x.shape[1], x, dy, 0, x.shape[0], *at(weight, dx, dw))
         return asked(ctx, (dx, dw, *([dy.sum([0, 2, 3])] if len(ctx.edges) > 2 else [])))
 
 
@@ -188,7 +183,7 @@ class Convolution(PyLayer):
     """conv2d(x, weight) + bias, one group, no dilation; strides and paddings are (height, width)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any) -> Any:  # noqa: D102
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any) -> Any:
         x = whole(x)
         shape = _Shape(x, weight, stride, padding)
         y, matrix = paddle.empty([x.shape[0], weight.shape[0], *shape.out]), weight.reshape([weight.shape[0], -1])
@@ -202,7 +197,7 @@ class Convolution(PyLayer):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Any) -> Any:  # noqa: D102
+    def backward(ctx: Any, dy: Any) -> Any:
         first_order()
         (x, weight), shape, dy = ctx.saved_tensor(), ctx.shape, whole(dy)
         wanted = forwards.wanted(ctx.edges)
@@ -215,7 +210,7 @@ class Convolution(PyLayer):
                 part = paddle.matmul(turned, shape.unfolded(x, first, count), transpose_y=True)
                 dw = part if dw is None else dw.add_(part)
             if wanted[0]:
-                shape.run("fold", x.shape[1], dx, paddle.matmul(matrix, turned, transpose_x=True), first, count)
+                shape.run(fold, x.shape[1], dx, paddle.matmul(matrix, turned, transpose_x=True), first, count)
         grads = [dx, None if dw is None else dw.reshape(weight.shape)]
         if len(wanted) > 2:
             grads.append(dy.sum([0, 2, 3]) if wanted[2] else None)
@@ -237,27 +232,24 @@ class _Shape:
         step = max(1, BUDGET // (self.rows * self.positions))
         return ((first, min(step, self.samples - first)) for first in range(0, self.samples, step))
 
-    def run(self, name: str, units: int, image: Any, rows: Any, first: int, count: int, *more: int) -> None:
+    def run(self, kernel: Kernel, units: int, image: Any, rows: Any, first: int, count: int, *more: int) -> None:
         """One of the kernels on a stretch of samples."""
         channels, height, width = self.image
         start = image.data_ptr() + 4 * first * channels * height * width
         grain = max(1, units // 64)
-        machine.run(
-            name, units, grain, start, *at(rows), count, channels, height, width, *self.out, *self.numbers, *more
-        )  # fmt: skip
+        sizes = (count, channels, height, width, *self.out, *self.numbers)
+        machine.run(kernel, units, grain, start, *at(rows), *sizes, *more)
 
     def unfolded(self, x: Any, first: int, count: int) -> Any:
         """The rows of a stretch of samples."""
         rows = paddle.empty([self.rows, count * self.positions])
-        self.run("unfold", self.rows, x, rows, first, count)
+        self.run(unfold, self.rows, x, rows, first, count)
         return rows
 
     def turn(self, source: Any, target: Any, first: int, count: int, back: bool = False) -> None:
         """[samples, channels, positions] → [channels, samples, positions], or back; of the former a stretch."""
         channels = (target if back else source).shape[1]
-        begin = 4 * first * channels * self.positions
         outer, inner = (channels, count) if back else (count, channels)
-        places = (
-            (source.data_ptr(), target.data_ptr() + begin) if back else (source.data_ptr() + begin, target.data_ptr())
-        )
-        machine.run("swap", outer, max(1, outer // 16), *places, outer, inner, self.positions)
+        places = at(source, target)
+        places[1 if back else 0] += 4 * first * channels * self.positions
+        machine.run(swap, outer, max(1, outer // 16), *places, outer, inner, self.positions)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.nn import functional
 
 from paddle_ftstrat import _paddle
@@ -23,53 +23,45 @@ from paddle_ftstrat._paddle import forwards
 LEAST = 1 << 15
 LINEAR, RELU, GELU = range(3)
 NO_NUMBA = "numba is not installed"
+BROKEN_ZLIB = "numba unpacks what it keeps on disk, and this process's zlib is broken"
 
 
 class Stand(NamedTuple):
     """A forward in place of that of a class, and what says why a layer keeps its own ("" where it need not)."""
 
+    name: str
     forward: Callable[..., Any]
     objection: Callable[[Any], str]
 
 
-STANDS: dict[type, Stand] = {}
+STANDS: dict[type[nn.Layer], Stand] = {}
 
 
-def stands_for(cls: type, objection: Callable[[Any], str] = lambda layer: "") -> Callable[[Any], Any]:
+def stands_for(cls: type[nn.Layer], objection: Callable[[Any], str] = lambda layer: "") -> Callable[[Any], Any]:
     """Enter a forward for a class of layers and its subclasses that have the same forward."""
 
     def entered(forward: Any) -> Any:
         # Pickled, a bound method becomes the attribute of its function's name, which is then the class's own forward.
         forward.__name__ = "forward"
-        STANDS[cls] = Stand(paddle.jit.not_to_static(forward), objection)
+        STANDS[cls] = Stand(cls.__name__, paddle.jit.not_to_static(forward), objection)
         return forward
 
     return entered
 
 
 def stand_of(layer: nn.Layer) -> Stand | None:
-    """What there is for a layer's forward.
-
-    Example:
-        >>> stand_of(nn.Linear(1, 1)).forward is STANDS[nn.Linear].forward, stand_of(nn.Flatten())
-        (True, None)
-    """
+    """What there is for a layer's forward."""
     base = next((cls for cls in STANDS if isinstance(layer, cls)), None)
     return STANDS[base] if base is not None and type(layer).forward is base.forward else None
-
-
-def name_of(layer: nn.Layer) -> str:
-    """The class of layers as which a layer is replaced."""
-    return next(cls.__name__ for cls in STANDS if isinstance(layer, cls))
 
 
 @functools.cache
 def operations() -> Any:
     """The operations with their kernels; None, after a warning, where numba fails."""
     try:
-        from paddle_ftstrat.acceleration import machine, operations
+        from paddle_ftstrat.acceleration import kernels, machine, operations
 
-        machine.run("gate", 0, 1)
+        machine.run(kernels.gate, 0, 1)
     except Exception as error:
         # What numba raises where it does not get along with a processor or another package has no common class.
         warnings.warn(f"layers are not accelerated: numba fails ({error!r})", stacklevel=4)
@@ -81,9 +73,7 @@ def why_none() -> str:
     """Why no kernel can be made in this process; "" where it can."""
     if importlib.util.find_spec("numba") is None:
         return NO_NUMBA
-    return (
-        "" if _paddle.compression_works() else "numba unpacks what it keeps on disk, and this process's zlib is broken"
-    )
+    return "" if _paddle.compression_works() else BROKEN_ZLIB
 
 
 def _fits(x: Any, width: int | None = None, least: int | None = None) -> bool:
@@ -98,12 +88,14 @@ def _float32(*tensors: Any) -> bool:
     return all(tensor is None or tensor.dtype == paddle.float32 for tensor in tensors)
 
 
-def _objection_to_dropout(layer: nn.Dropout) -> str:
-    if layer.mode != "upscale_in_train":
-        return f"mode={layer.mode!r}"
-    if layer.axis is not None:
-        return f"axis={layer.axis!r}"
-    return "inplace=True" if getattr(layer, "inplace", False) else ""
+def _only(**plain: Any) -> Callable[[Any], str]:
+    """The objection to a layer of which an attribute is not the plain one."""
+
+    def objection(layer: nn.Layer) -> str:
+        special = (name for name, value in plain.items() if getattr(layer, name, value) != value)
+        return next((f"{name}={getattr(layer, name)!r}" for name in special), "")
+
+    return objection
 
 
 def _objection_to_norm(layer: nn.LayerNorm) -> str:
@@ -112,79 +104,60 @@ def _objection_to_norm(layer: nn.LayerNorm) -> str:
     return "" if len(forwards.norm_shape(layer)[0]) == 1 else "over several axes"
 
 
-def _objection_to_attention(layer: nn.MultiHeadAttention) -> str:
-    return "need_weights=True" if layer.need_weights else ""
-
-
 def _dropped(p: float, training: bool) -> Any:
-    functions = operations()
-    return functions.drop(p) if training and p else functions.KEEP
+    return operations().drop(p) if training and p else operations().KEEP
 
 
 @stands_for(nn.Linear)
-def linear(self, input):  # noqa: D103
-    weight, bias = self.weight, self.bias
-    if not (_fits(input, weight.shape[-1]) and _float32(weight, bias)):
+def linear(self: nn.Linear, input: Tensor) -> Tensor:
+    if not (_fits(input, self.weight.shape[-1]) and _float32(self.weight, self.bias)):
         return type(self).forward(self, input)
-    functions = operations()
-    return functions.Dense.apply(input, weight, bias, LINEAR, functions.KEEP)
+    return operations().Dense.apply(input, self.weight, self.bias, LINEAR, operations().KEEP)
 
 
 @stands_for(nn.ReLU)
-def relu(self, x):  # noqa: D103
+def relu(self: nn.ReLU, x: Tensor) -> Tensor:
     if not _fits(x):
         return type(self).forward(self, x)
-    functions = operations()
-    return functions.Activation.apply(x, RELU, functions.KEEP)
+    return operations().Activation.apply(x, RELU, operations().KEEP)
 
 
 @stands_for(nn.GELU, lambda layer: "" if forwards.is_exact_gelu(layer) else "approximate='tanh'")
-def gelu(self, x):  # noqa: D103
+def gelu(self: nn.GELU, x: Tensor) -> Tensor:
     if not _fits(x):
         return type(self).forward(self, x)
-    functions = operations()
-    return functions.Activation.apply(x, GELU, functions.KEEP)
+    return operations().Activation.apply(x, GELU, operations().KEEP)
 
 
-@stands_for(nn.Dropout, _objection_to_dropout)
-def dropout(self, input):  # noqa: D103
+@stands_for(nn.Dropout, _only(mode="upscale_in_train", axis=None, inplace=False))
+def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
     if not (self.training and 0 < self.p < 1 and _fits(input)):
         return type(self).forward(self, input)
-    functions = operations()
-    return functions.Activation.apply(input, LINEAR, functions.drop(self.p))
+    return operations().Activation.apply(input, LINEAR, operations().drop(self.p))
 
 
 @stands_for(nn.LayerNorm, _objection_to_norm)
-def layer_norm(self, input):  # noqa: D103
+def layer_norm(self: nn.LayerNorm, input: Tensor) -> Tensor:
     shape, epsilon = forwards.norm_shape(self)
     # Paddle's own gives its input a wrong gradient where its weight is frozen (2.6.2 and 3.3.1).
-    if not (
-        _fits(input, least=0 if self.weight.stop_gradient else None)
-        and list(input.shape[-1:]) == shape
-        and _float32(self.weight, self.bias)
-    ):
+    fits = _fits(input, least=0 if self.weight.stop_gradient else None) and list(input.shape[-1:]) == shape
+    if not (fits and _float32(self.weight, self.bias)):
         return type(self).forward(self, input)
-    functions = operations()
-    return functions.Norm.apply(input, None, self.weight, self.bias, epsilon, functions.KEEP)
+    return operations().Norm.apply(input, None, self.weight, self.bias, epsilon, operations().KEEP)
 
 
 @stands_for(nn.Embedding, lambda layer: "" if forwards.embedding_options(layer)[1] else "sparse or scaled gradient")
-def embedding(self, x):  # noqa: D103
-    weight, (padding, _) = self.weight, forwards.embedding_options(self)
-    if weight.stop_gradient or not (_fits(weight) and x.dtype == paddle.int64 and x.size):
+def embedding(self: nn.Embedding, x: Tensor) -> Tensor:
+    if self.weight.stop_gradient or not (_fits(self.weight) and x.dtype == paddle.int64 and x.size):
         return type(self).forward(self, x)
-    return operations().Lookup.apply(weight, x, padding)
+    return operations().Lookup.apply(self.weight, x, forwards.embedding_options(self)[0])
 
 
-def _objection_to_loss(layer: nn.CrossEntropyLoss) -> str:
-    plain = {"weight": None, "reduction": "mean", "soft_label": False, "axis": -1, "use_softmax": True}
-    plain["label_smoothing"] = 0.0
-    special = [name for name, value in plain.items() if getattr(layer, name, value) != value]
-    return f"{special[0]}={getattr(layer, special[0])!r}" if special else ""
-
-
-@stands_for(nn.CrossEntropyLoss, _objection_to_loss)
-def cross_entropy(self, input, label):  # noqa: D103
+@stands_for(
+    nn.CrossEntropyLoss,
+    _only(weight=None, reduction="mean", soft_label=False, axis=-1, use_softmax=True, label_smoothing=0.0),
+)
+def cross_entropy(self: nn.CrossEntropyLoss, input: Tensor, label: Tensor) -> Tensor:
     if not (_fits(input) and label.dtype == paddle.int64 and label.size * input.shape[-1] == input.size):
         return type(self).forward(self, input, label)
     labels = label.numpy()
@@ -195,15 +168,22 @@ def cross_entropy(self, input, label):  # noqa: D103
 
 
 @stands_for(nn.Conv2D, forwards.special_convolution)
-def convolution(self, x):  # noqa: D103
+def convolution(self: nn.Conv2D, x: Tensor) -> Tensor:
     if not (_fits(x) and len(x.shape) == 4 and _float32(self.weight, self.bias)):
         return type(self).forward(self, x)
     operation = operations().Depthwise if forwards.is_depthwise(self) else operations().Convolution
     return operation.apply(x, self.weight, self.bias, *forwards.convolution_options(self))
 
 
-@stands_for(nn.MultiHeadAttention, _objection_to_attention)
-def attention(self, query, key=None, value=None, attn_mask=None, cache=None):  # noqa: D103
+@stands_for(nn.MultiHeadAttention, _only(need_weights=False))
+def attention(
+    self: nn.MultiHeadAttention,
+    query: Any,
+    key: Any = None,
+    value: Any = None,
+    attn_mask: Any = None,
+    cache: Any = None,
+) -> Tensor:
     key = query if key is None else key
     value = query if value is None else value
     if cache is not None or not (_fits(query) and _fits_attention(query, key, value, attn_mask)):
@@ -222,17 +202,17 @@ def _fits_attention(query: Any, key: Any, value: Any, mask: Any) -> bool:
 
 
 @stands_for(nn.TransformerEncoderLayer)
-def encoder_layer(self, src, src_mask=None, cache=None):  # noqa: D103
+def encoder_layer(self: nn.TransformerEncoderLayer, src: Tensor, src_mask: Any = None, cache: Any = None) -> Tensor:
     f = {functional.relu: RELU, functional.gelu: GELU}.get(self.activation)
     inner = (self.linear1, self.linear2, self.norm1, self.norm2, self.dropout, self.dropout1, self.dropout2)
     if f is None or cache is not None or not (_fits(src) and all(map(_as_it_was, inner))):
         return type(self).forward(self, src, src_mask, cache)
-    functions, mask = operations(), None if src_mask is None else forwards.float_mask(src_mask)
+    mask = None if src_mask is None else forwards.float_mask(src_mask)
     attended = self.self_attn(*3 * [self.norm1(src) if self.normalize_before else src], mask)
     src = _added(self.norm1, self.dropout1, attended, src, self.normalize_before)
     x = self.norm2(src) if self.normalize_before else src
     dropped = _dropped(self.dropout.p, self.dropout.training)
-    x = functions.Dense.apply(x, self.linear1.weight, self.linear1.bias, f, dropped)
+    x = operations().Dense.apply(x, self.linear1.weight, self.linear1.bias, f, dropped)
     return _added(self.norm2, self.dropout2, self.linear2(x), src, self.normalize_before)
 
 
@@ -247,9 +227,10 @@ def _added(norm: Any, dropout: Any, x: Any, residual: Any, before: bool) -> Any:
 def _as_it_was(layer: nn.Layer) -> bool:
     """Whether a layer does what the forward of its class does and no more, so a larger one may do it."""
     stand, own = STANDS.get(type(layer)), layer.__dict__.get("forward")
-    known = stand is not None and not stand.objection(layer) and not forwards.has_hooks(layer)
     return (
-        known
+        stand is not None
+        and not stand.objection(layer)
+        and not forwards.has_hooks(layer)
         and (own is None or getattr(own, "__func__", None) is stand.forward)
         and _float32(*layer.parameters(include_sublayers=False))
         and 0 <= getattr(layer, "p", 0) < 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import carray, njit
 
-from paddle_ftstrat.acceleration.machine import ROUND, fast, floats, ints, kernel, mixed, number, two_to_the
+from paddle_ftstrat.acceleration.machine import ROUND, Arguments, fast, floats, ints, mixed, number, two_to_the
 
 TILE = 4096
 LINEAR, RELU, GELU = range(3)
@@ -22,7 +23,7 @@ DENSITY = np.float32(1 / math.sqrt(2 * math.pi))
 
 
 @fast
-def _exp(x):
+def _exp(x: np.float32) -> np.float32:
     """exp(x) for −87 < x < 88, within 2 units of the last place."""
     rounded = x * LOG2_E + ROUND
     n = rounded - ROUND
@@ -36,7 +37,7 @@ def _exp(x):
 
 
 @fast
-def _gelu(x):
+def _gelu(x: np.float32) -> tuple[np.float32, np.float32]:
     """x·Φ(x) and its derivative Φ(x) + x·φ(x).
 
     With z = |x|/√2 and t = 1/(1 + 0.45·z), erfc(z) = t·P(t)·exp(−z²), the form of Abramowitz and Stegun 7.1.26; P is a
@@ -60,7 +61,7 @@ def _gelu(x):
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"})
-def _top(x, n):
+def _top(x: Any, n: int) -> np.float32:
     top = x[0]
     for k in range(n):
         top = x[k] if x[k] > top else top
@@ -68,12 +69,11 @@ def _top(x, n):
 
 
 @fast
-def _keeps(index, first, second, limit, scale):
+def _keeps(index: int, first: int, second: int, limit: int, scale: np.float32) -> np.float32:
     return scale if np.int64(mixed(index, first, second)) >= limit else ZERO
 
 
-@kernel
-def activate(a, first, last):
+def activate(a: Arguments, first: int, last: int) -> None:
     """y = dropout(f(h + bias)) and, for GELU, its derivative by h; h and y may be the same."""
     size, columns, f, seed, other, limit, scale = a[7], a[8], a[9], a[10], a[11], a[12], number(a[13])
     for row in range(first, last):
@@ -104,8 +104,7 @@ def activate(a, first, last):
                 y[k] *= _keeps(start + k, seed, other, limit, scale)
 
 
-@kernel
-def gate(a, first, last):
+def gate(a: Arguments, first: int, last: int) -> None:
     """z = x·y, or x·scale where y > 0 and else 0; without a scale the first."""
     scale = number(a[7])
     for row in range(first, last):
@@ -121,8 +120,7 @@ def gate(a, first, last):
                 z[k] = x[k] * scale if y[k] > ZERO else ZERO
 
 
-@kernel
-def norm(a, first, last):
+def norm(a: Arguments, first: int, last: int) -> None:
     """z = residual + dropout(x); y = (z − mean)/√(variance + ε)·γ + β of each row; mean and 1/√… are kept."""
     columns, epsilon = a[10], number(a[11])
     seed, other, limit, scale = a[12], a[13], a[14], number(a[15])
@@ -152,8 +150,7 @@ def norm(a, first, last):
             y[k] = (z[k] - mean) * rate * gamma[k] + beta[k]
 
 
-@kernel
-def norm_grad(a, first, last):
+def norm_grad(a: Arguments, first: int, last: int) -> None:
     """The gradient by z, by x where there was dropout, and this range's part of those by γ and β."""
     columns = a[11]
     seed, other, limit, scale = a[12], a[13], a[14], number(a[15])
@@ -182,8 +179,7 @@ def norm_grad(a, first, last):
                 dx[k] = dz[k] * _keeps(start + k, seed, other, limit, scale)
 
 
-@kernel
-def softmax(a, first, last):
+def softmax(a: Arguments, first: int, last: int) -> None:
     """Each row becomes softmax(scale·row + mask); q = dropout of it."""
     n, factor, heads, queries = a[6], number(a[7]), a[8], a[9]
     seed, other, limit, scale = a[13], a[14], a[15], number(a[16])
@@ -212,8 +208,7 @@ def softmax(a, first, last):
                 q[k] = p[k] * _keeps(start + k, seed, other, limit, scale)
 
 
-@kernel
-def softmax_grad(a, first, last):
+def softmax_grad(a: Arguments, first: int, last: int) -> None:
     """The gradient by the scores in place of that by `q` of `softmax`."""
     n, factor = a[5], number(a[6])
     seed, other, limit, scale = a[7], a[8], a[9], number(a[10])
@@ -230,8 +225,7 @@ def softmax_grad(a, first, last):
             g[k] = p[k] * (g[k] - total) * factor
 
 
-@kernel
-def swap(a, first, last):
+def swap(a: Arguments, first: int, last: int) -> None:
     """[n, rows, columns, inner] → [n, columns, rows, inner]; a unit is one of `n·rows`."""
     rows, columns, inner = a[5], a[6], a[7]
     for unit in range(first, last):
@@ -243,8 +237,7 @@ def swap(a, first, last):
                 y[k] = x[k]
 
 
-@kernel
-def scatter(a, first, last):
+def scatter(a: Arguments, first: int, last: int) -> None:
     """rows[ids[i]] += x[i] for every i but those of the id `skipped`; a unit is a stretch of TILE // 64 columns."""
     count, columns, skipped, width = a[6], a[7], a[8], TILE // 64
     ids = carray(ints(a[4]), (count,))
@@ -259,8 +252,7 @@ def scatter(a, first, last):
                     y[k] += x[k]
 
 
-@kernel
-def entropy(a, first, last):
+def entropy(a: Arguments, first: int, last: int) -> None:
     """log Σ exp(x) − x[label] of each row; the logarithm is kept."""
     columns = a[7]
     losses, logs, labels = carray(floats(a[5]), (a[2],)), carray(floats(a[6]), (a[2],)), carray(ints(a[4]), (a[2],))
@@ -274,8 +266,7 @@ def entropy(a, first, last):
         losses[row] = logs[row] - x[labels[row]]
 
 
-@kernel
-def entropy_grad(a, first, last):
+def entropy_grad(a: Arguments, first: int, last: int) -> None:
     """(softmax(x) − onehot(label))·scale of each row."""
     columns, scale = a[7], number(a[8])
     logs, labels = carray(floats(a[6]), (a[2],)), carray(ints(a[4]), (a[2],))

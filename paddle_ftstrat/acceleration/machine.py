@@ -1,4 +1,4 @@
-"""How kernels become machine code, made by numba, and run on the threads of Paddle's own kernels.
+"""How kernels become machine code, made by numba, and run on the threads of Paddle's own kernels, in operations.
 
 Imported at the first use only: numba takes a while. A kernel is a function (a, first, last) of its int64 arguments
 (sizes, addresses of float32 values, numbers as the bits of a float64) and a range of units, rows mostly. Each thread
@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import paddle
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
-from paddle_ftstrat._paddle import openmp, threads
+from paddle_ftstrat._paddle import forwards, threads
 
 # What stands before a kernel's own arguments: the counter, units per range, units in all.
 OWN = 3
@@ -25,7 +28,8 @@ SLOTS = 28
 # Adding it rounds to a whole number, which then stands in the last bits.
 ROUND = np.float32(12582912.0)
 
-_POINTERS = {"f": types.CPointer(types.float32), "i": types.CPointer(types.int64)}
+Arguments = npt.NDArray[np.int64]
+Kernel = Callable[[Arguments, int, int], None]
 
 
 def fast(function: Any) -> Any:
@@ -38,24 +42,21 @@ def _reordered(function: Any) -> Any:
     return njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})(function)
 
 
-@intrinsic
-def floats(typingctx: Any, address: Any) -> Any:
-    """An address as a pointer to float32."""
+def _pointer_to(kind: Any) -> Any:
+    """What makes an address a pointer to values of a kind."""
+    pointer = types.CPointer(kind)
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(_POINTERS["f"]))
+    @intrinsic
+    def pointer_to(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(pointer))
 
-    return _POINTERS["f"](types.int64), codegen
+        return pointer(types.int64), codegen
+
+    return pointer_to
 
 
-@intrinsic
-def ints(typingctx: Any, address: Any) -> Any:
-    """An address as a pointer to int64."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(_POINTERS["i"]))
-
-    return _POINTERS["i"](types.int64), codegen
+floats, ints = _pointer_to(types.float32), _pointer_to(types.int64)
 
 
 @intrinsic
@@ -103,13 +104,13 @@ def _take(typingctx: Any, counter: Any, amount: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.atomic_rmw("add", args[0], args[1], "monotonic")
 
-    return types.int64(_POINTERS["i"], types.int64), codegen
+    return types.int64(types.CPointer(types.int64), types.int64), codegen
 
 
 _work: Any = None  # each copy of the loop below has its own
 
 
-def _shared(arguments):
+def _shared(arguments: Any) -> None:
     a = carray(arguments, (SLOTS,))
     while True:
         first = _take(arguments, a[1])
@@ -118,23 +119,14 @@ def _shared(arguments):
         _work(a, first, min(first + a[1], a[2]))
 
 
-_SOURCES: dict[str, Any] = {}
-
-
-def kernel(work: Any) -> Any:
-    """Enter a kernel under its name. It is compiled, or read from the disk, when it is needed first."""
-    _SOURCES[work.__name__] = work
-    return work
-
-
 @functools.cache
-def _compiled(name: str) -> Any:
-    work = _SOURCES[name]
+def _compiled(work: Kernel) -> Any:
+    """A kernel in the loop, compiled or read from the disk when it is needed first."""
     # What numba keeps on disk goes by a function's name and does not tell closures apart.
     code = _shared.__code__.replace(co_filename=work.__code__.co_filename)  # which it compares when it reads
-    loop = FunctionType(code, {**globals(), "_work": _reordered(work)}, f"_shared_{name}")
-    loop.__qualname__ = f"_shared_{name}"
-    signature, options = types.void(_POINTERS["i"]), {"nopython": True, "error_model": "numpy"}
+    loop = FunctionType(code, {**globals(), "_work": _reordered(work)}, f"_shared_{work.__name__}")
+    loop.__qualname__ = f"_shared_{work.__name__}"
+    signature, options = types.void(types.CPointer(types.int64)), {"nopython": True, "error_model": "numpy"}
     try:
         return cfunc(signature, cache=True, **options)(loop)
     except RuntimeError:  # neither the package's folder nor the user's can be written to
@@ -142,18 +134,37 @@ def _compiled(name: str) -> Any:
 
 
 def bits(number: float) -> int:
-    """A float64 as the int64 of the same bits.
-
-    Example:
-        >>> bits(1.0) == 0x3FF0000000000000
-        True
-    """
+    """A float64 as the int64 of the same bits."""
     return struct.unpack("<q", struct.pack("<d", number))[0]
 
 
-def run(name: str, units: int, grain: int, *arguments: int) -> None:
+def run(kernel: Kernel, units: int, grain: int, *arguments: int) -> None:
     """Run a kernel over `units` units, `grain` of them at a time, on as many threads as Paddle's kernels have now."""
     a = np.zeros(SLOTS, np.int64)
     a[1], a[2] = grain, units
     a[OWN : OWN + len(arguments)] = arguments
-    openmp.share(_compiled(name).address, a.ctypes.data, min(threads.current(), -(-units // grain)))
+    threads.share(_compiled(kernel).address, a.ctypes.data, min(threads.current(), -(-units // grain)))
+
+
+def first_order() -> None:
+    """Refuse a backward that is to have a gradient itself."""
+    if paddle.is_grad_enabled():
+        raise RuntimeError(
+            "gradients of gradients do not go through accelerated layers: give bind() or the Learner's fit "
+            "accelerate=False, or call hub.accelerate(model, undo=True)"
+        )
+
+
+def asked(ctx: Any, grads: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The gradients, with None where none may be returned."""
+    return tuple(grad if wanted else None for grad, wanted in zip(grads, forwards.wanted(ctx.edges)))
+
+
+def whole(x: Any) -> Any:
+    """A tensor without gaps: x itself, or a copy of a view."""
+    return x if x.is_contiguous() else x.contiguous()
+
+
+def at(*tensors: Any) -> list[int]:
+    """Where each tensor's first value lies, 0 for None."""
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]

@@ -10,7 +10,8 @@ import paddle
 
 from paddle_ftstrat._paddle import updates as kernels
 from paddle_ftstrat.optim.custom import State, dense, plus
-from paddle_ftstrat.optim.grouped import Optimizer, ParamGroup, Update, with_l2
+from paddle_ftstrat.optim.grouped import Optimizer, Update, with_l2
+from paddle_ftstrat.optim.groups import ParamGroup
 
 
 class SGD(Optimizer):
@@ -202,8 +203,8 @@ class RMSprop(Optimizer):
         settings = (options["eps"], options["alpha"], options["momentum"], options["centered"])
 
         def update(param: Any, grad: Any, lr: float, decay: float, state: State) -> None:
-            kinds = [state[name] for name in self.accumulators]
-            kernels.rmsprop(param, with_l2(grad, param, decay), *kinds, self.scalar(lr, state), *settings)
+            kinds = (state["square_avg"], state["grad_avg"], state["momentum_buf"])
+            kernels.rmsprop(param, with_l2(grad, param, decay), kinds, self.scalar(lr, state), *settings)
 
         return update
 

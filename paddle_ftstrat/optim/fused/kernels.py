@@ -10,17 +10,18 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections import namedtuple
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import FunctionType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
+from paddle_ftstrat.acceleration.machine import floats
 from paddle_ftstrat.optim.fused.members import (
     ADDRESSES,
     ANCHOR,
@@ -32,6 +33,10 @@ from paddle_ftstrat.optim.fused.members import (
     PARAM,
     SECOND,
     TRAINS,
+    Addresses,
+    Constants,
+    Range,
+    Table,
 )
 
 # Below this many values per thread, waking one costs more than it takes over.
@@ -39,24 +44,22 @@ GRAIN = 1 << 19
 TILE = 1024
 ONE = np.float32(1)
 ZERO = np.float32(0)
-Constants = namedtuple("Constants", [name.lower() for name in NUMBERS])
+Numbers = npt.NDArray[np.float32]
 
 
 def threads_for(values: int, allowed: int) -> int:
-    """How many threads a pass over so many values is worth, at most `allowed`.
-
-    Example:
-        >>> threads_for(1000, 8), threads_for(10 * GRAIN, 8)
-        (1, 8)
-    """
+    """How many threads a pass over so many values is worth, at most `allowed`."""
     return max(1, min(allowed, values // GRAIN))
 
 
-def run(function: Any, tables: tuple[Any, Any], ranges: Sequence[tuple[int, int]], result: Any) -> None:
-    """Call `function(*tables, first, last, result)` for each range, one in this thread and the others beside it."""
-    others = [_executor(os.getpid(), len(ranges) - 1).submit(function, *tables, *part, result) for part in ranges[1:]]
+def run(function: Any, at: Addresses, table: Table, ranges: Sequence[Range], result: Any) -> None:
+    """Call `function(at, table, first, last, result)` for each range, one in this thread, the others beside it."""
+    others = [
+        _executor(os.getpid(), len(ranges) - 1).submit(function, at, table, first, last, result)
+        for first, last in ranges[1:]
+    ]
     try:
-        function(*tables, *ranges[0], result)
+        function(at, table, *ranges[0], result)
     finally:
         for other in others:
             other.result()
@@ -82,17 +85,6 @@ def _pass(*freedoms: str) -> Callable[[Any], Any]:
 
 
 @intrinsic
-def _pointer(typingctx: Any, address: Any) -> Any:
-    """An address as a pointer to float32."""
-    pointer = types.CPointer(types.float32)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(pointer))
-
-    return pointer(types.int64), codegen
-
-
-@intrinsic
 def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """a·b + c, rounded once where the processor can: where Paddle's kernels do so, for the very same bits."""
 
@@ -106,7 +98,7 @@ def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 
 def make_ready(rule: str) -> None:
     """Compile what an optimizer's rule needs, or load it from the cache: no chunk is worked on yet."""
-    at, numbers = np.zeros((1, ADDRESSES), np.int64), np.zeros((1, len(NUMBERS)), np.float32)
+    at, numbers = np.zeros((1, ADDRESSES), np.int64), np.zeros((1, NUMBERS), np.float32)
     table = (np.zeros(1, np.int64),) * 3
     squares(at, table, 0, 0, np.zeros(1))
     powers(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
@@ -116,14 +108,15 @@ def make_ready(rule: str) -> None:
 
 # Any order of the sum is right, and without that freedom it would take one value at a time.
 @_pass("reassoc", "contract")
-def squares(at, table, first, last, out):  # noqa: D103
+def squares(at: Addresses, table: Table, first: int, last: int, out: npt.NDArray[np.float64]) -> None:
+    """Σ g² of each chunk."""
     index, start, length = table
     for c in range(first, last):
         i = index[c]
         total = 0.0
-        g = carray(_pointer(at[i, GRAD] + 4 * start[c]), (length[c],))
+        g = carray(floats(at[i, GRAD] + 4 * start[c]), (length[c],))
         if at[i, TRAINS] != 0:
-            trains = carray(_pointer(at[i, TRAINS] + 4 * start[c]), (length[c],))
+            trains = carray(floats(at[i, TRAINS] + 4 * start[c]), (length[c],))
             for k in range(length[c]):
                 x = np.float64(g[k]) if trains[k] != ZERO else 0.0
                 total += x * x
@@ -135,21 +128,20 @@ def squares(at, table, first, last, out):  # noqa: D103
 
 
 @_pass()
-def powers(at, factors, out):  # noqa: D103
+def powers(at: Addresses, factors: Numbers, out: Numbers) -> None:
+    """The powers of a beta, which then move on by one update."""
     for i in range(len(at)):
-        power = carray(_pointer(at[i]), (1,))
+        power = carray(floats(at[i]), (1,))
         out[i] = power[0]
         power[0] *= factors[i]
 
 
 @_pass()
-def shares(at, lr, r, power, out):  # noqa: D103
+def shares(at: Addresses, lr: Numbers, r: float, power: float, out: Numbers) -> None:
+    """The share of z in the average, and the number of the update; both move on by one update."""
     for i in range(len(lr)):
-        count, largest, total = (
-            carray(_pointer(at[0, i]), (1,)),
-            carray(_pointer(at[1, i]), (1,)),
-            carray(_pointer(at[2, i]), (1,)),
-        )
+        count, largest = carray(floats(at[0, i]), (1,)), carray(floats(at[1, i]), (1,))
+        total = carray(floats(at[2, i]), (1,))
         count[0] += ONE
         largest[0] = max(largest[0], lr[i])
         weight = largest[0] ** power * count[0] ** r
@@ -159,12 +151,12 @@ def shares(at, lr, r, power, out):  # noqa: D103
 
 
 @_pass()
-def _values(address, begin, n, none):
-    return carray(_pointer(address + 4 * begin), (n,)) if address != 0 else none[:n]
+def _values(address: int, begin: int, n: int, none: Numbers) -> Any:
+    return carray(floats(address + 4 * begin), (n,)) if address != 0 else none[:n]
 
 
 @_pass()
-def _clamped(p, g, n, c, out):
+def _clamped(p: Numbers, g: Numbers, n: int, c: Constants, out: Numbers) -> None:
     for k in range(n):
         x = g[k] * c.scale
         if c.low < c.high:
@@ -175,14 +167,14 @@ def _clamped(p, g, n, c, out):
 
 
 @_pass()
-def _moved(p, direction, c):
+def _moved(p: np.float32, direction: np.float32, c: Constants) -> np.float32:
     return (_fma(p, c.before, p) - c.lr * direction) * c.after
 
 
 _rule: Any = None  # each copy of the loop below has its own
 
 
-def _update(at, table, first, last, numbers):
+def _update(at: Addresses, table: Table, first: int, last: int, numbers: Numbers) -> None:
     index, start, length = table
     buffer, none = np.empty(TILE, np.float32), np.zeros(TILE, np.float32)
     before, silenced = np.empty(TILE, np.float32), np.empty(TILE, np.float32)
@@ -240,21 +232,22 @@ def fused_rule(rule: Any) -> Any:
 
 
 # The rules: the new parameter and state of one value, from the old ones and the effective gradient x.
+Moved = tuple[np.float32, np.float32, np.float32]
 
 
 @fused_rule
-def sgd(p, x, m, v, c):  # noqa: D103
+def sgd(p: np.float32, x: np.float32, m: np.float32, v: np.float32, c: Constants) -> Moved:
     return _moved(p, x, c), m, v
 
 
 @fused_rule
-def momentum(p, x, m, v, c):  # noqa: D103
+def momentum(p: np.float32, x: np.float32, m: np.float32, v: np.float32, c: Constants) -> Moved:
     m = m * c.a + x
     return _moved(p, x + m * c.a if c.b != ZERO else m, c), m, v
 
 
 @fused_rule
-def adam(p, x, m, v, c):  # noqa: D103
+def adam(p: np.float32, x: np.float32, m: np.float32, v: np.float32, c: Constants) -> Moved:
     m = _fma(m, c.a, (ONE - c.a) * x)
     v = _fma(v, c.b, (ONE - c.b) * (x * x))
     return _fma(m / (math.sqrt(v) + c.eps), -c.lr, _fma(p, c.before, p)) * c.after, m, v
@@ -264,18 +257,18 @@ def adam(p, x, m, v, c):  # noqa: D103
 
 
 @_pass()
-def _averaged(p, z, step, c):
+def _averaged(p: np.float32, z: np.float32, step: np.float32, c: Constants) -> tuple[np.float32, np.float32]:
     return p + c.a * (z - p) - c.after * step, z - step
 
 
 @fused_rule
-def schedule_free_sgd(p, x, m, v, c):  # noqa: D103
+def schedule_free_sgd(p: np.float32, x: np.float32, m: np.float32, v: np.float32, c: Constants) -> Moved:
     p, m = _averaged(p, m, c.lr * x - c.before * p, c)
     return p, m, v
 
 
 @fused_rule
-def schedule_free_adamw(p, x, m, v, c):  # noqa: D103
+def schedule_free_adamw(p: np.float32, x: np.float32, m: np.float32, v: np.float32, c: Constants) -> Moved:
     v = _fma(v, c.b, (ONE - c.b) * (x * x))
     p, m = _averaged(p, m, c.lr * x / (math.sqrt(v) + c.eps) - c.before * p, c)
     return p, m, v

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
-from operator import is_
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from paddle.regularizer import L1Decay, L2Decay
 
 from paddle_ftstrat import _paddle
@@ -23,10 +23,33 @@ from paddle_ftstrat._paddle import pointers
 from paddle_ftstrat._paddle.pointers import Seen
 from paddle_ftstrat.optim.regularizer import EWCDecay, L2SPDecay, anchor_of
 
-PARAM, GRAD, ANCHOR, FISHER, TRAINS, FIRST, SECOND, AVERAGE = range(8)
 ADDRESSES = 8
-NUMBERS = ("SCALE", "L2", "L1", "LOW", "HIGH", "LR", "BEFORE", "AFTER", "A", "B", "EPS", "KEEP")
-SCALE, L2, L1, LOW, HIGH, LR, BEFORE, AFTER, A, B, EPS, KEEP = range(len(NUMBERS))
+PARAM, GRAD, ANCHOR, FISHER, TRAINS, FIRST, SECOND, AVERAGE = range(ADDRESSES)
+
+
+class Constants(NamedTuple):
+    """A row of the numbers, as the passes read it."""
+
+    scale: np.float32
+    l2: np.float32
+    l1: np.float32
+    low: np.float32
+    high: np.float32
+    lr: np.float32
+    before: np.float32
+    after: np.float32
+    a: np.float32
+    b: np.float32
+    eps: np.float32
+    keep: np.float32
+
+
+NUMBERS = len(Constants._fields)
+SCALE, L2, L1, LOW, HIGH, LR, BEFORE, AFTER, A, B, EPS, KEEP = range(NUMBERS)
+
+Addresses = npt.NDArray[np.int64]
+Table = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+Range = tuple[int, int]
 
 # The state's tensors and the anchors are not the user's, and are changed in place: that they are the same is checked at
 # each update, that they still lie where they did only at every 16th. Their memory is held meanwhile.
@@ -38,78 +61,47 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Chunks:
-    """Stretches of parameters in their order: which parameter, from which of its values on, how many.
+    """Stretches of parameters, in their order.
 
-    `first` is the number of each parameter's first chunk, `ends` the number of values up to the end of each chunk.
-    All arrays are int64.
+    Attributes:
+        table: of each chunk the number of its parameter, from which of its values on, and how many.
+        first: the number of each parameter's first chunk.
+        ends: the number of values up to the end of each chunk.
     """
 
-    index: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-    first: np.ndarray
-    ends: np.ndarray
+    table: Table
+    first: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def shares(self, count: int) -> list[tuple[int, int]]:
-        """`count` ranges (first, past the last) of about equal numbers of values; empty ones are left out.
-
-        Example:
-            >>> chunks_of([5, 5, 10]).shares(2)
-            [(0, 2), (2, 3)]
-        """
+    def shares(self, count: int) -> list[Range]:
+        """`count` ranges (first, past the last) of about equal numbers of values; empty ones are left out."""
         if count == 1:
-            return [(0, len(self))]
+            return [(0, len(self.ends))]
         targets = [int(self.ends[-1]) * part / count for part in range(1, count)]
         # A chunk belongs to the share in which its middle lies.
-        cuts = [0, *np.searchsorted(self.ends - self.length / 2, targets).tolist(), len(self)]
+        middles = self.ends - self.table[2] / 2
+        cuts = [0, *np.searchsorted(middles, targets).tolist(), len(self.ends)]
         return [(a, b) for a, b in zip(cuts, cuts[1:]) if b > a]
 
-    @property
-    def table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the passes read."""
-        return self.index, self.start, self.length
 
-
-def chunks_of(sizes: Sequence[int]) -> Chunks:
-    """Cut parameters of these numbers of values into chunks of at most CHUNK.
-
-    Example:
-        >>> chunks = chunks_of([3, CHUNK + 1])
-        >>> chunks.index.tolist(), chunks.start.tolist(), chunks.length.tolist()
-        ([0, 1, 1], [0, 0, 65536], [3, 65536, 1])
-    """
-    sizes = np.asarray(sizes, np.int64)
+def chunks_of(sizes: npt.NDArray[np.int64]) -> Chunks:
+    """Cut parameters of these numbers of values into chunks of at most CHUNK."""
     counts = np.maximum(-(-sizes // CHUNK), 1)
     first = np.cumsum(counts) - counts
     index = np.repeat(np.arange(len(sizes)), counts)
     start = (np.arange(len(index)) - first[index]) * CHUNK
     length = np.minimum(sizes[index] - start, CHUNK)
-    return Chunks(index, start, length, first, np.cumsum(length))
+    return Chunks((index, start, length), first, np.cumsum(length))
 
 
-def overlap(starts: np.ndarray, ends: np.ndarray) -> bool:
-    """Whether any two of the byte ranges [start, end) share a byte.
-
-    Example:
-        >>> overlap(np.array([0, 8]), np.array([8, 12])), overlap(np.array([0, 8]), np.array([9, 12]))
-        (False, True)
-    """
+def overlap(starts: Addresses, ends: Addresses) -> bool:
+    """Whether any two of the byte ranges [start, end) share a byte."""
     order = np.argsort(starts)
     return bool(np.any(starts[order][1:] < ends[order][:-1]))
 
 
-def touches(starts: np.ndarray, ends: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
-    """Whether any of the byte ranges [start, end) meets one of [low, high), which are sorted and apart.
-
-    Example:
-        >>> touches(np.array([4]), np.array([8]), np.array([0, 8]), np.array([4, 9]))
-        False
-        >>> touches(np.array([4]), np.array([9]), np.array([0, 8]), np.array([4, 9]))
-        True
-    """
+def touches(starts: Addresses, ends: Addresses, low: Addresses, high: Addresses) -> bool:
+    """Whether any of the byte ranges [start, end) meets one of [low, high), which are sorted and apart."""
     if len(starts) > CHUNK // 32:  # so many are found faster in order
         order = np.argsort(starts)
         starts, ends = starts[order], ends[order]
@@ -155,16 +147,22 @@ class FusedParams:
         self._shapes = [param.shape for param in self.params]
         self.sizes = np.array([int(np.prod(shape)) for shape in self._shapes], np.int64)
         if not self.sizes.all():
-            raise NotFusable(f"the parameter {names[self.sizes.tolist().index(0)]!r} is empty")
+            raise NotFusable(f"the parameter {names[int(self.sizes.argmin())]!r} is empty")
         self.chunks = chunks_of(self.sizes)
         self.addresses = np.zeros((len(self.keys), ADDRESSES), np.int64)
         self.addresses[:, PARAM] = self._places = seen.places
-        self.numbers = np.zeros((len(self.keys), len(NUMBERS)), np.float32)
+        self.numbers = np.zeros((len(self.keys), NUMBERS), np.float32)
+        self.powers: list[Addresses] = []
         self._updates = 0
         self._regularizers: list[Any] = []
-        self._sources: list[Any] = []
-        self._starts: list[int | None] = []
+        self._sources: list[tuple[Any, str]] = []
+        self._masks: list[Any] = []
+        self._starts: list[int] = []
+        self._others: list[int] = []
+        self._written: tuple[Addresses, Addresses] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
         self._averages: list[Any] = []
+        self._averages_at = np.zeros(len(self.keys), np.int64)
+        self._averaged: list[str] = []
         self._known: list[Any] = []  # what `_asked` gave when the tables were made
 
     def are(self, seen: Seen) -> bool:
@@ -179,7 +177,7 @@ class FusedParams:
         """
         self.grads = seen.grads
         starts = pointers.gradient_addresses(self.grads, self._shapes)
-        if None in starts or self._anywhere or not self._known:
+        if 0 in starts or self._anywhere or not self._known:
             self._check("the gradient of", self.grads, self._shapes)
         renewed = not self._known or not all(map(pointers.same, self._asked(seen), self._known))
         if renewed:
@@ -209,10 +207,11 @@ class FusedParams:
         tensors = [averages[i] for i in rows]
         self._check("the average of", tensors, self._shapes, rows)
         self._averages, self._averages_held = list(averages), pointers.hold_memory(tensors)
-        self._averages_at = np.zeros(len(self.keys), np.int64)
-        self._averages_at[rows] = starts = np.array(pointers.addresses(tensors), np.int64)
-        if len(rows) and touches(starts, starts + 4 * self.sizes[rows], *self._written):
+        starts = np.array(pointers.addresses(tensors), np.int64)
+        if rows and touches(starts, starts + 4 * self.sizes[rows], *self._written):
             raise NotFusable("an average shares memory with a parameter or the optimizer's state")
+        self._averages_at[:] = 0
+        self._averages_at[rows] = starts
         self.addresses[:, AVERAGE] = self._averages_at
         self._averaged = [self.names[i] for i in rows]
         return self._averaged
@@ -249,21 +248,20 @@ class FusedParams:
         self._regularizers = list(dict.fromkeys(own for own in seen.regularizers if own is not None))
         anchored = [i for i, own in enumerate(in_force) if isinstance(own, L2SPDecay)]
         weighted = [i for i in anchored if type(in_force[i]) is EWCDecay]
-        self._sources = [[in_force[i] for i in rows] for rows in (anchored, weighted)]
+        self._sources = [(in_force[i], "anchor") for i in anchored] + [(in_force[i], "fisher") for i in weighted]
         held = [i for i, frozen in enumerate(seen.noted) if frozen is not None]
         self._masks = [seen.noted[i].others(self._shapes[i]) for i in held]
         rows = [*anchored, *weighted, *held]
         columns = [ANCHOR] * len(anchored) + [FISHER] * len(weighted) + [TRAINS] * len(held)
         self._fixed_at = np.array(rows, np.int64), np.array(columns, np.int64)
-        for i, source in zip(anchored, self._sources[0]):
-            if source.anchor is None:
-                source.anchor = anchor_of(self.params[i])
+        for i, (regularizer, _) in zip(anchored, self._sources):
+            if regularizer.anchor is None:
+                regularizer.anchor = anchor_of(self.params[i])
         self._check("an anchor of", self._fixed(), self._shapes, rows)
 
     def _fixed(self) -> list[Any]:
         """What is read and never written: anchors, Fisher information, which rows train."""
-        anchored, weighted = self._sources
-        return [*(source.anchor for source in anchored), *(source.fisher for source in weighted), *self._masks]
+        return [*(getattr(regularizer, kind) for regularizer, kind in self._sources), *self._masks]
 
     def _take_state(self) -> None:
         if any(key not in _paddle.stored_state(self._optimizer, kind) for kind in self._kinds for key in self.keys):
@@ -271,7 +269,7 @@ class FusedParams:
         self._state = []
         for number, kind in enumerate(self._kinds):
             tensors = list(map(_paddle.stored_state(self._optimizer, kind).get, self.keys))
-            if any(map(is_, tensors, repeat(None))):
+            if any(tensor is None for tensor in tensors):
                 raise NotFusable(f"the optimizer keeps no {kind} of some parameters")
             self._check(f"the {kind} of", tensors, self._shapes if number < self._moments else None)
             self._state.append(tensors)
@@ -282,7 +280,7 @@ class FusedParams:
         places = pointers.addresses(tensors)
         if not renewed and places == self._others:
             return False
-        if None in places:
+        if 0 in places:
             raise NotFusable("a tensor of the optimizer's state, or an L2SP anchor, holds no memory")
         self._others, self._held = places, pointers.hold_memory(tensors)
         count, last = len(self.keys), FIRST + self._moments

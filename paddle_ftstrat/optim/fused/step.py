@@ -12,11 +12,13 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import paddle
 from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import pointers, threads
+from paddle_ftstrat.acceleration.forwards import BROKEN_ZLIB, NO_NUMBA
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.fused.members import (
     AFTER,
@@ -36,7 +38,7 @@ from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
 from paddle_ftstrat.optim.masters import FiniteGradients
 from paddle_ftstrat.param_attr import settings
 
-RULES = {row.cls: row.fused for row in table.ROWS.values() if row.fused}
+RULES = {row.cls: row.fused for row in table.ROWS.values() if row.cls is not None and row.fused is not None}
 _CLIPS = (type(None), ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue)
 
 
@@ -45,17 +47,12 @@ def rule_of(optimizer: Any) -> table.FusedRule:
 
     Raises:
         NotFusable: the optimizer is of another class, or has a setting or clip that the fused update does not know.
-
-    Example:
-        >>> rule_of(paddle.optimizer.SGD(0.1, parameters=paddle.nn.Linear(1, 1).parameters())).name
-        'sgd'
     """
     rule, clip = RULES.get(type(optimizer)), _paddle.gradient_clip(optimizer)
     name = type(optimizer).__name__
     if rule is None:
         raise NotFusable(f"the optimizer is {name}, and only {', '.join(cls.__name__ for cls in RULES)} are fused")
-    special = _paddle.special_setting(optimizer)
-    if special:
+    if special := _paddle.special_setting(optimizer):
         raise NotFusable(f"the optimizer {name} {special}")
     if type(clip) not in _CLIPS:
         raise NotFusable(f"the gradient clip is {type(clip).__name__}")
@@ -80,53 +77,38 @@ def attach(
         taken: the listeners that become part of the pass: the decoupled decay, and what puts frozen rows back.
         hypers: the hyper-parameters that may differ between parameters.
         check: what refuses gradients that are not finite.
-        fused: None or True for the fused pass, False for none.
-
-    Raises:
-        ValueError: `fused=True`, but the optimizer cannot have one, or numba is not installed.
-        TypeError: `fused` is none of the three.
+        fused: None or True for the fused pass, False for none; ValueError where True and there is none.
     """
-    if fused not in (None, True, False) or (isinstance(fused, (int, float)) and not isinstance(fused, bool)):
+    if fused is not None and not isinstance(fused, bool):
         raise TypeError(f"fused must be None, True or False, not {_errors.shown(fused)}")
     if fused is False:
         return
-    try:
-        rule_of(optimizer)
-        if importlib.util.find_spec("numba") is None:
-            raise NotFusable(_NO_NUMBA)
-    except NotFusable as reason:
-        if fused:
-            raise ValueError(f"fused=True, but there is no fused update: {reason}") from None
-        return
-    optimizer.step = FusedStep(optimizer, names, taken, hypers, check)
+    reason = _why_not(optimizer)
+    if not reason:
+        optimizer.step = FusedStep(optimizer, names, taken, hypers, check)
+    elif fused:
+        raise ValueError(f"fused=True, but there is no fused update: {reason}")
 
 
 def describe(optimizer: Any) -> str:
-    """Which path the updates of an optimizer take, and why.
-
-    Example:
-        >>> describe(paddle.optimizer.Lamb(0.1, parameters=paddle.nn.Linear(1, 1).parameters()))
-        "updates by Paddle's own operations: the optimizer is Lamb, and only SGD, Momentum, Adam, AdamW,
-        ScheduleFreeSGD, ScheduleFreeAdamW are fused"
-    """
+    """Which path the updates of an optimizer take, and why."""
     step = vars(optimizer).get("step")
     if isinstance(step, FusedStep):
         return step.path()
+    return f"updates by Paddle's own operations: {_why_not(optimizer) or 'fused=False'}"
+
+
+def _why_not(optimizer: Any) -> str:
+    """Why an optimizer cannot have the fused update; "" where it can."""
     try:
         rule_of(optimizer)
     except NotFusable as reason:
-        return f"updates by Paddle's own operations: {reason}"
-    reason = "fused=False" if importlib.util.find_spec("numba") else _NO_NUMBA
-    return f"updates by Paddle's own operations: {reason}"
+        return str(reason)
+    return "" if importlib.util.find_spec("numba") else NO_NUMBA
 
 
 def maker(optimizer: Any) -> str:
-    """What makes the updates of an optimizer wherever they fit, on which their rounding depends.
-
-    Example:
-        >>> maker(paddle.optimizer.Lamb(0.1, parameters=paddle.nn.Linear(1, 1).parameters()))
-        'Paddle'
-    """
+    """What makes the updates of an optimizer wherever they fit, on which their rounding depends."""
     fused = isinstance(vars(optimizer).get("step"), FusedStep) and _paddle.compression_works()
     return f"numba {importlib.metadata.version('numba')}" if fused else "Paddle"
 
@@ -155,7 +137,7 @@ class FusedStep:
         self.average: Any = None  # what keeps an average of the weights (see `optim.averaging`), which sets it
         self._averaged: list[str] = []
         self._params: FusedParams | None = None
-        self._listeners: list[Any] | None = None
+        self._listeners: list[Any] = []
         self._reason = ""
 
     def path(self) -> str:
@@ -177,8 +159,8 @@ class FusedStep:
         try:
             params = self._prepare()
             self._reason = ""
-        except NotFusable as reason:
-            self._reason, self._params = str(reason), None
+        except NotFusable as unfit:
+            self._reason, self._params = str(unfit), None
             type(optimizer).step(optimizer)
             return
         if params is None:
@@ -187,7 +169,7 @@ class FusedStep:
         if self.average is not None:
             self.average.moved = self._averaged
         grads, params.grads = params.grads, []
-        for listener in self._listeners or ():
+        for listener in self._listeners:
             if listener not in self._taken:
                 listener(list(zip(params.params, grads)))
 
@@ -195,9 +177,10 @@ class FusedStep:
         optimizer = self._optimizer
         if not paddle.in_dynamic_mode():
             raise NotFusable("the step is part of a static graph")
-        self._listeners = _paddle.update_listeners(optimizer)
-        if self._listeners is None:
+        listeners = _paddle.update_listeners(optimizer)
+        if listeners is None:
             raise NotFusable("a stage of the optimizer was replaced")
+        self._listeners = listeners
         self._rule = rule = rule_of(optimizer)
         seen = pointers.glance(_paddle.parameter_list(optimizer), settings.ROWS)
         if not seen.params:
@@ -227,25 +210,24 @@ class FusedStep:
     def _fill(self, params: FusedParams) -> None:
         """The numbers that are the same for all parameters, or follow from others."""
         optimizer, numbers, keys = self._optimizer, params.numbers, params.keys
-        common = _paddle.rule_numbers(optimizer)
-        if not all(isinstance(number, (int, float)) for number in common):
-            raise NotFusable("a hyper-parameter of the optimizer is a tensor")
         varied = self._hypers.varied
-        for column, attribute, value in zip((A, B, EPS), _paddle.rule_attributes(optimizer), common):
+        for column, (attribute, value) in zip((A, B, EPS), _paddle.rule_numbers(optimizer)):
+            if not isinstance(value, (int, float)):
+                raise NotFusable("a hyper-parameter of the optimizer is a tensor")
             by_key = varied.get(attribute)
             numbers[:, column] = value if by_key is None else [by_key.get(key, value) for key in keys]
         numbers[:, LR] = _paddle.kernel_lr(optimizer) * params.rates.astype(np.float32)
         numbers[:, BEFORE], numbers[:, AFTER] = 0.0, 1.0
         decay, reaches = _paddle.own_decay(optimizer)
-        decay = varied.get("_weight_decay", decay)
-        if decay:
-            each = [decay.get(key, 0.0) if isinstance(decay, Mapping) else decay for key in keys]
+        if decay or "_weight_decay" in varied:
+            by_key = varied.get("_weight_decay")
+            each = [decay] * len(keys) if by_key is None else [by_key.get(key, 0.0) for key in keys]
             if reaches is not None:
                 each = [wd if reaches(key) else 0.0 for key, wd in zip(keys, each)]
             numbers[:, BEFORE] = -numbers[:, LR] * np.array(each, np.float32)
         if self._decoupled is not None and self._decoupled.coefficients:
-            each = np.array([*map(self._decoupled.coefficients.get, keys, repeat(0.0))])
-            numbers[:, AFTER] = 1.0 - optimizer.get_lr() * params.rates * each
+            coefficients = np.array([*map(self._decoupled.coefficients.get, keys, repeat(0.0))])
+            numbers[:, AFTER] = 1.0 - optimizer.get_lr() * params.rates * coefficients
 
     def _run(self, params: FusedParams) -> None:
         kernels, chunks = self._kernels, params.chunks
@@ -255,7 +237,7 @@ class FusedStep:
         if self._rule.shares:
             self._average(params)
         shares = chunks.shares(kernels.threads_for(int(chunks.ends[-1]), threads.for_updates()))
-        kernels.run(kernels.UPDATES[self._rule.name], (params.addresses, chunks.table), shares, params.numbers)
+        kernels.run(kernels.UPDATES[self._rule.name], params.addresses, chunks.table, shares, params.numbers)
         pointers.mark_changed(params.params)
 
     def _correct(self, params: FusedParams) -> None:
@@ -279,7 +261,7 @@ class FusedStep:
         numbers[:, LR] *= root
         numbers[:, EPS] *= root
 
-    def _clip(self, params: FusedParams, squares: np.ndarray) -> None:
+    def _clip(self, params: FusedParams, squares: npt.NDArray[np.float64]) -> None:
         clip, numbers, clipped = _paddle.gradient_clip(self._optimizer), params.numbers, params.clipped
         numbers[:, SCALE] = 1.0
         numbers[:, [LOW, HIGH]] = 0.0
@@ -293,41 +275,38 @@ class FusedStep:
             norms = np.sqrt(squares)
             numbers[:, SCALE] = clip.clip_norm / np.maximum(norms, clip.clip_norm)
 
-    def _squares(self, params: FusedParams) -> np.ndarray:
+    def _squares(self, params: FusedParams) -> npt.NDArray[np.float64]:
         """Σ g² of each parameter, float64.
 
         Raises:
             FloatingPointError: one is not finite; float32 values have no squares that overflow there.
         """
         kernels, chunks = self._kernels, params.chunks
-        out = np.empty(len(chunks))
+        out = np.empty(len(chunks.ends))
         shares = chunks.shares(kernels.threads_for(int(chunks.ends[-1]) // 4, threads.for_updates()))
-        kernels.run(kernels.squares, (params.addresses, chunks.table), shares, out)
+        kernels.run(kernels.squares, params.addresses, chunks.table, shares, out)
         squares = np.add.reduceat(out, chunks.first)
         if not math.isfinite(squares.sum()):
             self._check.refuse([name for name, square in zip(params.names, squares) if not math.isfinite(square)])
         return squares
 
 
-_NO_NUMBA = "numba is not installed"
-
-
 @functools.cache
 def _kernels(rule: str) -> Any:
     """The module of the passes, those of a rule made ready; or why there is none, in words."""
-    reason = "numba unpacks what it keeps on disk, and this process's zlib is broken"
     if not _paddle.compression_works():
         warnings.warn(
-            f"no fused update: {reason} by Paddle 2.6, imported before paddle_ftstrat; import paddle_ftstrat first",
+            f"no fused update: {BROKEN_ZLIB} by Paddle 2.6, imported before paddle_ftstrat; import paddle_ftstrat "
+            "first",
             stacklevel=4,
         )
-        return reason
+        return BROKEN_ZLIB
     try:
         from paddle_ftstrat.optim.fused import kernels
 
         kernels.make_ready(rule)
     except ImportError:
-        return _NO_NUMBA
+        return NO_NUMBA
     except Exception as error:
         # What numba raises where it does not get along with a processor or another package has no common class.
         warnings.warn(f"no fused update: numba fails ({error!r})", stacklevel=4)
