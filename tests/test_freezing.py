@@ -717,3 +717,11 @@ class TestHalfFrozenBatchNorm:
             before = after
         copied = copy.deepcopy(model)
         assert len(copied[1]._forward_pre_hooks) == 1
+
+    def test_export(self, tmp_path):
+        model = nn.Sequential(nn.Conv2D(1, 3, 3), nn.BatchNorm2D(3), nn.Flatten(), nn.Linear(12, 2))
+        freeze(model, "1.weight")
+        x = paddle.randn([4, 1, 4, 4])
+        hub.export_inference(model, tmp_path / "net", x)
+        model.eval()
+        assert np.abs(paddle.jit.load(str(tmp_path / "net"))(x).numpy() - model(x).numpy()).max() < 1e-6

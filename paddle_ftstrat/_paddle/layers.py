@@ -93,7 +93,8 @@ def _lone(layer: nn.Layer) -> str:
 
 def _stand_in(layer: nn.Layer, inputs: Any) -> None:
     """For this forward, put before the frozen one a tensor of its values that takes a gradient, and is forgotten."""
-    if name := _lone(layer):
+    # A program that `to_static` makes of the layer has parameters, and no use for other tensors.
+    if paddle.in_dynamic_mode() and (name := _lone(layer)):
         layer.__dict__[name] = paddle.to_tensor(layer._parameters[name].detach(), stop_gradient=False)
 
 
