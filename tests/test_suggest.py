@@ -70,6 +70,12 @@ def test_slide_options():
     assert nothing_is_flat[0] <= case["slide"][0]
 
 
+@pytest.mark.parametrize(("thresh", "index"), [(0.0, 0), (0.99, 0), (1.0, 3), (1.99, 3)])
+def test_slide_goes_on_while_the_slopes_differ_by_more_than_thresh(thresh, index):
+    losses = [0, 1, 4, 9, 16]  # slopes 1, 2, 4, 6, 7
+    assert slide(lrs_of(losses), losses, 5, lr_diff=1, thresh=thresh)[0] == lrs_of(losses)[index]
+
+
 def test_usable_drops_the_beginning_the_end_and_what_follows_a_nan():
     losses = np.ones(100)
     losses[60] = np.nan
@@ -77,6 +83,7 @@ def test_usable_drops_the_beginning_the_end_and_what_follows_a_nan():
     lrs, left = usable(lrs_of(losses), losses, 100)
     np.testing.assert_array_equal(lrs, lrs_of(losses)[10:60])
     assert len(usable(lrs_of(left), left, 100)[0]) == 50 - 10 - 5
+    assert len(usable(np.ones(7), np.ones(7), 9)[0]) == 2
 
 
 def test_suggest_names_and_partials():
@@ -113,6 +120,8 @@ BAD = [
     (lambda: minimum([1, 2], [1, 2, 3], 3), ValueError, r"minimum needs one loss per LR.*\(2,\) and \(3,\)"),
     (lambda: steep([0.0, 1.0], [1, 2], 3), ValueError, r"steep got lrs\[0\] = 0: allowed are LRs > 0"),
     (lambda: steep([0.5, 1.0], [1, np.nan], 3), ValueError, "steep got a loss that is not finite at point 1"),
+    (lambda: usable([1, 2], [1, 2, 3], 3), ValueError, r"usable needs one loss per LR.*\(2,\) and \(3,\)"),
+    (lambda: usable(np.ones(9), np.ones(9), -1), ValueError, "num_it = -1 is outside"),
     (lambda: usable(np.ones(9), np.ones(9), 40), ValueError, "left 0 usable updates"),
     (lambda: usable(np.ones(3), np.ones(3), 6), ValueError, "raise num_it"),
     (lambda: suggest(np.ones(50), np.ones(50), 50, ["valley"]), TypeError, "must be a function .* not 'valley'"),
