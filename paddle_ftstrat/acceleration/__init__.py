@@ -11,7 +11,6 @@ from types import MethodType
 from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import pointers
 from paddle_ftstrat.acceleration import forwards
 
 __all__ = ["Acceleration", "accelerate"]
@@ -122,7 +121,7 @@ def _is_ours(layer: nn.Layer) -> bool:
 
 
 def _objection(model: nn.Layer) -> str:
-    if not pointers.on_cpu(model.parameters()):
+    if not all(param.place.is_cpu_place() for param in model.parameters()):
         return "the model is not on the CPU"
     if _paddle.compiled_layers(model):
         return "compiled by paddle.jit.to_static"
