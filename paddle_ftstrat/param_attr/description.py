@@ -25,17 +25,17 @@ class Row:
 
     name: str
     shape: tuple[int, ...]
-    block: int | None
-    trainable: bool
-    first_epoch: int
-    learning_rate: float
-    own_learning_rate: float
-    factor: float
-    regularizer: str
-    regularizer_from: str
-    decay: float
-    decay_from: str
-    need_clip: bool
+    block: int | None = None
+    trainable: bool = True
+    first_epoch: int = 1
+    learning_rate: float = 1.0
+    own_learning_rate: float = 1.0
+    factor: float = 1.0
+    regularizer: str = ""
+    regularizer_from: str = ""
+    decay: float = 0.0
+    decay_from: str = ""
+    need_clip: bool = True
     frozen_rows: FrozenRows | None = None
 
 
@@ -93,33 +93,24 @@ def describe(model: Any) -> Description:
 
 def row_of(name: str, param: Any) -> Row:
     """The row of one parameter, from what is in force and, if it is bound, from the binding's own row."""
-    now = settings.in_force(param)
-    owner, held = settings.owner_of(param), settings.frozen_rows(param)
+    now, owner = settings.in_force(param), settings.owner_of(param)
     bound = owner.rows.get(name) if isinstance(owner, Owner) else None
-    if bound is not None:
-        return dataclasses.replace(
-            bound,
-            trainable=now.trainable,
-            first_epoch=bound.first_epoch if settings.own(param).trainable else 0,
-            learning_rate=now.learning_rate,
-            need_clip=now.need_clip,
-            frozen_rows=held,
+    if bound is None:
+        bound = Row(
+            name,
+            tuple(param.shape),
+            first_epoch=int(now.trainable),
+            own_learning_rate=now.learning_rate,
+            regularizer=text_of(now.regularizer),
+            regularizer_from="" if now.regularizer is None else "ParamAttr",
         )
-    return Row(
-        name=name,
-        shape=tuple(param.shape),
-        block=None,
+    return dataclasses.replace(
+        bound,
         trainable=now.trainable,
-        first_epoch=1 if now.trainable else 0,
+        first_epoch=bound.first_epoch if settings.own(param).trainable else 0,
         learning_rate=now.learning_rate,
-        own_learning_rate=now.learning_rate,
-        factor=1.0,
-        regularizer=text_of(now.regularizer),
-        regularizer_from="ParamAttr" if now.regularizer is not None else "",
-        decay=0.0,
-        decay_from="",
         need_clip=now.need_clip,
-        frozen_rows=held,
+        frozen_rows=settings.frozen_rows(param),
     )
 
 
