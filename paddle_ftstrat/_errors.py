@@ -157,7 +157,9 @@ def check_number(
     except OverflowError:
         number = math.inf
     if not (abs(number) <= FLOAT32_MAX and minimum <= number <= maximum and above < number < below):
-        allowed = _range(minimum, maximum, above, below)
+        limits = ((">", above, "g"), ("≥", minimum, "g"), ("≤", maximum, ".8g"), ("<", below, "g"))
+        bounds = " and ".join(f"{sign} {limit:{digits}}" for sign, limit, digits in limits if math.isfinite(limit))
+        allowed = f"a finite float32 number {bounds}".rstrip()
         raise ValueError(f"{name} = {shown(value)} is outside what is allowed: {allowed}")
     return number
 
@@ -179,16 +181,3 @@ def check_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {shown_with_type(value)}")
     return value
-
-
-def _range(minimum: float, maximum: float, above: float, below: float) -> str:
-    bounds = []
-    if math.isfinite(above):
-        bounds.append(f"> {above:g}")
-    if math.isfinite(minimum):
-        bounds.append(f"≥ {minimum:g}")
-    if math.isfinite(maximum):
-        bounds.append(f"≤ {maximum:.8g}")
-    if math.isfinite(below):
-        bounds.append(f"< {below:g}")
-    return "a finite float32 number" + (" " + " and ".join(bounds) if bounds else "")

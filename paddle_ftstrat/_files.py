@@ -31,10 +31,8 @@ _handles: set[int] = set()
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary file to write, which takes the place of `path` when the block ends without an error.
 
-    It is written in the same folder, synced, then renamed; the folder is made, an old file's mode kept.
-
-    Raises:
-        OSError: the folder is not writable or the disk is full; the file is as it was.
+    It is written in the same folder, synced, then renamed; the folder is made, an old file's mode kept. After an error
+    the file is as it was.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -63,14 +61,7 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A regular file open for reading; a pipe, whose writer may never come, or a device is refused instead.
 
     Raises:
-        OSError: there is no such file, or it may not be read.
-        ValueError: it is no regular file.
-
-    Example:
-        >>> with open_regular(os.devnull) as file:
-        ...     file.read()
-        Traceback (most recent call last):
-        ValueError: /dev/null is not a regular file
+        OSError, ValueError: it may not be read, or is no regular file.
     """
     # Opening a pipe waits for its writer, unless it is told not to.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
@@ -86,15 +77,11 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     The lock is `flock` on the file `.lock` in the folder, which stays there. Where the file system has no such locks,
     a warning says so.
 
-    Args:
-        folder: a folder that exists.
-
     Raises:
         RuntimeError: somebody else is inside; it names host, process and time.
         OSError: the file cannot be made or written.
 
     Example:
-        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with locked(folder):
         ...         Path(folder, ".lock").read_text()

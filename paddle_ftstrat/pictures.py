@@ -39,13 +39,8 @@ def draw_plan(
 ) -> Any:
     """Draw the LR of every block over the updates, dotted where it is frozen; returns the matplotlib figure.
 
-    Args:
-        plan: the plan.
-        steps: how many updates.
-        blocks: what each is called, its share of the LR, and whether it trains in each phase; top block first.
-        title: over the picture.
-        epoch_steps: updates per epoch, for the epoch marks; None leaves them out.
-        path: file to write (its ending decides the format).
+    `blocks` say what each is called, its share of the LR, and whether it trains in each phase, top block first; every
+    `epoch_steps` updates an epoch is marked. With a `path` the picture is written, as its ending says.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -290,36 +290,28 @@ def spread(lr: Any, groups: int) -> list[float]:
         groups: how many layer groups there are.
 
     Raises:
-        ValueError: a learning rate below 0 (in a slice: not above 0), a slice with a step or without an end, or a
-            list of another length.
-        TypeError: anything else.
+        ValueError, TypeError: a rate below 0 (in a slice: not above 0), a list of another length, or none of these.
 
     Example:
-        >>> spread(slice(1e-5, 1e-3), 3)
-        [1e-05, 0.0001, 0.001]
-        >>> spread(slice(0.5), 3)
-        [0.05, 0.05, 0.5]
+        >>> spread(slice(1e-5, 1e-3), 3), spread(slice(0.5), 3)
+        ([1e-05, 0.0001, 0.001], [0.05, 0.05, 0.5])
 
     Source: fastai `Optimizer.set_hyper` and `even_mults`.
     """
     groups = _errors.check_whole("groups", groups, minimum=1)
     if isinstance(lr, slice):
-        return _spread_slice(lr, groups)
+        if lr.stop is None or lr.step is not None:
+            raise ValueError(f"lr = {lr!r} must be slice(hi) or slice(lo, hi)")
+        high = _errors.check_number("lr.stop", lr.stop, above=0)
+        if lr.start is None:
+            return [high / 10] * (groups - 1) + [high]
+        low = _errors.check_number("lr.start", lr.start, above=0)
+        return [low * (high / low) ** (index / (groups - 1)) for index in range(groups - 1)] + [high]
     if np.ndim(lr) == 0:
         return [_errors.check_number("lr", lr, minimum=0)] * groups
     if len(lr) != groups:
         raise ValueError(f"lr = {lr!r} has {len(lr)} values, but there are {groups} layer groups")
     return [_errors.check_number(f"lr[{index}]", value, minimum=0) for index, value in enumerate(lr)]
-
-
-def _spread_slice(lr: slice, groups: int) -> list[float]:
-    if lr.stop is None or lr.step is not None:
-        raise ValueError(f"lr = {lr!r} must be slice(hi) or slice(lo, hi)")
-    high = _errors.check_number("lr.stop", lr.stop, above=0)
-    if lr.start is None:
-        return [high / 10] * (groups - 1) + [high]
-    low = _errors.check_number("lr.start", lr.start, above=0)
-    return [low * (high / low) ** (index / (groups - 1)) for index in range(groups - 1)] + [high]
 
 
 def starts_of(

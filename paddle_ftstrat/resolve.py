@@ -90,13 +90,7 @@ def resolve(
 
     The user's ParamAttr regularizer beats EWC (parameters with a Fisher information), which beats L2SP (pretrained
     ones), which beats L2; it also switches off decoupled decay. The user's LR multiplier multiplies the depth factor.
-
-    Args:
-        plan: the plan.
-        weights: structured name → parameter.
-        depths: structured name → Depth.
-        anchored: as `resolve_anchors` gives it.
-        no_decay: names that decoupled decay skips.
+    Everything is by structured name; `anchored` is what `resolve_anchors` gives, decoupled decay skips `no_decay`.
     """
     l2 = L2Decay(plan.l2) if plan.l2 else None
     rows = []
@@ -308,9 +302,6 @@ def describe_rows(
 
 def remind_of_epochs(run: Any) -> bool:
     """Warn, in whatever loop it is that steps the LR, when the second epoch has come and none was begun.
-
-    Args:
-        run: a binding that thaws layers epoch by epoch.
 
     Returns:
         Whether nothing is left to remind of.

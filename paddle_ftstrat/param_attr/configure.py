@@ -23,39 +23,30 @@ def configure(model: nn.Layer, rules: Iterable[tuple[Any, Any]], reinitialize: b
 
     A rule is a pair (selector, fields). The selector is a glob or sublayer name, a compiled regex (fullmatch), a
     function (name, parameter) → bool, a layer, or `...`, which means every parameter and gives way, field by field, to
-    all other rules. The fields come in one of three ways:
+    all other rules. The fields are one of these:
 
     - a dict with any of `learning_rate` (multiplier ≥ 0), `regularizer` (a Paddle regularizer, a coefficient of L2, or
       None to have none), `trainable`, `need_clip`, `initializer`: exactly these are set;
-    - a `paddle.ParamAttr`: it cannot tell a default from a value that was asked for, so the fields that differ from
-      `ParamAttr()` are set; to go back to a default, use a dict;
+    - a `paddle.ParamAttr`, of which those are set that differ from `ParamAttr()`; to go back to a default, use a dict;
     - a number: short for `{"regularizer": number}`. A coefficient of 0.0 is a regularizer, too: no strategy's
       regularization or decay comes in its place.
-
-    All rules are checked before any field is written. Weights keep their values, unless `reinitialize=True` allows
-    rules to have initializers.
 
     Args:
         model: the model, or any layer of one.
         rules: pairs (selector, fields). Two rules may not set the same field of one parameter differently.
-        reinitialize: whether rules may have an `initializer`, which overwrites weights.
+        reinitialize: whether rules may have an `initializer`, which overwrites weights; else they keep their values.
 
     Raises:
-        ValueError: a rule matches nothing or sets nothing, two rules contradict each other, an unknown field, a value
-            out of range, an initializer without `reinitialize=True` or of another shape; nothing is changed then.
-        TypeError: rules, selectors or values of the wrong type; nothing is changed then.
+        ValueError, TypeError: a rule matches nothing or sets nothing, two rules contradict each other, an unknown
+            field, a value out of range, an initializer that is not allowed or of another shape; nothing is changed.
         RuntimeError: a strategy is bound to the model.
 
     Example:
-        L2 of 0.01, but not on biases, and a tenth of the LR below the head:
-
         >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
         >>> configure(model, [("*.bias", 0.0), (..., 0.01), (model[0], {"learning_rate": 0.1})])
         >>> from paddle_ftstrat.param_attr import describe
         >>> [(row.regularizer, row.learning_rate) for row in describe(model)]
         [('L2(0.01)', 0.1), ('L2(0)', 0.1), ('L2(0.01)', 1.0), ('L2(0)', 1.0)]
-
-        With ParamAttr:
 
         >>> configure(model, [("0", paddle.ParamAttr(trainable=False, need_clip=False))])
         >>> model[0].weight.stop_gradient

@@ -208,14 +208,12 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
     Inputs come as one tensor, a tuple of positional, or a dict of keyword arguments. A batch that is a single tensor
     has no label.
 
-    Example:
-        >>> split_batch((1, 2, 3))
-        ((1, 2), 3)
-        >>> split_batch({"input_ids": 1, "labels": 2})
-        ({'input_ids': 1}, 2)
-
     Raises:
         TypeError: the batch is one of texts.
+
+    Example:
+        >>> split_batch((1, 2, 3)), split_batch({"input_ids": 1, "labels": 2})
+        (((1, 2), 3), ({'input_ids': 1}, 2))
     """
     if isinstance(batch, Mapping):
         key = next((key for key in _LABEL_KEYS if key in batch), None)

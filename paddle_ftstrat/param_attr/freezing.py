@@ -59,9 +59,8 @@ def freeze(model_or_layer: nn.Layer, patterns: Any = None, batch_norm: str = "fr
         The structured names of the parameters that were chosen.
 
     Raises:
-        ValueError: a pattern that matches nothing, an unknown policy, or a BatchNorm that cannot be fixed; nothing is
-            changed then.
-        TypeError: not a layer, or not a pattern.
+        ValueError, TypeError: a pattern that matches nothing or is none, no layer, an unknown policy, or a BatchNorm
+            that cannot be fixed; nothing is changed then.
         RuntimeError: the model is wrapped in DataParallel with several processes.
 
     Example:
@@ -105,16 +104,13 @@ def unfreeze(model_or_layer: nn.Layer, patterns: Any = None) -> list[str]:
     holds back waits for its epoch.
 
     Args:
-        model_or_layer: a model or any layer of one.
-        patterns: which parameters, as for `freeze`; None means what `freeze` froze.
+        model_or_layer, patterns: as for `freeze`; None means what `freeze` froze.
 
     Returns:
         The structured names of the thawed parameters.
 
     Raises:
-        ValueError: a pattern that matches nothing; or without patterns, `freeze` froze nothing here, but something is
-            frozen.
-        TypeError: not a layer, or not a pattern.
+        ValueError, TypeError: as for `freeze`; or without patterns, only something else than `freeze` froze here.
         RuntimeError: the model is wrapped in DataParallel with several processes.
 
     Example:
@@ -213,9 +209,8 @@ class FrozenStage:
 def freeze_stage(layer: nn.Layer, model: nn.Layer | None = None) -> FrozenStage:
     """Freeze everything up to and including a layer: no gradient passes its output, and none is kept below it.
 
-    The output is cut off from what made it (its `stop_gradient` is True), so nothing that reaches the loss only through
-    this layer gets a gradient, without a list of what that is. The activations below the boundary are freed at once.
-    Tensors in tuples, lists, dicts and dataclasses are cut, too.
+    The output, also one of tuples, lists, dicts and dataclasses, is cut off from what made it: nothing that reaches the
+    loss only through this layer gets a gradient. The activations below the boundary are freed at once.
 
     Parameters that are cut off stay `stop_gradient=False`, and optimizers skip them for want of a gradient. Two things
     are left to you. A gradient of zeros is a gradient, which momentum and decay act on: clear gradients below the layer

@@ -164,15 +164,7 @@ def embedding_attr(
     index = _index(source, rows, size)
     coverage = _coverage(source, rows, index, zero_row)
     first, deviation = _without_vectors(oov, source, index, zero_row)
-    initializer = TableInitializer(
-        vectors=source,
-        index=index,
-        first=first,
-        deviation=deviation,
-        zero_row=zero_row,
-        cast=cast,
-        coverage=coverage,
-    )
+    initializer = TableInitializer(source, index, first, deviation, zero_row, cast, coverage)
     return paddle.ParamAttr(name, initializer, learning_rate, regularizer, trainable, need_clip=need_clip)
 
 

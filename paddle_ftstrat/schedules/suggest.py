@@ -134,13 +134,8 @@ def usable(lrs: Any, losses: Any, num_it: int) -> tuple[np.ndarray, np.ndarray]:
 
     It ends before the first loss that is not finite.
 
-    Args:
-        lrs: the LR of each update.
-        losses: the smoothed loss of each update.
-        num_it: the number of updates that the sweep was planned for.
-
     Raises:
-        ValueError: arrays of different lengths, or fewer than 2 points left.
+        ValueError, TypeError: arrays of different lengths, fewer than 2 points left, or num_it is no whole number.
 
     Example:
         >>> usable(np.arange(1, 12), np.ones(11), 20)[0]
@@ -168,7 +163,7 @@ def suggest(lrs: Any, losses: Any, num_it: int, functions: Sequence[Suggestion])
     """The suggestions of several functions on a whole sweep.
 
     Args:
-        lrs, losses, num_it: as for `usable`.
+        lrs, losses, num_it: the sweep; `num_it` updates were planned.
         functions: `valley`, `slide`, `minimum`, `steep`, partials of them, or functions with the same signature; they
             get what `usable` leaves.
 
@@ -176,19 +171,12 @@ def suggest(lrs: Any, losses: Any, num_it: int, functions: Sequence[Suggestion])
         A named tuple `SuggestedLRs` with one LR per function, and a dict of the points to mark under the same names.
 
     Raises:
-        ValueError: the sweep is too short, or what the functions refuse.
-        TypeError: something in `functions` is not callable.
+        ValueError, TypeError: what `usable` or the functions refuse, or something that is no function.
 
     Example:
-        >>> lrs = np.logspace(-4, 0, 46)
-        >>> losses = np.r_[np.linspace(2, 1, 31), np.linspace(1.3, 4, 15)]
-        >>> lrs, points = suggest(lrs, losses, 40, [minimum, partial(slide, lr_diff=10)])
-        >>> lrs
+        >>> lrs, losses = np.logspace(-4, 0, 46), np.r_[np.linspace(2, 1, 31), np.linspace(1.3, 4, 15)]
+        >>> suggest(lrs, losses, 40, [minimum, partial(slide, lr_diff=10)])[0]
         SuggestedLRs(minimum=0.004641..., slide=0.005994...)
-        >>> list(points)
-        ['minimum', 'slide']
-
-    Source: fastai `lr_find`.
     """
     lrs, losses = usable(lrs, losses, num_it)
     found: dict[str, tuple[float, Point]] = {}

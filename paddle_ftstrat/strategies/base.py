@@ -270,14 +270,10 @@ class DefaultStrategy(_Recorded):
 
 
 def strategy_from_dict(given: Mapping[str, Any], trust: bool = False) -> Any:
-    """The strategy that a dict describes (see `DefaultStrategy.from_dict`).
+    """The strategy that a dict describes.
 
     Args:
-        given: `strategy`, its class, and arguments of its constructor.
-        trust: import what "module:Class" names outside this library.
-
-    Raises:
-        ValueError, TypeError: as for `DefaultStrategy.from_dict`.
+        given, trust: as for `DefaultStrategy.from_dict`, which says what is refused.
 
     Example:
         >>> import paddle_ftstrat as hub
@@ -289,14 +285,10 @@ def strategy_from_dict(given: Mapping[str, Any], trust: bool = False) -> Any:
 
 
 def strategy_from_yaml(path_or_text: str | Path, trust: bool = False) -> Any:
-    """The strategy that a YAML or JSON file or text describes (see `DefaultStrategy.from_yaml`).
+    """The strategy that a YAML or JSON file or text describes.
 
     Args:
-        path_or_text: a path, or the text itself.
-        trust: import what "module:Class" names outside this library.
-
-    Raises:
-        FileNotFoundError, ImportError, ValueError, TypeError: as for `DefaultStrategy.from_yaml`.
+        path_or_text, trust: as for `DefaultStrategy.from_yaml`, which says what is refused.
 
     Example:
         >>> strategy_from_yaml("{strategy: DefaultStrategy, optimizer_name: sgd}")

@@ -20,7 +20,6 @@ class CombinedStrategy(DefaultStrategy):
     """Any combination of schedules, regularisers and clipping, said in dicts.
 
     Args:
-        optimizer_name: a name of the optimizer table or an Optimizer class.
         learning_rate: η > 0, the peak of every schedule.
         scheduler: any of `warmup` (fraction), `linear_decay` {start_point, end_learning_rate}, `noam_decay` (bool),
             `slanted_triangle` {cut_fraction, ratio}, `discriminative` {blocks, factor, params_layer},
@@ -31,8 +30,7 @@ class CombinedStrategy(DefaultStrategy):
         regularization: any of `L2`, `L2SP`, `EWC` (coefficients of what is added to the gradient), `weight_decay`
             (decoupled).
         clip: one of `GlobalNorm`, `Norm`, `Value`.
-        averaging, perturbation: as for `DefaultStrategy`.
-        **kwargs: options of the optimizer.
+        optimizer_name, averaging, perturbation, **kwargs: as for `DefaultStrategy`.
 
     Raises:
         ValueError: an unknown key at any depth (with the nearest known one) or a value out of range.
@@ -224,9 +222,8 @@ class DefaultFinetuneStrategy(CombinedStrategy):
 
     Args:
         learning_rate: η > 0.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
         regularization_coeff: λ ≥ 0.
-        **kwargs: options of the optimizer.
+        optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
         ValueError, TypeError: as for CombinedStrategy.
@@ -253,9 +250,8 @@ class L2SPFinetuneStrategy(CombinedStrategy):
 
     Args:
         learning_rate: η > 0.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
         regularization_coeff: λ ≥ 0.
-        **kwargs: options of the optimizer.
+        optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
         ValueError, TypeError: as for CombinedStrategy.
@@ -282,7 +278,6 @@ class ULMFiTStrategy(CombinedStrategy):
 
     Args:
         learning_rate: η > 0, the peak of the top block.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
         cut_fraction: share of updates in which the LR rises; 0 switches the triangle off.
         ratio: η/ratio is the lowest LR.
         dis_blocks: number of blocks with LRs of their own, None: every layer; 0 switches discriminative LRs off.
@@ -290,7 +285,7 @@ class ULMFiTStrategy(CombinedStrategy):
         dis_params_layer: parameter name → layer number, instead of blocks.
         frz_blocks: number of epochs over which the model thaws from the top; 0 switches unfreezing off.
         frz_params_layer: parameter name → layer number, instead of blocks.
-        **kwargs: options of the optimizer.
+        optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
         ValueError, TypeError: as for CombinedStrategy.

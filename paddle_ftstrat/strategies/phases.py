@@ -25,16 +25,13 @@ class PhasedStrategy(CombinedStrategy):
     Args:
         phases: the phases in order, each a `Phase` or a dict of its arguments; one of them at most has no length and
             takes what the others leave.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
         learning_rate: η of the phases that give none.
         scheduler: as for CombinedStrategy, without `gradual_unfreeze`: the schedule of the phases that have none of
             their own, counted from the beginning of the training; and LRs by depth in all phases.
-        regularization, clip, averaging, perturbation: as for CombinedStrategy.
-        **kwargs: options of the optimizer.
+        optimizer_name, regularization, clip, averaging, perturbation, **kwargs: as for CombinedStrategy.
 
     Raises:
-        ValueError: no phase, several without a length, and what CombinedStrategy refuses.
-        TypeError: something of the wrong type.
+        ValueError, TypeError: no phase, several without a length, and what CombinedStrategy refuses.
 
     Example:
         >>> strategy = PhasedStrategy([Phase("head", epochs=2, learning_rate=1e-3), Phase("all", learning_rate=1e-4)])
@@ -141,9 +138,7 @@ class LPFTStrategy(PhasedStrategy):
         learning_rate: η of the second one.
         head_epochs: epochs of the first phase; the second has the rest.
         scheduler: schedule of the second phase, as for CombinedStrategy; None: a constant LR.
-        optimizer_name: a name of the optimizer table or an Optimizer class.
-        regularization, clip: as for CombinedStrategy.
-        **kwargs: options of the optimizer.
+        optimizer_name, regularization, clip, **kwargs: as for CombinedStrategy.
 
     Raises:
         ValueError, TypeError: as for PhasedStrategy.

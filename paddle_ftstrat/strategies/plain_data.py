@@ -186,10 +186,6 @@ def read(path_or_text: str | Path) -> Any:
 
     Raises:
         FileNotFoundError, ImportError, ValueError: see `DefaultStrategy.from_yaml`.
-
-    Example:
-        >>> read("learning_rate: 5e-5")
-        {'learning_rate': 5e-05}
     """
     text, name, is_json = str(path_or_text), "the text", False
     if isinstance(path_or_text, Path) or not is_text(text):
