@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -280,7 +280,7 @@ class Perturbing:
         if sparse and rule is not None:
             raise ValueError(f"perturbation {rule.name} needs dense gradients: build {sparse} with sparse=False")
 
-    def passes(self) -> Iterator[None]:
+    def passes(self) -> Generator[None, None, None]:
         """One `yield` for each further pass, with the weights moved; statistics of BatchNorm move in none of them.
 
         The gradients of the plain pass have to be there, over all batches and processes of the update.
