@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.param_attr.depth import only_inputs
 from paddle_ftstrat.training import rng
-from paddle_ftstrat.training.distributed import ONE, Ranks, check_loader, gather_facts
+from paddle_ftstrat.training.distributed import ONE, Ranks, check_loader, gather_facts, mapped
 
 _FAILED = "reading failed"
 
@@ -42,20 +42,25 @@ def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, dist: Ranks 
         >>> len(as_loader(pairs, 2, shuffle=False, what="train"))
         3
     """
-    if isinstance(data, DataLoader):
-        length = _length(data, what)
-        if own_sampler(data) is None:
-            check_loader(data, length, what, dist)
-        return _not_empty(data, length, what)
     if isinstance(data, IterableDataset):
         raise TypeError(f"{what}: an IterableDataset has no length, which schedules need; use a map-style Dataset")
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, (str, bytes, Mapping)):
+    is_loader = isinstance(data, DataLoader)
+    is_data = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, (str, bytes, Mapping))
+    if not (is_loader or is_data):
         raise TypeError(f"{what} must be a paddle.io.DataLoader or Dataset, not {type(data).__name__}")
-    _not_empty(data, len(data), what)
-    if not isinstance(data, Dataset):
-        data = _Indexed(data)
+    try:
+        length = len(data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{what}: it has no length, which schedules need; use a map-style Dataset") from error
+    if is_loader and own_sampler(data) is None:
+        check_loader(data, length, what, dist)
+    if length == 0:
+        raise ValueError(f"{what} is empty: there is no batch to take from it")
+    if is_loader:
+        return data
     seed = gather_facts(int(np.random.randint(2**31 - 1)), dist)[0] if shuffle else 0
-    return DataLoader(data, batch_sampler=EpochSampler(len(data), batch_size, shuffle, seed, dist))
+    dataset = data if isinstance(data, Dataset) else _Indexed(data)
+    return DataLoader(dataset, batch_sampler=EpochSampler(length, batch_size, shuffle, seed, dist))
 
 
 def first_inputs(loader: DataLoader) -> Any:
@@ -73,26 +78,22 @@ def first_inputs(loader: DataLoader) -> Any:
 
 def in_this_thread(loader: DataLoader) -> Iterator[Any]:
     """The batches of an epoch, not through the loader, whose reading thread goes on drawing random numbers."""
-    sampler = getattr(loader, "batch_sampler", None)
-    if sampler is None:
+
+    def as_tensor(value: Any) -> Any:
+        return paddle.to_tensor(value) if isinstance(value, (np.ndarray, np.generic)) else value
+
+    if loader.batch_sampler is None:
         yield from read(loader)
         return
-    for indices in sampler:
-        yield _as_tensors(collated(loader, [loader.dataset[index] for index in indices]))
+    for indices in loader.batch_sampler:
+        yield mapped(as_tensor, collated(loader, [loader.dataset[index] for index in indices]))
 
 
 def share(loader: Any, batch: Any, number: int, accumulate: int, dist: Ranks) -> tuple[int, float]:
     """How many samples of a batch count, and the weight of its mean loss in the update's gradient.
 
-    Gradients are summed over the batches of an update and averaged over the processes. The weights make of this the
-    mean over all samples of the update.
-
-    Args:
-        loader: the loader.
-        batch: the batch.
-        number: its number in the epoch, from 0.
-        accumulate: batches of an update.
-        dist: the processes.
+    Gradients are summed over the `accumulate` batches of an update and averaged over the processes. The weights make of
+    this the mean over all samples of the update. Batches have numbers in the epoch, from 0.
     """
     sampler = own_sampler(loader)
     samples = batch_size_of(batch) if sampler is None else sampler.count(number)
@@ -118,7 +119,7 @@ def batch_size_of(batch: Any) -> int:
 
 def begin_epoch(loader: DataLoader, epoch: int, skip: int = 0) -> None:
     """Have the next iteration of a loader be over epoch `epoch` (from 1), from batch `skip` on where it can skip."""
-    sampler = getattr(loader, "batch_sampler", None)
+    sampler = loader.batch_sampler
     if isinstance(sampler, EpochSampler):
         sampler.begin(epoch, skip)
     elif isinstance(sampler, DistributedBatchSampler):
@@ -127,34 +128,23 @@ def begin_epoch(loader: DataLoader, epoch: int, skip: int = 0) -> None:
 
 def own_sampler(loader: DataLoader) -> EpochSampler | None:
     """The sampler of a loader that was made here, None for a user's."""
-    sampler = getattr(loader, "batch_sampler", None)
-    return sampler if isinstance(sampler, EpochSampler) else None
+    return loader.batch_sampler if isinstance(loader.batch_sampler, EpochSampler) else None
 
 
 def is_shared(loader: DataLoader) -> bool:
     """Whether several processes get different samples from it."""
-    sampler = own_sampler(loader)
-    if sampler is not None:
+    sampler = loader.batch_sampler
+    if isinstance(sampler, EpochSampler):
         return sampler.ranks.is_distributed
-    return isinstance(getattr(loader, "batch_sampler", None), DistributedBatchSampler)
+    return isinstance(sampler, DistributedBatchSampler)
 
 
 def is_fixed(loader: DataLoader, host: Mapping[str, Any]) -> bool:
     """Whether batches can be skipped without being read: they are numbered here, and reading drew nothing at random.
 
-    Args:
-        loader: the loader.
-        host: Python's and numpy's generators when the epoch began.
+    `host` are Python's and numpy's generators when the epoch began.
     """
     return own_sampler(loader) is not None and loader.num_workers == 0 and rng.host_state() == host
-
-
-def _as_tensors(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _as_tensors(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_as_tensors(value) for value in tree]
-    return paddle.to_tensor(tree) if isinstance(tree, (np.ndarray, np.generic)) else tree
 
 
 class _Indexed(Dataset):
@@ -171,30 +161,12 @@ class _Indexed(Dataset):
         return len(self._items)
 
 
-def _length(loader: DataLoader, what: str) -> int:
-    try:
-        return len(loader)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{what}: the loader has no length, which schedules need; use a map-style Dataset") from error
-
-
-def _not_empty(data: Any, length: int, what: str) -> Any:
-    if length == 0:
-        raise ValueError(f"{what} is empty: there is no batch to take from it")
-    return data
-
-
 def concatenated(parts: list[Any]) -> Any:
     """Batches of outputs as one: tensors joined along the first axis, tuples and dicts entry by entry."""
-    first = parts[0]
-    if isinstance(first, Mapping):
-        return {key: concatenated([part[key] for part in parts]) for key in first}
-    if isinstance(first, (list, tuple)):
-        return tuple(concatenated([part[i] for part in parts]) for i in range(len(first)))
-    return paddle.concat([part if part.ndim else part.reshape([1]) for part in parts])
+    return mapped(lambda *some: paddle.concat([part if part.ndim else part.reshape([1]) for part in some]), *parts)
 
 
-def read(loader: DataLoader) -> Iterator[Any]:
+def read(loader: DataLoader) -> Generator[Any, None, None]:
     """The batches of a loader; what its Dataset, sampler or collate function raises is raised here, as it was.
 
     Paddle reads ahead in a thread. An exception ends that thread and nobody hears of it, so the error is handed on as
@@ -227,7 +199,7 @@ def read(loader: DataLoader) -> Iterator[Any]:
         guarded.batch_sampler = guard.indices()
     with threads.reading(guarded) as batches:
         for batch in batches:
-            if isinstance(batch, dict) and _FAILED in batch:
+            if guard.error is not None and isinstance(batch, dict) and _FAILED in batch:
                 raise guard.error
             yield batch
 
@@ -278,13 +250,11 @@ class _Guard:
         batch = self._guarded(partial(collated, self._loader), samples)
         return batch if self.error is None else {_FAILED: np.zeros(1, "float32")}
 
-    def _guarded(self, function: Any, argument: Any) -> Any:
-        if self.error is None:
-            try:
-                return function(argument)
-            except BaseException as error:
-                self.error = error
-        return None
+    def _guarded(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        try:
+            return function(argument) if self.error is None else None
+        except BaseException as error:
+            self.error = error
 
 
 class EpochSampler(BatchSampler):
@@ -336,7 +306,8 @@ class EpochSampler(BatchSampler):
 
     def indices(self, epoch: int, batch: int) -> np.ndarray:
         """This process's samples of a batch (from 0) of an epoch; one that counts for nothing where it has none."""
-        return self._share(self.order(epoch), batch)
+        order, (first, last) = self.order(epoch), self._bounds(batch)
+        return order[first:last] if last > first else order[:1]
 
     def count(self, batch: int) -> int:
         """How many of this process's samples count in a batch (from 0) of any epoch."""
@@ -349,9 +320,9 @@ class EpochSampler(BatchSampler):
         return min(together, self.length - batch * together)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order, (first, self._skip) = self.order(self._epoch), (self._skip, 0)
+        epoch, first, self._skip = self._epoch, self._skip, 0
         for batch in range(first, len(self)):
-            yield self._share(order, batch).tolist()
+            yield self.indices(epoch, batch).tolist()
 
     def __len__(self) -> int:
         return -(-self.length // (self.batch_size * self.ranks.world))
@@ -360,7 +331,3 @@ class EpochSampler(BatchSampler):
         first, number, (rank, world) = batch * self.batch_size * self.ranks.world, self.total(batch), self.ranks
         small, larger = divmod(number, world)
         return first + rank * small + min(rank, larger), first + (rank + 1) * small + min(rank + 1, larger)
-
-    def _share(self, order: np.ndarray, batch: int) -> np.ndarray:
-        first, last = self._bounds(batch)
-        return order[first:last] if last > first else order[:1]

@@ -6,8 +6,7 @@ crashes. Instead the gradients of the trainable parameters are reduced between b
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,35 +74,47 @@ def same_everywhere(facts: Mapping[str, Any], dist: Ranks) -> None:
 
 
 def gather_facts(facts: Any, dist: Ranks) -> list[Any]:
-    """What each process has to say, in order of rank; anything that JSON can hold."""
+    """What each process has to say, in order of rank."""
     if not dist.is_distributed:
         return [facts]
-    text = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8).astype("int32")
-    parts = gather_rows(paddle.to_tensor(text), dist)
-    return [json.loads(bytes(part.numpy().astype("uint8"))) for part in parts]
-
-
-def gather_rows(rows: Any, dist: Ranks) -> list[Any]:
-    """Each process's rows, in order of rank; their number may differ, the rest of the shape not."""
-    if not dist.is_distributed:
-        return [rows]
-    counts = _all_gather(paddle.to_tensor([rows.shape[0]], dtype="int64"))
-    counts = [int(count.item()) for count in counts]
-    missing = max(counts) - rows.shape[0]
-    if missing:
-        rows = paddle.concat([rows, paddle.zeros([missing, *rows.shape[1:]], dtype=rows.dtype)])
-    return [part[:count] for part, count in zip(_all_gather(rows), counts)]
+    everyone: list[Any] = []
+    distributed.all_gather_object(everyone, facts)
+    return everyone
 
 
 def joined_rows(tree: Any, count: int, dist: Ranks) -> Any:
-    """Outputs or labels of all processes as one: of each tensor the first `count` rows, joined in order of rank."""
-    if isinstance(tree, Mapping):
-        return {key: joined_rows(value, count, dist) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return tuple(joined_rows(value, count, dist) for value in tree)
-    if not isinstance(tree, paddle.Tensor) or not tree.ndim:
-        return tree
-    return paddle.concat(gather_rows(tree[:count], dist))
+    """Outputs or labels of all processes as one: of each tensor the first `count` rows, joined in order of rank.
+
+    The number of rows may differ from process to process, the rest of the shape not.
+    """
+
+    def joined(value: Any) -> Any:
+        if not isinstance(value, paddle.Tensor) or not value.ndim:
+            return value
+        rows = value[:count]
+        counts = gather_facts(rows.shape[0], dist)
+        missing = max(counts) - rows.shape[0]
+        if missing:
+            rows = paddle.concat([rows, paddle.zeros([missing, *rows.shape[1:]], dtype=rows.dtype)])
+        parts: list[Any] = []
+        distributed.all_gather(parts, rows)
+        return paddle.concat([part[:number] for part, number in zip(parts, counts)])
+
+    return mapped(joined, tree)
+
+
+def mapped(function: Callable[..., Any], *trees: Any) -> Any:
+    """Nested dicts and tuples of what a function makes of the leaves of trees that are alike.
+
+    Example:
+        >>> mapped(max, {"a": [1, 5], "b": 2}, {"a": [3, 4], "b": 6})
+        {'a': (3, 5), 'b': 6}
+    """
+    if isinstance(trees[0], Mapping):
+        return {key: mapped(function, *(tree[key] for tree in trees)) for key in trees[0]}
+    if isinstance(trees[0], (list, tuple)):
+        return tuple(mapped(function, *leaves) for leaves in zip(*trees))
+    return function(*trees)
 
 
 def added(numbers: Sequence[float], dist: Ranks) -> list[float]:
@@ -115,7 +126,7 @@ def added(numbers: Sequence[float], dist: Ranks) -> list[float]:
     return total.numpy().tolist()
 
 
-def reduce_gradients(params: Sequence[Any], dist: Ranks) -> None:
+def reduce_gradients(params: Iterable[Any], dist: Ranks) -> None:
     """Average the gradients over all processes.
 
     A parameter that got a gradient somewhere gets one everywhere; where it has none, 0 is averaged in.
@@ -126,38 +137,30 @@ def reduce_gradients(params: Sequence[Any], dist: Ranks) -> None:
     if not dist.is_distributed:
         return
     params = [param for param in params if not param.stop_gradient]
-    mine = [param.grad is not None for param in params]
-    anywhere = added([float(has) for has in mine], dist)
-    taking_part = []
-    for param, has, count in zip(params, mine, anywhere):
-        if has and param.grad.is_selected_rows():
+    anywhere = added([float(param.grad is not None) for param in params], dist)
+    taking_part = [param for param, count in zip(params, anywhere) if count]
+    for param in taking_part:
+        if param.grad is None:
+            param.grad = paddle.zeros_like(param)
+        elif param.grad.is_selected_rows():
             raise ValueError(
                 f"the gradient of {param.name} is sparse, which several processes cannot average: "
                 "build its Embedding with sparse=False"
             )
-        if count and not has:
-            param.grad = paddle.zeros_like(param)
-        if count:
-            taking_part.append(param)
     if taking_part:
         fused_allreduce_gradients(taking_part, None)
 
 
 def average_statistics(model: nn.Layer, dist: Ranks) -> None:
     """Average the running statistics of BatchNorm layers that train, so that all processes keep the same."""
-    if not dist.is_distributed:
-        return
-    moving = layers.moving_statistics(model)
+    moving = layers.moving_statistics(model) if dist.is_distributed else []
     if not moving:
         return
     with paddle.no_grad():
         flat = paddle.concat([stat.reshape([-1]).astype("float32") for stat in moving])
         distributed.all_reduce(flat)
-        flat = flat / dist.world
-        first = 0
-        for stat in moving:
-            stat.set_value(flat[first : first + stat.size].reshape(stat.shape).astype(stat.dtype))
-            first += stat.size
+        for stat, mean in zip(moving, paddle.split(flat / dist.world, [stat.size for stat in moving])):
+            stat.set_value(mean.reshape(stat.shape).astype(stat.dtype))
 
 
 def wait_for_all(dist: Ranks) -> None:
@@ -187,9 +190,3 @@ def check_loader(loader: Any, length: int, what: str, dist: Ranks) -> None:
             f"{what}: this DataLoader gives all {dist.world} processes the same samples; hand over the Dataset, or a "
             "DataLoader with a paddle.io.DistributedBatchSampler"
         )
-
-
-def _all_gather(tensor: Any) -> list[Any]:
-    parts: list[Any] = []
-    distributed.all_gather(parts, tensor)
-    return parts
