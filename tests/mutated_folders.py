@@ -8,6 +8,7 @@ import resource
 import shutil
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,7 @@ def main(root):
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             found = attempt(store.latest, folder)
-            attempt(store.best, folder)
+            attempt(partial(store.latest, best=True), folder)
         for warning in warned:
             check(str(warning.message), folder)
         refused = found is None or isinstance(found, Exception)

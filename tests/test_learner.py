@@ -10,8 +10,15 @@ from paddle import nn
 from paddle.io import DataLoader, TensorDataset
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.training import data, evaluation, rng
-from paddle_ftstrat.training.callbacks import Callback, EarlyStoppingCallback, SaveModelCallback, StopTraining
+from paddle_ftstrat.plan import mode_of
+from paddle_ftstrat.training import data, rng
+from paddle_ftstrat.training.callbacks import (
+    Callback,
+    EarlyStoppingCallback,
+    SaveModelCallback,
+    StopTraining,
+    better,
+)
 from paddle_ftstrat.training.distributed import Ranks
 
 
@@ -255,7 +262,7 @@ class TestLossesAndMetrics:
         values = [row[name] for row in it.recorder.values]
         assert watch.best == min(values)
         assert it.load_checkpoint(best=True) == 4 * (values.index(min(values)) + 1)
-        assert evaluation.better(name, 1.0, 2.0)
+        assert better(1.0, 2.0, mode_of(name))
         assert EarlyStoppingCallback(name).mode == "min"
         assert EarlyStoppingCallback("r2").mode == EarlyStoppingCallback("acc").mode == "max"
 

@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from concurrent import futures
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -173,13 +174,13 @@ class TestKeeping:
             marked = [known for known in marked if known in kept]
             assert visible(folder) == sorted(kept)
             assert_saved(store.latest(), step)
-            assert (store.best() and store.best().step) == (marked[-1] if marked else None)
+            assert (store.latest(best=True) and store.latest(best=True).step) == (marked[-1] if marked else None)
         assert hidden(folder) == []
 
     def test_nothing_saved(self, tmp_path):
         for folder in (tmp_path / "none", tmp_path):
             assert Store(folder).latest() is None
-            assert Store(folder).best() is None
+            assert Store(folder).latest(best=True) is None
         (tmp_path / "notes.txt").write_text("mine")
         fill(tmp_path, keep=1)
         assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -190,7 +191,7 @@ class TestKeeping:
         store = Store(tmp_path, keep=9, background=background)
         store.save(20, state(20, 1), {"step": 20})
         assert_saved(store.latest(), 20, 1)
-        assert_saved(store.best(), 20, 1)
+        assert_saved(store.latest(best=True), 20, 1)
         assert (visible(tmp_path), hidden(tmp_path)) == ([10, 20, 30], [])
 
     def test_a_damaged_one_takes_no_good_ones_place(self, tmp_path):
@@ -329,7 +330,7 @@ class TestDamage:
     def test_every_file(self, tmp_path, name, how):
         store = fill(tmp_path, best=(10, 30))
         self.spoil(tmp_path / "step_000000030" / name, how, tmp_path / "step_000000020" / name)
-        for load, step in ((store.latest, 20), (store.best, 10)):
+        for load, step in ((store.latest, 20), (partial(store.latest, best=True), 10)):
             with pytest.warns(RuntimeWarning, match="passed over") as warned:
                 assert_saved(load(), step)
             assert [f"step_000000030/{name}: " in str(warning.message) for warning in warned] == [True]
@@ -386,7 +387,7 @@ class TestDamage:
         store = fill(tmp_path, best=(10,))
         (tmp_path / "step_000000010" / "facts.json").unlink()
         with pytest.raises(ValueError, match=r"no undamaged best checkpoint.*\n.*step_000000010/facts\.json: missing"):
-            store.best()
+            store.latest(best=True)
         assert_saved(store.latest(), 30)
 
     def manifest(self, folder, **changes):
@@ -398,7 +399,7 @@ class TestDamage:
     def test_a_newer_format(self, tmp_path):
         store = fill(tmp_path)
         self.manifest(tmp_path / "step_000000020", format=2, files=None, novel=[])
-        for act in (store.latest, store.best, lambda: store.save(40, state(40))):
+        for act in (store.latest, partial(store.latest, best=True), lambda: store.save(40, state(40))):
             with pytest.raises(ValueError, match="step_000000020 has format 2; this version .* reads format 1"):
                 act()
         assert (visible(tmp_path), hidden(tmp_path)) == ([10, 20, 30], [])
@@ -443,7 +444,7 @@ class TestErrors:
                 found = store.latest()
                 assert_saved(found, found.step, which(found))
                 assert found.step in (30, step)
-                assert_saved(store.best(), 10)
+                assert_saved(store.latest(best=True), 10)
                 assert set(visible(folder)) - {step} == {10, 20, 30} - {step}
                 store.save(50, state(50), {"step": 50})
                 assert_saved(store.latest(), 50)
@@ -560,7 +561,7 @@ class TestKilled:
             store = Store(folder, keep=1, background=False)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                found, best = store.latest(), store.best()
+                found, best = store.latest(), store.latest(best=True)
             version = which(found)
             assert_saved(found, found.step, version)
             assert found.step >= confirmed
@@ -599,7 +600,7 @@ class TestKilled:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 latest = Store(tmp_path).latest()
-                best = Store(tmp_path).best()
+                best = Store(tmp_path).latest(best=True)
             if latest is None:
                 assert confirmed == 0
                 continue

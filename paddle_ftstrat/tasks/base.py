@@ -9,23 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import paddle
 from paddle import nn
+from paddle.metric import Metric
 
-from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat.param_attr.depth import call, only_inputs
+from paddle_ftstrat import _errors
+from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.tasks.config import ALIASES, RunConfig, label_names, split
 from paddle_ftstrat.tasks.hooks import EVENTS, RunState, TaskEvents, TaskHooks, with_events
 from paddle_ftstrat.training import data as batches
 from paddle_ftstrat.training import distributed, evaluation, recorder
-from paddle_ftstrat.training.callbacks import TrackerCallback, evaluated_weights
+from paddle_ftstrat.training.callbacks import TrackerCallback, as_list, better, evaluated_weights
 from paddle_ftstrat.training.learner import Learner
 
 BEST = "best_model"
-_BIND_OPTIONS = ("pretrained", "layers", "no_decay", "sample_input", "fused", "fisher", "accelerate")
-_LEARNER_OPTIONS = (
-    "tune", "head", "head_factor", "batch_norm", "accumulate", "amp", "num_threads", "cache_frozen"
-)  # fmt: skip
+_BIND_OPTIONS = ["pretrained", "layers", "no_decay", "sample_input", "fused", "fisher", "accelerate"]
+_LEARNER_OPTIONS = ["tune", "head", "head_factor", "batch_norm", "accumulate", "amp", "num_threads", "cache_frozen"]
 
 
 @with_events
@@ -90,7 +88,7 @@ class BaseTask:
             for phase, part in split(dataset).items()
         }
         self.bind_options = {name: value for name, value in options.items() if name in _BIND_OPTIONS}
-        self.cbs = list(cbs) if isinstance(cbs, (list, tuple)) else [] if cbs is None else [cbs]
+        self.cbs = as_list(cbs)
         watched = any(isinstance(callback, TrackerCallback) for callback in self.cbs)
         watched = watched or any(phase.until for phase in getattr(self.config.strategy, "phases", ()))
         self.learner = Learner(
@@ -159,9 +157,7 @@ class BaseTask:
                 self._events = None
             self.raise_event("finetune_end", [*events.epoch, *events.period])
         if self._kept_best:
-            self._log.info(
-                "best model loaded from %s: %s=%.4f", self.best_model_path, self.main_metric, self.best_score
-            )
+            self._log.info(f"best model loaded from {self.best_model_path}: {self.main_metric}={self.best_score:.4f}")
             self.learner.load(BEST, with_opt=False)
         return results
 
@@ -225,14 +221,13 @@ class BaseTask:
         names = label_names(label_list, None) or self.label_list
         loader = batches.as_loader(data, self.config.batch_size, shuffle=False, what="data")
         outputs, states = [], []
-        with self._in_phase("predict"), _paddle.evaluating(self.learner.model):
+        with self._in_phase("predict"):
             self.enter_environment()
             self.raise_event("predict_start")
             started = time.perf_counter()
-            for batch in batches.read(loader):
-                with paddle.no_grad(), self.learner.precision.forward():
-                    outputs.append(call(self.learner.model, only_inputs(batch)))
-                tensors, examples = [evaluation.main_output(outputs[-1])], batches.batch_size_of(batch)
+            for batch, output in evaluation.outputs(self.learner, loader):
+                outputs.append(output)
+                tensors, examples = [evaluation.main_output(output)], batches.batch_size_of(batch)
                 states.append(RunState(tensors, None, examples, time.perf_counter() - started))
                 self.raise_event("run_step", states[-1])
                 started = time.perf_counter()
@@ -252,7 +247,7 @@ class BaseTask:
             raise RuntimeError("the best model cannot be loaded while the task trains: training would go on from it")
         self.learner.load(BEST, with_opt=False)
         self._touched = True
-        self._log.info("best model loaded from %s", self.best_model_path)
+        self._log.info(f"best model loaded from {self.best_model_path}")
 
     def restore_best(self, score: float | None) -> None:
         """Take over the best score of a training that is resumed, whose best model lies in `checkpoint_dir`."""
@@ -303,9 +298,8 @@ class BaseTask:
 
     def hears(self, events: Sequence[str]) -> bool:
         """Whether a hook or a user's subclass takes part in one of these events."""
-        methods = [f"{prefix}{event}_event" for event in events for prefix in ("_", "_default_")]
-        theirs = any(getattr(type(self), name).__module__.partition(".")[0] != "paddle_ftstrat" for name in methods)
-        return theirs or self.hooks.customised(events)
+        methods = [getattr(type(self), f"{prefix}{event}_event") for event in events for prefix in ("_", "_default_")]
+        return self.hooks.customised(events) or any(not one.__module__.startswith("paddle_ftstrat.") for one in methods)
 
     def raise_event(self, event: str, *states: Any) -> None:
         """Raise an event, with the states that go with it."""
@@ -346,17 +340,15 @@ class BaseTask:
 
     def _default_finetune_start_event(self) -> None:
         """Log the strategy."""
-        self._log.info("fine-tuning starts, strategy: %s", self.config.strategy)
+        self._log.info(f"fine-tuning starts, strategy: {self.config.strategy}")
 
     def _default_log_interval_event(self, run_states: list[RunState]) -> None:
         """Log the mean loss of these updates, the LR and the speed."""
         loss = sum(state.run_loss for state in run_states) / len(run_states)
-        speed = len(run_states) / max(time.perf_counter() - self._events.log_since, 1e-9)
-        lr = self.learner.recorder.lrs[-1]
-        self._log.info(
-            "[TRAIN] step %d / %d: loss=%.4f lr=%.2e [step/sec: %.2f]",
-            *(self.current_step, self.max_train_steps, loss, lr, speed),
-        )
+        since = self._events.log_since if self._events else 0.0
+        speed, lr = len(run_states) / max(time.perf_counter() - since, 1e-9), self.learner.recorder.lrs[-1]
+        place = f"step {self.current_step} / {self.max_train_steps}"
+        self._log.info(f"[TRAIN] {place}: loss={loss:.4f} lr={lr:.2e} [step/sec: {speed:.2f}]")
 
     def _default_save_ckpt_interval_event(self) -> None:
         """Write a checkpoint."""
@@ -368,16 +360,13 @@ class BaseTask:
 
     def _default_eval_end_event(self, run_states: list[RunState]) -> None:
         """Log the results; in training, keep the model if it is the best on the dev data."""
-        self._log.info(
-            "[%s dataset evaluation result]%s %s [%.1f s]",
-            *(self.phase, f" step {self.current_step}:" if self._events else ""),
-            *(evaluation.summary(self.current_scores), time.time() - run_states[0].run_time_begin),
-        )
+        scores, seconds = evaluation.summary(self.current_scores), time.time() - run_states[0].run_time_begin
+        place = f" step {self.current_step}:" if self._events else ""
+        self._log.info(f"[{self.phase} dataset evaluation result]{place} {scores} [{seconds:.1f} s]")
         if self._events is None or self.phase != "dev":
             return
         score = self.current_scores[self.main_metric]
-        best = float("nan") if self.best_score is None else self.best_score
-        if evaluation.better(self.main_metric, score, best):
+        if better(score, self.best_score, mode_of(self.main_metric)):
             self.best_score, self._kept_best = score, True
             with evaluated_weights(self.learner):
                 self.learner.save(BEST, with_opt=False)
@@ -386,7 +375,7 @@ class BaseTask:
         self._check_output(evaluation.main_output(output), label)
         return self._loss_function(output, label)
 
-    def _find_metrics(self, choices: Any) -> dict[str, Any]:
+    def _find_metrics(self, choices: Any) -> dict[str, Metric]:
         return evaluation.find(self.default_metrics if choices is None else choices, self.kind, self.label_list)
 
     def _check_output(self, output: Any, label: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.metric import Metric
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.tasks.base import BaseTask
@@ -85,12 +86,8 @@ class ImageClassifierTask(ClassifierTask):
         dataset, config, metrics_choices, num_classes, **options: see `ClassifierTask`.
 
     Example:
-        >>> import tempfile, paddle_ftstrat as hub
         >>> images = paddle.io.TensorDataset([paddle.randn([8, 1, 28, 28]), paddle.randint(0, 10, [8])])
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     config = hub.RunConfig(batch_size=4, checkpoint_dir=folder, strategy=hub.DefaultStrategy(1e-3))
-        ...     task = ImageClassifierTask(paddle.vision.models.LeNet(), {"train": images}, config, verbose=False)
-        ...     _ = task.finetune()
+        >>> task = ImageClassifierTask(paddle.vision.models.LeNet(), {"train": images}, verbose=False)
         >>> tuple(task.predict(images).shape)
         (8, 10)
 
@@ -108,19 +105,9 @@ class TextClassifierTask(ClassifierTask):
         dataset, config, metrics_choices, num_classes, **options: see `ClassifierTask`.
 
     Example:
-        >>> import tempfile, paddle_ftstrat as hub
-        >>> class Bag(nn.Layer):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.words, self.head = nn.Embedding(50, 8), nn.Linear(8, 2)
-        ...
-        ...     def forward(self, words):
-        ...         return self.head(self.words(words).mean(1))
+        >>> model = nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(48, 2))
         >>> reviews = paddle.io.TensorDataset([paddle.randint(0, 50, [8, 6]), paddle.randint(0, 2, [8])])
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     config = hub.RunConfig(batch_size=4, checkpoint_dir=folder, strategy=hub.AdamWeightDecayStrategy(1e-3))
-        ...     task = TextClassifierTask(Bag(), {"train": reviews}, config, verbose=False, label_list=["bad", "good"])
-        ...     _ = task.finetune()
+        >>> task = TextClassifierTask(model, {"train": reviews}, verbose=False, label_list=["bad", "good"])
         >>> set(task.predict(reviews, return_result=True)) <= {"bad", "good"}
         True
 
@@ -171,11 +158,7 @@ class MultiLabelClassifierTask(ClassifierTask):
     def _check_output(self, output: Any, label: Any) -> None:
         super()._check_output(output, label)
         if list(output.shape) != list(label.shape):
-            raise ValueError(
-                f"the model returns logits of shape {list(output.shape)}, but the labels have shape "
-                f"{list(label.shape)}: "
-                "both have to be [batch, labels], the labels vectors of 0 and 1"
-            )
+            raise evaluation.misfit("logits", output, label, "both have to be [batch, labels], labels of 0 and 1")
 
     def _results(self, output: Any, names: list[str] | None) -> list[Any]:
         rows = (paddle.nonzero(row > 0).reshape([-1]).tolist() for row in output)
@@ -300,7 +283,7 @@ class SequenceLabelTask(ClassifierTask):
         self.ignore_index = int(ignore_index)
         super().__init__(model, dataset, config, metrics_choices, num_classes, **options)
 
-    def _find_metrics(self, choices: Any) -> dict[str, Any]:
+    def _find_metrics(self, choices: Any) -> dict[str, Metric]:
         if choices is None:
             choices = ["f1", "precision", "recall"] if self.label_list else ["token_f1"]
         return evaluation.find(choices, self.kind, self.label_list, self.ignore_index)
@@ -316,11 +299,8 @@ class SequenceLabelTask(ClassifierTask):
     def _check_output(self, output: Any, label: Any) -> None:
         super()._check_output(output, label)
         if output.ndim != 3 or label.size != output.shape[0] * output.shape[1]:
-            raise ValueError(
-                f"the model returns logits of shape {list(output.shape)}, but the labels have shape "
-                f"{list(label.shape)}: "
-                "sequence labelling needs [batch, length, classes] and [batch, length]"
-            )
+            needed = "sequence labelling needs [batch, length, classes] and [batch, length]"
+            raise evaluation.misfit("logits", output, label, needed)
 
     def _results(self, output: Any, names: list[str] | None) -> list[Any]:
         return [named(row, names) for row in evaluation.array(output).argmax(-1).tolist()]

@@ -69,10 +69,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         put = partial(object.__setattr__, self)
         for name in ("log_interval", "eval_interval", "save_ckpt_interval", "num_epoch", "batch_size"):
-            if name != "save_ckpt_interval" or self.save_ckpt_interval is not None:
+            if (name, getattr(self, name)) != ("save_ckpt_interval", None):
                 put(name, _errors.check_whole(name, getattr(self, name), minimum=1))
         for name in ("use_pyreader", "use_data_parallel", "enable_memory_optim", "use_cuda"):
-            if name != "use_cuda" or self.use_cuda is not None:
+            if (name, getattr(self, name)) != ("use_cuda", None):
                 _errors.check_flag(name, getattr(self, name))
         if not isinstance(self.checkpoint_dir, (str, os.PathLike, type(None))):
             raise TypeError(f"checkpoint_dir must be a path, not {_errors.shown(self.checkpoint_dir)}")
@@ -98,9 +98,10 @@ class RunConfig:
         """Move Paddle to the device that `use_cuda` asks for."""
         if self.use_cuda is None:
             return
-        if self.use_cuda and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
+        there = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()
+        if self.use_cuda and not there:
             warnings.warn("use_cuda=True, but there is no GPU: training on the CPU", stacklevel=3)
-        paddle.set_device("gpu" if self.use_cuda and paddle.device.cuda.device_count() else "cpu")
+        paddle.set_device("gpu" if self.use_cuda and there else "cpu")
 
 
 def split(dataset: Any) -> dict[str, Any]:
@@ -110,11 +111,11 @@ def split(dataset: Any) -> dict[str, Any]:
         ValueError: an unknown phase, or no training data.
     """
     if isinstance(dataset, Mapping):
-        given = {ALIASES.get(name, name): value for name, value in dataset.items()}
-        _errors.check_keys("phase of dataset", given, PHASES)
+        held: Mapping[str, Any] = dataset
     else:
-        names = {alias: ALIASES.get(alias, alias) for alias in (*PHASES, "val", "valid")}
-        given = {name: getattr(dataset, alias) for alias, name in names.items() if getattr(dataset, alias, None)}
+        held = {name: part for name in (*PHASES, "val", "valid") if (part := getattr(dataset, name, None))}
+    given = {ALIASES.get(name, name): part for name, part in held.items()}
+    _errors.check_keys("phase of dataset", given, PHASES)
     found = {phase: given[phase] for phase in PHASES if given.get(phase) is not None}
     if "train" not in found:
         raise ValueError("dataset has no training data: give a dict with 'train' (and 'dev', 'test')")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from paddle_ftstrat.param_attr.depth import split_batch
 from paddle_ftstrat.training import data
 from paddle_ftstrat.training.callbacks import Callback
 from paddle_ftstrat.training.evaluation import array, main_output
+from paddle_ftstrat.training.state import Training
 
 # Event → number of its arguments, the task included.
 EVENTS = {
@@ -32,6 +34,7 @@ EVENTS = {
 }
 WITH_STATES = tuple(event for event, arguments in EVENTS.items() if arguments == 2)
 DEFAULT = "default"
+T = TypeVar("T")
 _SIGNATURES = {1: "(task)", 2: "(task, run_states)"}
 # What a task logs by itself, where it does nothing else.
 _LINES = {
@@ -42,38 +45,38 @@ _LINES = {
 }
 
 
+@dataclass
 class RunState:
     """One batch of a run, as the hooks see it.
 
     Attributes:
-        run_step: 1, the number of batches it stands for.
         run_examples: samples of the batch.
-        run_time_begin: when it began, in seconds since the epoch.
         run_time_used: how long it took, in seconds.
+        run_step: 1, the number of batches it stands for.
+        run_time_begin: when it began, in seconds since the epoch.
 
     Source: PaddleHub 1.8 `RunState`.
     """
 
-    __slots__ = ("_loss", "_tensors", "run_examples", "run_step", "run_time_begin", "run_time_used")
+    _tensors: Sequence[Any]
+    _loss: float | None
+    run_examples: int
+    run_time_used: float
+    run_step: int = 1
 
-    def __init__(self, tensors: Sequence[Any], loss: Any, examples: int, seconds: float) -> None:
-        self._tensors = tuple(tensors)
-        self._loss = loss
-        self.run_step = 1
-        self.run_examples = examples
-        self.run_time_used = seconds
-        self.run_time_begin = time.time() - seconds
+    def __post_init__(self) -> None:
+        self.run_time_begin = time.time() - self.run_time_used
 
     @property
     def run_loss(self) -> float:
         """The batch's loss; NaN in a prediction."""
-        return float("nan") if self._loss is None else float(self._loss)
+        return float("nan") if self._loss is None else self._loss
 
     @property
     def run_results(self) -> list[Any]:
         """Arrays: the labels, the outputs and, last, the loss; in a prediction only the outputs."""
         results = [array(tensor) for tensor in self._tensors]
-        return results if self._loss is None else [*results, np.asarray(self.run_loss)]
+        return results if self._loss is None else [*results, np.asarray(self._loss)]
 
     @property
     def run_length(self) -> int:
@@ -93,9 +96,6 @@ class RunState:
 class TaskHooks:
     """The functions that hear a task's events, by event and name; `default` is the task's own.
 
-    Args:
-        defaults: event → the task's own function.
-
     Source: PaddleHub 1.8 `TaskHooks`.
     """
 
@@ -105,25 +105,22 @@ class TaskHooks:
 
     def add(self, hook_type: str, name: str | None = None, func: Callable[..., Any] | None = None) -> None:
         """Have a function hear an event, after those that do already (see `BaseTask.add_hook`)."""
-        self._check(hook_type, func)
+        hooks, func = self._hooks_of(hook_type), _checked(hook_type, func)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"the name of a hook must be a string, not {name!r}")
         name = name or f"hook_{id(func)}"
-        if name in self._hooks[hook_type]:
+        if name in hooks:
             raise ValueError(f"{hook_type} already has a hook {name!r}: change it with modify_hook, or delete it first")
-        self._hooks[hook_type][name] = func
+        hooks[name] = func
 
     def modify(self, hook_type: str, name: str, func: Callable[..., Any]) -> None:
         """Put another function in the place of one that is there (see `BaseTask.modify_hook`)."""
-        self._check(hook_type, func)
-        self._check_name(hook_type, name)
-        self._hooks[hook_type][name] = func
+        hooks = self._hooks_of(hook_type, name)
+        hooks[name] = _checked(hook_type, func)
 
     def delete(self, hook_type: str, name: str) -> None:
         """Take a function away (see `BaseTask.delete_hook`)."""
-        _errors.check_keys("hook_type", [hook_type], EVENTS)
-        self._check_name(hook_type, name)
-        del self._hooks[hook_type][name]
+        del self._hooks_of(hook_type, name)[name]
 
     def exist(self, hook_type: str, name: str) -> bool:
         """Whether an event has a hook of that name."""
@@ -150,25 +147,30 @@ class TaskHooks:
     def __repr__(self) -> str:
         return self.info(show_default=True)
 
-    def _check_name(self, hook_type: str, name: str) -> None:
-        if name not in self._hooks[hook_type]:
-            raise ValueError(f"{hook_type}: " + _errors.unknown("hook", name, self._hooks[hook_type]))
-
-    @staticmethod
-    def _check(hook_type: str, func: Any) -> None:
+    def _hooks_of(self, hook_type: str, *names: str) -> dict[str, Callable[..., Any]]:
+        """The hooks of an event, among which these names have to be."""
         _errors.check_keys("hook_type", [hook_type], EVENTS)
-        if not callable(func):
-            raise TypeError(f"a hook of {hook_type} must be a function, not {func!r}")
-        wanted = EVENTS[hook_type]
-        given = wanted - 1 if inspect.ismethod(func) else wanted
-        try:
-            inspect.signature(func).bind(*range(given))
-        except ValueError:
-            return  # A function written in C that does not tell its arguments.
-        except TypeError:
-            raise ValueError(
-                f"a hook of {hook_type} takes {_SIGNATURES[wanted]}, but {_where(func)} takes {inspect.signature(func)}"
-            ) from None
+        hooks = self._hooks[hook_type]
+        for name in names:
+            if name not in hooks:
+                raise ValueError(f"{hook_type}: " + _errors.unknown("hook", name, hooks))
+        return hooks
+
+
+def _checked(hook_type: str, func: Any) -> Callable[..., Any]:
+    """A function that can be called with the arguments of an event."""
+    if not callable(func):
+        raise TypeError(f"a hook of {hook_type} must be a function, not {func!r}")
+    wanted = EVENTS[hook_type]
+    try:
+        inspect.signature(func).bind(*range(wanted - inspect.ismethod(func)))
+    except ValueError:
+        pass  # a function written in C that does not tell its arguments
+    except TypeError:
+        raise ValueError(
+            f"a hook of {hook_type} takes {_SIGNATURES[wanted]}, but {_where(func)} takes {inspect.signature(func)}"
+        ) from None
+    return func
 
 
 def _where(func: Any) -> str:
@@ -178,7 +180,7 @@ def _where(func: Any) -> str:
     return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
 
 
-def with_events(cls: type) -> type:
+def with_events(cls: type[T]) -> type[T]:
     """Give a task PaddleHub's methods: `_<event>_event` raises one, `_default_<event>_event` is what it does then.
 
     Both are there for each of `EVENTS`, and may be overridden, as in PaddleHub; what the class has already is kept.
@@ -215,9 +217,6 @@ def _logging(event: str) -> Callable[..., None]:
 class TaskEvents(Callback):
     """Raises a task's events in the Learner's loop, and carries its best score through a resumed fit.
 
-    Args:
-        task: the task.
-
     Attributes:
         period: the batches since the last log line.
         epoch: the batches of this epoch before them.
@@ -226,31 +225,27 @@ class TaskEvents(Callback):
     """
 
     def __init__(self, task: Any) -> None:
-        self._task = task
-        self._keep = self._keep_epoch = self._keep_evaluated = self._by_learner = False
+        self._task, self._by_learner = task, False
         self._since = self.log_since = time.perf_counter()
         self._results: tuple[Any, ...] = ()
-        self._examples = 0
-        self._evaluated_at = -1
+        self._examples, self._evaluated_at = 0, -1
         self.period: list[RunState] = []
         self.epoch: list[RunState] = []
         self.evaluated: list[RunState] = []
 
-    def on_fit_begin(self, learner: Any) -> None:
-        self._keep = self._task.hears(WITH_STATES)
-        self._keep_epoch = self._task.hears(["finetune_end"])
+    def on_fit_begin(self, learner: Training) -> None:
         self._task.raise_event("build_env_end")
         self._task.raise_event("finetune_start")
         self._since = self.log_since = time.perf_counter()
 
-    def on_epoch_begin(self, learner: Any) -> None:
+    def on_epoch_begin(self, learner: Training) -> None:
         self.epoch = []
 
-    def on_after_loss(self, learner: Any, batch: Any, output: Any, loss: float) -> None:
+    def on_after_loss(self, learner: Training, batch: Any, output: Any, loss: float) -> None:
         task, label = self._task, split_batch(batch)[1]
-        keep = self._keep_evaluated if task.is_evaluating else self._keep
         # A model that returns its loss gets no label, and nothing is seen of it.
-        results = (label.detach(), main_output(output).detach()) if keep and label is not None else ()
+        keep = label is not None and task.hears(["eval_end", "run_step"] if task.is_evaluating else WITH_STATES)
+        results = (label.detach(), main_output(output).detach()) if keep else ()
         if task.is_evaluating:
             self.evaluated.append(self._state(results, loss, data.batch_size_of(batch)))
             task.raise_event("run_step", self.evaluated[-1])
@@ -259,7 +254,7 @@ class TaskEvents(Callback):
             self._results = results
             self._examples += data.batch_size_of(batch)
 
-    def on_after_update(self, learner: Any) -> None:
+    def on_after_update(self, learner: Training) -> None:
         step = learner.state.step
         task, config = self._task, self._task.config
         state = self._state(self._results, learner.state.loss, self._examples)
@@ -267,7 +262,11 @@ class TaskEvents(Callback):
         self.period.append(state)
         if step % config.log_interval == 0:
             task.raise_event("log_interval", self.period)
-            self._close_period()
+            if not task.hears(["finetune_end"]):
+                for logged in self.period:
+                    logged.forget()
+            self.epoch, self.period = self.epoch + self.period, []
+            self.log_since = time.perf_counter()
         if config.save_ckpt_interval is not None and step % config.save_ckpt_interval == 0:
             task.raise_event("save_ckpt_interval")
         # Where the Learner evaluates at the end of the epoch anyway, that is the evaluation.
@@ -277,18 +276,17 @@ class TaskEvents(Callback):
         task.raise_event("run_step", state)
         self._since = time.perf_counter()
 
-    def on_validate_begin(self, learner: Any) -> None:
+    def on_validate_begin(self, learner: Training) -> None:
         task = self._task
         # Unless it is task.eval(), this is the Learner's own validation, at the end of an epoch.
         self._by_learner = not task.is_evaluating
         if self._by_learner:
             task.phase, task.is_evaluating = "dev", True
-        self._keep_evaluated = task.hears(["eval_end", "run_step"])
         self.evaluated, self._since = [], time.perf_counter()
         task.enter_environment()
         task.raise_event("eval_start")
 
-    def on_validate_end(self, learner: Any) -> None:
+    def on_validate_end(self, learner: Training) -> None:
         task, task.current_scores = self._task, learner.state.values
         if self._by_learner:
             self._evaluated_at = learner.state.step
@@ -297,7 +295,7 @@ class TaskEvents(Callback):
             task.phase, task.is_evaluating = "train", False
             self._rest()
 
-    def on_epoch_end(self, learner: Any) -> None:
+    def on_epoch_end(self, learner: Training) -> None:
         if learner.state.epoch == learner.state.num_epoch:
             self._evaluate(learner)
 
@@ -314,15 +312,7 @@ class TaskEvents(Callback):
         since, self._since = self._since, time.perf_counter()
         return RunState(results, loss, examples, self._since - since)
 
-    def _close_period(self) -> None:
-        if not self._keep_epoch:
-            for state in self.period:
-                state.forget()
-        self.epoch += self.period
-        self.period = []
-        self.log_since = time.perf_counter()
-
-    def _evaluate(self, learner: Any) -> None:
+    def _evaluate(self, learner: Training) -> None:
         if "dev" in self._task.phases and learner.state.step != self._evaluated_at:
             self._evaluated_at = learner.state.step
             self._task.raise_event("eval_interval")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -72,34 +72,30 @@ class EMA(Callback):
             self._kept.set_state_dict(self._resumed)
 
     def on_epoch_begin(self, learner: Training) -> None:
-        self._kept.join()
+        self._average().join()
 
     # A phase may thaw weights inside an epoch.
     on_before_update = on_epoch_begin
 
     def on_after_update(self, learner: Training) -> None:
-        self._kept.update()
+        self._average().update()
 
     def on_fit_end(self, learner: Training) -> None:
         self._resumed = None
-        if self.fname is not None and self._kept.values:
+        if self.fname is not None and self._average().values:
             self.save(learner, self.fname)
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """The model with the averaged weights inside; afterwards, or after an error, with its own.
 
         Raises:
             RuntimeError: there is no average yet.
         """
-        self._check_known()
-        with averaging.swapped(self._model, self._kept.values):
-            yield
+        return averaging.swapped(self._model, self._average().values)
 
     def apply(self) -> None:
         """Leave the averaged weights in the model for good; its own are gone."""
-        self._check_known()
-        averaging.put(self._kept.values, select.named_weights(self._model))
+        averaging.put(self._average().values, select.named_weights(self._model))
 
     def save(self, learner: Training, fname: str) -> Path:
         """Write the averaged model to the Learner's `path`/models/`fname`.safetensors.
@@ -124,6 +120,7 @@ class EMA(Callback):
         if self._kept is not None:
             self._kept.set_state_dict(state)
 
-    def _check_known(self) -> None:
+    def _average(self) -> Averaging:
         if self._kept is None:
             raise RuntimeError("there is no average yet: give EMA to a fit as a callback first")
+        return self._kept

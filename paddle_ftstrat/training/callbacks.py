@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.optim.averaging import averages
 from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.training.recorder import bar, say, summary
 from paddle_ftstrat.training.state import Training
@@ -100,10 +101,9 @@ def as_list(given: Any) -> list[Any]:
 @contextmanager
 def evaluated_weights(learner: Training) -> Iterator[None]:
     """Inside it the model holds the weights that validation sees: averaged ones, in a fit that averages them."""
-    run = learner.run if learner.state.running else None
     with ExitStack() as stack:
-        if run is not None and (run.average is not None or hasattr(run.optimizer, "averaged_weights")):
-            stack.enter_context(run.averaged())
+        if learner.state.running and averages(learner.run):
+            stack.enter_context(learner.run.averaged())
         for callback in learner.callbacks or learner.cbs:
             if hasattr(callback, "averaged"):
                 stack.enter_context(callback.averaged())
@@ -152,6 +152,24 @@ class ProgressCallback(Callback):
             self._bar = None
 
 
+def better(value: float, best: float | None, mode: str, min_delta: float = 0.0) -> bool:
+    """Whether a score beats the best so far by more than `min_delta`; NaN beats nothing.
+
+    Args:
+        value: the new score.
+        best: the best so far; None before there is one.
+        mode: "min" or "max", what is better.
+        min_delta: by how much it has to be better.
+
+    Example:
+        >>> better(0.9, 0.8, "max"), better(0.9, 0.8, "min"), better(0.1, None, "max")
+        (True, False, True)
+    """
+    if best is None:
+        return math.isfinite(value)
+    return value < best - min_delta if mode == "min" else value > best + min_delta
+
+
 class TrackerCallback(Callback):
     """Watches one value of the epoch results and knows whether it got better.
 
@@ -165,52 +183,51 @@ class TrackerCallback(Callback):
         ValueError: an unknown mode, or a monitored value that the epochs do not have.
     """
 
+    # What it knows when a fit begins.
+    start: ClassVar[Mapping[str, Any]] = {"best": None}
+
     def __init__(self, monitor: str = "valid_loss", mode: str | None = None, min_delta: float = 0.0) -> None:
         if mode not in (None, "min", "max"):
             raise ValueError(_errors.unknown("mode", mode, ["min", "max"]))
         self.monitor = monitor
         self.mode = mode or mode_of(monitor)
         self.min_delta = _errors.check_number("min_delta", min_delta, minimum=0)
+        self.known = dict(self.start)
         self._resumed: Mapping[str, Any] | None = None
-        self.restart()
 
-    def restart(self) -> None:
-        """Forget what earlier fits reached."""
-        self.best = math.inf if self.mode == "min" else -math.inf
+    @property
+    def best(self) -> float | None:
+        """The best value so far; None before there is one."""
+        return self.known["best"]
 
     def on_fit_begin(self, learner: Training) -> None:
-        """Refuse a value that will never come."""
-        known = learner.value_names()
-        if self.monitor not in known:
-            raise ValueError("monitor: " + _errors.unknown("value", self.monitor, known))
-        self.begin()
+        """Start anew, or where the state says that was set before the fit; refuse a value that will never come."""
+        self._check(learner.value_names())
+        self.known = dict(self.start if self._resumed is None else self._resumed)
+
+    def _check(self, names: Sequence[str]) -> None:
+        """Refuse to monitor what is not among the names of an epoch's results."""
+        if self.monitor not in names:
+            raise ValueError("monitor: " + _errors.unknown("value", self.monitor, names))
 
     def on_fit_end(self, learner: Training) -> None:
         self._resumed = None
 
-    def begin(self) -> None:
-        """Start anew, or where the state says that was set before the fit."""
-        self.restart()
-        if self._resumed is not None:
-            self.set_state_dict(self._resumed)
-
     def state_dict(self) -> dict[str, Any]:
         """What a resumed fit has to know."""
-        return {"best": self.best if math.isfinite(self.best) else None}
+        return dict(self.known)
 
     def set_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict()` was taken, in the fit that runs, or in the next one."""
-        self._resumed = state
-        if state["best"] is not None:
-            self.best = state["best"]
+        self._resumed, self.known = state, dict(state)
 
     def improved(self, learner: Training) -> bool:
         """Whether the last epoch is the best so far; remembers it if so."""
         value = learner.recorder.values[-1][self.monitor]
-        better = value < self.best - self.min_delta if self.mode == "min" else value > self.best + self.min_delta
-        if better:
-            self.best = value
-        return better
+        found = better(value, self.best, self.mode, self.min_delta)
+        if found:
+            self.known["best"] = value
+        return found
 
 
 class EarlyStoppingCallback(TrackerCallback):
@@ -232,32 +249,17 @@ class EarlyStoppingCallback(TrackerCallback):
     Source: fastai's `EarlyStoppingCallback`.
     """
 
+    start: ClassVar[Mapping[str, Any]] = {"best": None, "waited": 0}
+
     def __init__(
         self, monitor: str = "valid_loss", mode: str | None = None, min_delta: float = 0.0, patience: int = 1
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         self.patience = _errors.check_whole("patience", patience)
 
-    def restart(self) -> None:
-        """Forget what earlier fits reached."""
-        super().restart()
-        self._waited = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value, and for how many epochs it has been the best."""
-        return {**super().state_dict(), "waited": self._waited}
-
-    def set_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict()` was taken."""
-        super().set_state_dict(state)
-        self._waited = int(state["waited"])
-
     def on_epoch_end(self, learner: Training) -> None:
-        if self.improved(learner):
-            self._waited = 0
-            return
-        self._waited += 1
-        if self._waited > self.patience:
+        self.known["waited"] = 0 if self.improved(learner) else self.known["waited"] + 1
+        if self.known["waited"] > self.patience:
             raise StopTraining
 
 
@@ -272,12 +274,17 @@ class SaveModelCallback(TrackerCallback):
         every_epoch: save each epoch as `fname_epoch` instead, and load nothing at the end.
         with_opt: save the optimizer's state, too.
 
+    Raises:
+        ValueError, TypeError: as `EarlyStoppingCallback`.
+
     Example:
         >>> SaveModelCallback(monitor="acc", fname="best", with_opt=True).mode
         'max'
 
     Source: fastai's `SaveModelCallback`.
     """
+
+    start: ClassVar[Mapping[str, Any]] = {"best": None, "saved": False}
 
     def __init__(
         self,
@@ -289,42 +296,22 @@ class SaveModelCallback(TrackerCallback):
         with_opt: bool = False,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        self.fname = fname
-        self.every_epoch = every_epoch
-        self.with_opt = with_opt
+        self.fname, self.every_epoch, self.with_opt = fname, every_epoch, with_opt
 
-    def restart(self) -> None:
-        """Forget what earlier fits reached."""
-        super().restart()
-        self._saved = False
-
-    def on_fit_begin(self, learner: Training) -> None:
-        if self.every_epoch:
-            self.begin()
-        else:
-            super().on_fit_begin(learner)
+    def _check(self, names: Sequence[str]) -> None:
+        """Refuse to monitor what is not among the names of an epoch's results, if anything is monitored."""
+        if not self.every_epoch:
+            super()._check(names)
 
     def on_epoch_end(self, learner: Training) -> None:
-        if self.every_epoch:
-            self._save(learner, f"{self.fname}_{learner.state.epoch}")
-        elif self.improved(learner):
-            self._save(learner, self.fname)
-            self._saved = True
+        if not self.every_epoch and not self.improved(learner):
+            return
+        with evaluated_weights(learner):
+            name = f"{self.fname}_{learner.state.epoch}" if self.every_epoch else self.fname
+            learner.save(name, with_opt=self.with_opt)
+        self.known["saved"] = not self.every_epoch
 
     def on_fit_end(self, learner: Training) -> None:
         super().on_fit_end(learner)
-        if self._saved and not learner.state.finished:
+        if self.known["saved"] and not learner.state.finished:
             learner.load(self.fname, with_opt=self.with_opt)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value, and whether there is a file that has it."""
-        return {**super().state_dict(), "saved": self._saved}
-
-    def set_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict()` was taken."""
-        super().set_state_dict(state)
-        self._saved = bool(state["saved"])
-
-    def _save(self, learner: Training, fname: str) -> None:
-        with evaluated_weights(learner):
-            learner.save(fname, with_opt=self.with_opt)

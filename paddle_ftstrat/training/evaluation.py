@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import paddle
@@ -14,14 +13,13 @@ from paddle.nn import functional
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.param_attr.depth import call, only_inputs, split_batch
-from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.training import data, distributed
 from paddle_ftstrat.training import metrics as named
 from paddle_ftstrat.training.metrics import HALVES, IGNORED, array, dtype_name
 from paddle_ftstrat.training.recorder import summary
 from paddle_ftstrat.training.state import Training
 
-__all__ = ["IGNORED", "Evaluation", "array", "better", "evaluate", "find", "main_output", "predict", "summary"]
+__all__ = ["IGNORED", "Evaluation", "array", "evaluate", "find", "main_output", "outputs", "summary"]
 
 _WHOLE = (paddle.int64, paddle.int32, paddle.int16, paddle.int8, paddle.uint8)
 _NUMBERS = "make them int64 for classes, float32 for numbers, e.g. labels.astype('int64')"
@@ -32,7 +30,7 @@ _ELEMENTWISE_LAYERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss)
 
 def find(
     metrics: Any, kind: str | None = None, label_list: Sequence[str] | None = None, ignore_index: int = IGNORED
-) -> dict[str, Any]:
+) -> dict[str, Metric]:
     """Name → metric, for a list of names, functions and `paddle.metric.Metric` objects (or a single one).
 
     Args:
@@ -56,77 +54,42 @@ def find(
         return {}
     if isinstance(metrics, (str, Metric)) or callable(metrics):
         metrics = [metrics]
-    found: dict[str, Any] = {}
+    found = {}
     for metric in metrics:
         if isinstance(metric, str):
-            found[metric] = named.make(metric, kind, label_list, ignore_index)
-        elif isinstance(metric, Metric):
-            name = metric.name()
-            found[name if isinstance(name, str) else name[0]] = metric
-        elif callable(metric):
-            found[getattr(metric, "__name__", type(metric).__name__)] = metric
-        else:
+            metric = named.make(metric, kind, label_list, ignore_index)
+        elif not isinstance(metric, Metric) and callable(metric):
+            metric = named.of_function(metric)
+        elif not isinstance(metric, Metric):
             raise TypeError(f"a metric must be a name, a function or a paddle.metric.Metric, not {metric!r}")
+        name = metric.name()
+        found[name if isinstance(name, str) else name[0]] = metric
     return found
-
-
-def better(name: str, value: float, best: float) -> bool:
-    """Whether a score beats the best so far: lower or higher, as `mode_of` has it; NaN beats nothing.
-
-    Args:
-        name: the score's name.
-        value: the new score.
-        best: the best so far, NaN for none.
-
-    Example:
-        >>> better("acc", 0.9, 0.8), better("mse", 0.9, 0.8), better("acc", 0.1, float("nan"))
-        (True, False, True)
-    """
-    if best != best:
-        return value == value
-    return value < best if mode_of(name) == "min" else value > best
 
 
 class Evaluation:
     """Metrics over the batches of one evaluation; the mean loss is weighted by batch size."""
 
-    def __init__(self, metrics: dict[str, Any]) -> None:
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
         self._metrics = metrics
-        self._keep = any(not isinstance(metric, Metric) for metric in metrics.values())
-        self._outputs: list[Any] = []
-        self._labels: list[Any] = []
         self._loss, self.samples = 0.0, 0
         for metric in metrics.values():
-            if isinstance(metric, Metric):
-                metric.reset()
+            metric.reset()
 
-    def add(self, output: Any, label: Any, loss: float | None, samples: int) -> None:
+    def add(self, output: Any, label: Any, loss: float, samples: int) -> None:
         """Count one batch."""
-        if loss is not None:
-            self._loss += loss * samples
-            self.samples += samples
-        if label is None:
-            return
-        output = main_output(output) if self._metrics else output
-        for metric in self._metrics.values():
-            if isinstance(metric, Metric):
-                computed = metric.compute(output, label)
-                metric.update(*(computed if isinstance(computed, (list, tuple)) else [computed]))
-        if self._keep:
-            self._outputs.append(output)
-            self._labels.append(label)
+        self._loss += loss * samples
+        self.samples += samples
+        for metric in self._metrics.values() if label is not None else ():
+            computed = metric.compute(main_output(output), label)
+            metric.update(*(computed if isinstance(computed, (list, tuple)) else [computed]))
 
     def values(self) -> dict[str, float]:
         """`loss` and each metric by name; NaN without a sample."""
         result = {"loss": self._loss / self.samples if self.samples else float("nan")}
-        outputs = paddle.concat(self._outputs) if self._outputs else None
-        labels = paddle.concat(self._labels) if self._labels else None
         for name, metric in self._metrics.items():
-            if isinstance(metric, Metric):
-                value = metric.accumulate()
-                result[name] = float(value[0] if isinstance(value, (list, tuple)) else value)
-            else:
-                result[name] = float(metric(outputs, labels)) if outputs is not None else float("nan")
+            value = metric.accumulate()
+            result[name] = float(value[0] if isinstance(value, (list, tuple)) else value)
         return result
 
 
@@ -136,7 +99,7 @@ def evaluate(learner: Training, loader: Any) -> dict[str, float]:
     sampler = data.own_sampler(loader)
     # A user's loader that is not shared out gives each process everything.
     dist = learner.ranks if data.is_shared(loader) else distributed.ONE
-    with _running(learner):
+    with _paddle.evaluating(learner.model), paddle.no_grad(), threads.cpu_threads(learner.num_threads):
         for number, batch in enumerate(data.read(loader)):
             inputs, label = split_batch(batch)
             with learner.precision.forward():
@@ -145,30 +108,23 @@ def evaluate(learner: Training, loader: Any) -> dict[str, float]:
             learner.call_event("after_loss", batch, output, loss)
             count = data.batch_size_of(batch) if sampler is None else sampler.count(number)
             if dist.is_distributed:
-                loss, count, output, label = _together(loss, count, output, label, dist)
+                # One batch of all processes as if it had been one process's.
+                loss, samples = distributed.added([loss * count, count], dist)
+                output, label = (None, None) if label is None else distributed.joined_rows((output, label), count, dist)
+                loss, count = loss / samples, int(samples)
             found.add(output, label, loss, count)
     if not found.samples:
         raise ValueError("there is no batch to evaluate: the loader gave none")
     return found.values()
 
 
-def predict(learner: Training, loader: Any) -> Any:
-    """The model's outputs over a loader in eval mode, joined along the first axis."""
-    with _running(learner), learner.precision.forward():
-        return data.concatenated([call(learner.model, only_inputs(batch)) for batch in data.read(loader)])
-
-
-@contextmanager
-def _running(learner: Training) -> Iterator[None]:
-    with _paddle.evaluating(learner.model), paddle.no_grad(), threads.cpu_threads(learner.num_threads):
-        yield
-
-
-def _together(loss: float, count: int, output: Any, label: Any, dist: distributed.Ranks) -> tuple[float, int, Any, Any]:
-    """One batch of all processes as if it had been one process's."""
-    weighted, samples = distributed.added([loss * count, count], dist)
-    joined = distributed.joined_rows((output, label), count, dist) if label is not None else (None, None)
-    return weighted / samples, int(samples), *joined
+def outputs(learner: Training, loader: Any) -> Iterator[tuple[Any, Any]]:
+    """Each batch of a loader, and what the model returns for it in eval mode."""
+    with _paddle.evaluating(learner.model), threads.cpu_threads(learner.num_threads):
+        for batch in data.read(loader):
+            with paddle.no_grad(), learner.precision.forward():
+                output = call(learner.model, only_inputs(batch))
+            yield batch, output
 
 
 def loss_of(given: Any, output: Any, label: Any, *again: Any) -> Any:
@@ -213,20 +169,13 @@ def elementwise(loss: Any, output: Any, label: Any) -> Any:
 
     Paddle would broadcast [batch, 1] against [batch] to [batch, batch], without a word.
 
-    Args:
-        loss: function (output, label) → scalar tensor.
-        output: what the model returned (see `main_output`).
-        label: the batch's label.
-
     Raises:
         ValueError: other shapes that differ.
     """
     values = main_output(output)
     if _long_axes(values) != _long_axes(label):
-        raise ValueError(
-            f"the model returns outputs of shape {list(values.shape)}, but the labels have shape {list(label.shape)}: "
-            "a regression needs as many of the ones as of the others, in the same order"
-        )
+        needed = "a regression needs as many of the ones as of the others, in the same order"
+        raise misfit("outputs", values, label, needed)
     if dtype_name(values.dtype) in HALVES:
         values = values.astype("float32")
     return loss(values, label.reshape(values.shape).astype(values.dtype))
@@ -234,10 +183,6 @@ def elementwise(loss: Any, output: Any, label: Any) -> Any:
 
 def cross_entropy(output: Any, label: Any) -> Any:
     """Cross entropy of logits [..., classes] and classes [...] or [..., 1]; a label of −100 does not count.
-
-    Args:
-        output: what the model returned (see `main_output`).
-        label: the batch's label.
 
     Raises:
         ValueError: labels of another shape, or beyond the classes.
@@ -248,10 +193,8 @@ def cross_entropy(output: Any, label: Any) -> Any:
     if label.dtype not in _WHOLE:
         raise TypeError(f"the labels are {dtype_name(label.dtype)}, but classes are whole numbers: {_NUMBERS}")
     if list(label.shape) not in (shape[:-1], [*shape[:-1], 1]) or not shape:
-        raise ValueError(
-            f"the model returns logits of shape {shape}, but the labels have shape {list(label.shape)}: cross entropy "
-            "needs logits [batch, classes] and the classes' numbers [batch] or [batch, 1]; for anything else give loss="
-        )
+        needed = "cross entropy needs logits [batch, classes] and the classes' numbers [batch] or [batch, 1]"
+        raise misfit("logits", logits, label, f"{needed}; for anything else give loss=")
     label = label if label.dtype in _WHOLE[:2] else label.astype("int64")
     if not label.place.is_cpu_place():
         # Paddle looks on a CPU, too; on a GPU it would end the process.
@@ -261,6 +204,12 @@ def cross_entropy(output: Any, label: Any) -> Any:
     except Exception as error:
         _check_classes(logits, label, error)
         raise
+
+
+def misfit(what: str, output: Any, label: Any, needed: str) -> ValueError:
+    """The error for outputs and labels whose shapes do not go together."""
+    shapes = f"{what} of shape {list(output.shape)}, but the labels have shape {list(label.shape)}"
+    return ValueError(f"the model returns {shapes}: {needed}")
 
 
 def main_output(output: Any) -> Any:

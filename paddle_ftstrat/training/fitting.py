@@ -1,24 +1,34 @@
-"""fastai's ways to fit: policies on layer groups and on one optimizer, which stay from fit to fit."""
+"""Fits by strategies, and fastai's: policies on layer groups and on one optimizer, which stay from fit to fit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import paddle
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.param_attr.depth import find_units
 from paddle_ftstrat.plan import Phase, Plan, Top, spread
 from paddle_ftstrat.schedules import curves
-from paddle_ftstrat.strategies import FineTuneStrategy, FlatCosStrategy, OneCycleStrategy, SGDRStrategy
+from paddle_ftstrat.schedules.schedule import ParamScheduler
+from paddle_ftstrat.strategies import (
+    DefaultStrategy,
+    FineTuneStrategy,
+    FlatCosStrategy,
+    OneCycleStrategy,
+    SGDRStrategy,
+    strategy_from_dict,
+)
 from paddle_ftstrat.strategies.policies import Policy
-from paddle_ftstrat.training import data, lr_find
-from paddle_ftstrat.training.callbacks import as_list
+from paddle_ftstrat.training import data, distributed, lr_find, rng
+from paddle_ftstrat.training.callbacks import ProgressCallback, as_list
 from paddle_ftstrat.training.checkpoint import fingerprint
 from paddle_ftstrat.training.loop import Loop
+from paddle_ftstrat.training.state import Span, TrainState
 
 
 class PolicyLoop(Loop):
@@ -177,6 +187,70 @@ class PolicyLoop(Loop):
         if show_plot:
             self.recorder.plot_lr_find()
         return found
+
+    def fit_strategy(
+        self,
+        strategy: DefaultStrategy,
+        method: str,
+        epochs: tuple[int, int],
+        given: Callable[[], Mapping[str, Any]],
+        bound: Callable[[Plan], Binding],
+        cbs: Iterable[Any],
+    ) -> list[dict[str, float]]:
+        """Carry out a fit by a strategy, or what is left of it; the results of each epoch, of earlier processes' too.
+
+        `given` tells what decides the fit besides the strategy (see `fingerprint.of_fit`), `bound` makes the binding
+        for a plan.
+        """
+        n_epoch, start_epoch = epochs
+        about: dict[str, Any] = {fingerprint.LENGTH: n_epoch}
+        if self.journal.settings is not None or self.ranks.is_distributed:
+            # Somebody will compare it: a later run, or the other processes.
+            about = fingerprint.of_fit(self, strategy, method, epochs, given(), cbs)
+        distributed.same_everywhere(about, self.ranks)
+        self.prepare()
+        heard = self.calling([*cbs, ProgressCallback(self.quiet)])
+        with heard, threads.cpu_threads(self.num_threads), self.journal.writing():
+            start = self.journal.begin(self, about, start_epoch, self.updates, strategy)
+            if start.strategy is not None:
+                strategy = strategy_from_dict(start.strategy)
+            self.run = run = bound(self._planned(strategy, start.span))
+            run.lr_scheduler.step(start.position.step - start.span.begin)
+            self.state = state = TrainState(n_epoch, len(self.train), self.updates, start.span, start.seed)
+            state.finished = start.finished is not None
+            try:
+                if not state.finished:
+                    with self._features():
+                        self.train_from(start)
+                    self.journal.finish(self, run)
+                elif start.resumed is not None:
+                    self.train_from(start)
+            finally:
+                self.journal.wait()
+            if start.finished is not None:
+                # What callbacks have drawn just now was drawn before, too.
+                paddle.seed(rng.fold(state.seed, 0))
+                rng.set_host_state(start.finished)
+        return self.journal.results(self)
+
+    def _planned(self, strategy: DefaultStrategy, span: Span) -> Plan:
+        """A strategy's plan over the fit's length, with what ParamSchedulers among the callbacks schedule.
+
+        Raises:
+            ValueError: a phase waits for a value that epochs do not have, or would begin anew in the middle of the fit.
+        """
+        steps = max(span.length, 1)
+        plan = strategy.plan(steps, self.updates)
+        monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
+        _errors.check_keys("value to monitor", monitored, self.value_names())
+        if span.begin and any(not isinstance(phase.train, Top) for phase in plan.phases[:-1]):
+            # Unfreezing goes by the epochs that are done; phases with schedules go by the curve.
+            raise ValueError(
+                f'on_length_change="restart" begins a new curve, and so does on_lr_change="restart", but '
+                f'{type(strategy).__name__} has phases that are over: go on with "extend", "new" or "keep"'
+            )
+        by_hand = [callback.over(steps) for callback in self.callbacks if isinstance(callback, ParamScheduler)]
+        return replace(plan, schedules={k: v for scheds in [plan.schedules, *by_hand] for k, v in scheds.items()})
 
     def freeze_to(self, n: int) -> None:
         """Freeze the first `n` layer groups (negative: all but the last −n) in fits without strategy.

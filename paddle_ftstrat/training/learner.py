@@ -13,7 +13,7 @@ from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.strategies.policies import MOMS, Policy
-from paddle_ftstrat.training import data, distributed, evaluation, precision
+from paddle_ftstrat.training import data, evaluation, precision
 from paddle_ftstrat.training.callbacks import as_list
 from paddle_ftstrat.training.checkpoint import contents
 from paddle_ftstrat.training.checkpoint.manager import Checkpoints
@@ -173,26 +173,8 @@ class Learner(PolicyLoop):
                 of one input.
         """
         # Every process predicts everything: what it returns is for this process's caller.
-        return evaluation.predict(self, data.as_loader(dataset, self.batch_size, shuffle=False, what="data"))
-
-    def save(self, fname: str, with_opt: bool = True) -> Path:
-        """Write model (and optimizer, LR position, epoch) to `path`/models/`fname`.safetensors.
-
-        Raises:
-            OSError: the folder cannot be written; an older file stays.
-        """
-        path = self._file(fname)
-        return contents.save(path, self.model, self.run if with_opt else None) if self.ranks.is_main_process else path
-
-    def load(self, fname: str, with_opt: bool = True) -> None:
-        """Load what `save` wrote; the optimizer's state only where there is one on both sides.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: a damaged file, or parameters of other names or shapes; nothing is changed then.
-        """
-        distributed.wait_for_all(self.ranks)
-        contents.load(self._file(fname), self.model, self.run if with_opt else None)
+        loader = data.as_loader(dataset, self.batch_size, shuffle=False, what="data")
+        return data.concatenated([output for _, output in evaluation.outputs(self, loader)])
 
     def save_checkpoint(self) -> None:
         """Have a checkpoint saved at the end of the update that runs; for callbacks.
@@ -224,6 +206,3 @@ class Learner(PolicyLoop):
         model = f"{type(self.model).__name__}, {sum(a * b for a, b in sizes):,} of {sum(a for a, _ in sizes):,} train"
         batches = f"batches: {len(self.train)} train, {0 if self.valid is None else len(self.valid)} valid"
         return f"Learner({model}; {batches}; {self.recorder!r})"
-
-    def _file(self, fname: str) -> Path:
-        return self.path / "models" / f"{fname}.safetensors"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,14 @@ from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import call, find_units, split_batch
-from paddle_ftstrat.plan import Plan, Top
-from paddle_ftstrat.schedules.schedule import ParamScheduler
-from paddle_ftstrat.strategies import DefaultStrategy, strategy_from_dict
 from paddle_ftstrat.training import data, distributed, evaluation, passes, precision, rng
-from paddle_ftstrat.training.callbacks import ProgressCallback, StopTraining, as_list, evaluated_weights
-from paddle_ftstrat.training.checkpoint import fingerprint
+from paddle_ftstrat.training.callbacks import StopTraining, as_list, evaluated_weights
+from paddle_ftstrat.training.checkpoint import contents
 from paddle_ftstrat.training.checkpoint.manager import CheckpointManager, Checkpoints, Start
 from paddle_ftstrat.training.checkpoint.store import Checkpoint
 from paddle_ftstrat.training.frozen_features import DEFAULT_MEMORY, FrozenFeatures
 from paddle_ftstrat.training.recorder import Recorder
-from paddle_ftstrat.training.state import Position, Span, TrainState
+from paddle_ftstrat.training.state import Position, TrainState
 
 _beginning = threading.Lock()
 
@@ -81,11 +77,10 @@ class Loop:
         self.recorder = Recorder()
         self.updates = -(-len(self.train) // self.accumulate)
         self.state = TrainState(0, len(self.train), self.updates)
-        self.weights = select.named_weights(self.model)
-        self.run: Binding | None = None
+        self.weights: Mapping[str, Any] = select.named_weights(self.model)
+        self.run: Binding = None  # type: ignore[assignment]  # before the first fit only, where nothing asks for it
         self.callbacks: list[Any] = []
         self.notes: dict[str, Any] = {}
-        self.of_update: list[tuple[Any, int, float]] = []  # see `passes.further`
         self.journal = CheckpointManager(checkpoints, self.ranks)
         self._prepared = False
 
@@ -106,6 +101,28 @@ class Loop:
             self.state.values = evaluation.evaluate(self, loader)
             self.call_event("validate_end")
         return self.state.values
+
+    def save(self, fname: str, with_opt: bool = True) -> Path:
+        """Write model (and optimizer, LR position, epoch) to `path`/models/`fname`.safetensors.
+
+        Raises:
+            OSError: the folder cannot be written; an older file stays.
+        """
+        path = self._file(fname)
+        return contents.save(path, self.model, self.run if with_opt else None) if self.ranks.is_main_process else path
+
+    def load(self, fname: str, with_opt: bool = True) -> None:
+        """Load what `save` wrote; the optimizer's state only where there is one on both sides.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a damaged file, or parameters of other names or shapes; nothing is changed then.
+        """
+        distributed.wait_for_all(self.ranks)
+        contents.load(self._file(fname), self.model, self.run if with_opt else None)
+
+    def _file(self, fname: str) -> Path:
+        return self.path / "models" / f"{fname}.safetensors"
 
     def _loader(self, given: Any, what: str, shuffle: bool = False) -> Any:
         return data.as_loader(given, self.batch_size, shuffle, what, self.ranks)
@@ -162,78 +179,6 @@ class Loop:
             self.precision.prepare(self.model)
             self._prepared = True
 
-    def fit_strategy(
-        self,
-        strategy: DefaultStrategy,
-        method: str,
-        epochs: tuple[int, int],
-        given: Callable[[], Mapping[str, Any]],
-        bound: Callable[[Plan], Binding],
-        cbs: Iterable[Any],
-    ) -> list[dict[str, float]]:
-        """Carry out a fit by a strategy, or what is left of it.
-
-        Args:
-            strategy: whose plan it is.
-            method: the name of the fitting method.
-            epochs: number of epochs, and how many of them were done before by the user's account.
-            given: tells what decides the fit besides the strategy, for its fingerprint.
-            bound: makes the binding for a plan.
-            cbs: the fit's callbacks.
-
-        Returns:
-            The results of each epoch, of those before a resumption too.
-        """
-        n_epoch, start_epoch = epochs
-        about: dict[str, Any] = {fingerprint.LENGTH: n_epoch}
-        if self.journal.settings is not None or self.ranks.is_distributed:
-            # Somebody will compare it: a later run, or the other processes.
-            about = fingerprint.of_fit(self, strategy, method, epochs, given(), cbs)
-        distributed.same_everywhere(about, self.ranks)
-        self.prepare()
-        cbs = [*cbs, ProgressCallback(self.quiet)]
-        with self.calling(cbs), threads.cpu_threads(self.num_threads), self.journal.writing():
-            start = self.journal.begin(self, about, start_epoch, self.updates, strategy)
-            if start.strategy is not None:
-                strategy = strategy_from_dict(start.strategy)
-            self.run = run = bound(self._planned(strategy, start.span))
-            run.lr_scheduler.step(start.position.step - start.span.begin)
-            self.state = state = TrainState(n_epoch, len(self.train), self.updates, start.span, start.seed)
-            state.finished = start.finished is not None
-            try:
-                if not state.finished:
-                    with self._features():
-                        self.train_from(start)
-                    self.journal.finish(self, run)
-                elif start.resumed is not None:
-                    self.train_from(start)
-            finally:
-                self.journal.wait()
-            if state.finished:
-                # What callbacks have drawn just now was drawn before, too.
-                paddle.seed(rng.fold(state.seed, 0))
-                rng.set_host_state(start.finished)
-        return self.journal.results(self)
-
-    def _planned(self, strategy: DefaultStrategy, span: Span) -> Plan:
-        """A strategy's plan over the fit's length, with what ParamSchedulers among the callbacks schedule.
-
-        Raises:
-            ValueError: a phase waits for a value that epochs do not have, or would begin anew in the middle of the fit.
-        """
-        steps = max(span.length, 1)
-        plan = strategy.plan(steps, self.updates)
-        monitored = [phase.until.monitor for phase in plan.phases if phase.until is not None]
-        _errors.check_keys("value to monitor", monitored, self.value_names())
-        if span.begin and any(not isinstance(phase.train, Top) for phase in plan.phases[:-1]):
-            # Unfreezing goes by the epochs that are done; phases with schedules go by the curve.
-            raise ValueError(
-                f'on_length_change="restart" begins a new curve, and so does on_lr_change="restart", but '
-                f'{type(strategy).__name__} has phases that are over: go on with "extend", "new" or "keep"'
-            )
-        by_hand = [callback.over(steps) for callback in self.callbacks if isinstance(callback, ParamScheduler)]
-        return replace(plan, schedules={k: v for scheds in [plan.schedules, *by_hand] for k, v in scheds.items()})
-
     @contextmanager
     def _features(self) -> Iterator[None]:
         """Inside it the frozen layers are computed once per sample, if that is asked for."""
@@ -270,7 +215,7 @@ class Loop:
         state.epoch, state.batch_number = (begin.epoch - 1, state.batches) if over else (begin.epoch, begin.batch)
         state.step = begin.step
         self.recorder.hps = {name: [] for name in run.plan.schedules}
-        self.of_update, state.running = [], True
+        state.running = True
         try:
             self.call_event("fit_begin")
             if resumed is not None:
@@ -302,15 +247,15 @@ class Loop:
         self.call_event("epoch_begin")
         self.model.train()
         phase = self._hold_frozen()
-        gathered = []
+        parts = []
         with closing(self.journal.batches(self, begin, resumed)) as batches:
             for state.batch in batches:
                 self._check_length(state.batch_number == state.batches, "more")
                 state.batch_number += 1
-                gathered.append(self._one_batch())
+                parts.append(self._one_batch())
                 if state.batch_number % self.accumulate == 0 or state.batch_number == state.batches:
-                    self._one_update(*map(sum, zip(*gathered)))
-                    gathered = []
+                    self._one_update(parts)
+                    parts = []
                     if run.progress.phase != phase:
                         phase = self._hold_frozen()
                 self.call_event("batch_end")
@@ -344,17 +289,17 @@ class Loop:
         """What the model returns for a batch, the how manieth of the epoch, and the loss of it."""
         inputs, label = split_batch(batch)
         with self.precision.forward():
-            if self.features is None:
+            sampler = data.own_sampler(self.train)
+            if self.features is None or sampler is None:
                 compute = partial(call, self.model, inputs)
             else:
-                indices = data.own_sampler(self.train).indices(self.state.epoch, number - 1)
-                compute = partial(self.features.call, inputs, indices)
+                compute = partial(self.features.call, inputs, sampler.indices(self.state.epoch, number - 1))
             output = compute()
             again = (compute(),) if isinstance(self.loss, passes.RDrop) else ()
             return output, evaluation.loss_of(self.loss, output, label, *again)
 
-    def _one_batch(self) -> tuple[float, int, float]:
-        """Forward and backward; the loss summed over the samples, how many they are, their weight in the update."""
+    def _one_batch(self) -> passes.Part:
+        """Forward and backward of the batch."""
         state = self.state
         paddle.seed(rng.fold(state.seed, state.epoch, state.batch_number, self.ranks.rank))
         self.call_event("batch_begin")
@@ -363,14 +308,14 @@ class Loop:
         state.loss = float(loss.item())
         self.call_event("after_loss", state.batch, output, state.loss)
         self.precision.backward(loss if weight == 1 else loss * weight)
-        if self.run.perturbing is not None:
-            self.of_update.append((state.batch, state.batch_number, weight))
-        return state.loss * samples, samples, weight
+        again = None if self.run.perturbing is None else state.batch
+        return passes.Part(state.loss * samples, samples, weight, state.batch_number, again)
 
-    def _one_update(self, loss: float, samples: int, weights: float) -> None:
-        """The update of gathered gradients: loss summed over samples, samples and weights are those of its batches."""
+    def _one_update(self, parts: Sequence[passes.Part]) -> None:
+        """The update of the gradients of its batches."""
         state, run, dist = self.state, self.run, self.ranks
-        loss, samples, weights = distributed.added([loss, samples, weights], dist)
+        totals = [float(sum(column)) for column in zip(*(part[:3] for part in parts))]
+        loss, samples, weights = distributed.added(totals, dist)
         state.loss = loss / samples
         lr = run.optimizer.get_lr()
         if not math.isfinite(state.loss):
@@ -381,8 +326,7 @@ class Loop:
             )
         distributed.reduce_gradients(self.weights.values(), dist)
         if run.perturbing is not None:
-            passes.further(self, self.of_update)
-            self.of_update = []
+            passes.further(self, run.perturbing, parts)
         if not math.isclose(weights, dist.world, rel_tol=1e-9):
             with paddle.no_grad():
                 for param in self.weights.values():

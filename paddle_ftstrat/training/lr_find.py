@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -91,12 +91,7 @@ def sweep(
 ) -> tuple[Any, Sweep]:
     """The LR finder's suggestions for a Learner, which is afterwards as it was before, and the sweep behind them.
 
-    Args:
-        learner: the Learner.
-        bind: makes the binding of the trial.
-        run: the binding that it may use, where there is one in force.
-        finder: the finder.
-        functions: what suggests an LR.
+    `bind` makes the binding of the trial, which may use `run`, where there is one in force; `functions` suggest LRs.
 
     Raises:
         FloatingPointError: the loss is not finite, and the finder does not stop at that.
@@ -133,24 +128,25 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
     """Whatever happens inside, afterwards all is as before, after an exception too.
 
     That is: weights and buffers, train and eval flags, parameter settings and frozen set, random number generators;
-    and of the binding: its plan and all of its state.
-
-    Args:
-        model: the model.
-        run: the binding in force, if the trial uses it.
+    and of a binding that the trial uses: its plan and all of its state.
     """
-    values = {name: value.clone() for name, value in model.state_dict().items()}
+    values = _cloned(model.state_dict())
     weights = select.named_weights(model)
     fields = {name: settings.capture(param) for name, param in weights.items()}
-    kept = masters.capture(weights.values())
-    generators = rng.get_state()
-    undo_run = None if run is None else _capture_run(run, weights)
+    kept, generators = masters.capture(weights.values()), rng.get_state()
+    if run is not None:
+        plan, per_epoch, state = run.plan, run.steps_per_epoch, run.state_dict()
+        state["optimizer"] = {name: _cloned(kinds) for name, kinds in state["optimizer"].items()}
     try:
         with _paddle.kept(model):
             yield
     finally:
-        if undo_run is not None:
-            undo_run()
+        if run is not None:
+            run.follow(plan, per_epoch)
+            for name, param in weights.items():
+                if name not in state["optimizer"]:
+                    _paddle.drop_accumulators(run.optimizer, param)
+            run.set_state_dict(state)
         with paddle.no_grad():
             for name, value in model.state_dict().items():
                 value.set_value(values[name])
@@ -162,17 +158,5 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
         _paddle.forget_traces(_paddle.unwrap(model))
 
 
-def _capture_run(run: Binding, weights: dict[str, Any]) -> Any:
-    plan, per_epoch, kept = run.plan, run.steps_per_epoch, run.state_dict()
-    kept["optimizer"] = {
-        name: {kind: value.clone() for kind, value in kinds.items()} for name, kinds in kept["optimizer"].items()
-    }
-
-    def undo() -> None:
-        run.follow(plan, per_epoch)
-        for name, param in weights.items():
-            if name not in kept["optimizer"]:
-                _paddle.drop_accumulators(run.optimizer, param)
-        run.set_state_dict(kept)
-
-    return undo
+def _cloned(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.clone() for name, value in tensors.items()}

@@ -5,33 +5,49 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
+import paddle
 from paddle.metric import Accuracy, Metric
 
 from paddle_ftstrat import _errors
 
 IGNORED = -100  # the label that counts for nothing
 HALVES = ("bfloat16", "float16")
-# What an output means: one class per row, any number of labels per row, a number per row, a class per token.
-KINDS = ("classes", "labels", "values", "tokens")
-
+# What an output means (one class per row, any number of labels per row, a number per row, a class per token), and the
+# names of its metrics.
+_NAMES = {
+    "classes": ("acc", "f1", "precision", "recall", "matthews"),
+    "labels": ("auc", "acc", "f1", "precision", "recall"),
+    "values": ("spearman", "pearson", "mse", "mae", "r2"),
+    "tokens": ("acc", "f1", "precision", "recall", "token_f1", "token_precision", "token_recall"),
+}
+KINDS = tuple(_NAMES)
 _MACRO = {"average": "macro", "zero_division": 0}
-_CLASSES = {
-    "f1": ("f1_score", {"average": "macro"}),
+_FUNCTIONS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "acc": ("accuracy_score", {}),
+    "auc": ("roc_auc_score", {"average": "macro"}),
+    "f1": ("f1_score", _MACRO),
     "precision": ("precision_score", _MACRO),
     "recall": ("recall_score", _MACRO),
     "matthews": ("matthews_corrcoef", {}),
+    "mse": ("mean_squared_error", {}),
+    "mae": ("mean_absolute_error", {}),
+    "r2": ("r2_score", {}),
+    "spearman": ("spearmanr", {}),
+    "pearson": ("pearsonr", {}),
 }
-_LABELS = {"acc": ("accuracy_score", {}), "f1": ("f1_score", _MACRO)}
-_LABELS.update({name: _CLASSES[name] for name in ("precision", "recall")})
-_VALUES = {"mse": ("mean_squared_error", {}), "mae": ("mean_absolute_error", {}), "r2": ("r2_score", {})}
-_CORRELATIONS = {"spearman": "spearmanr", "pearson": "pearsonr"}
-_CHUNKS = {"f1": "f1_score", "precision": "precision_score", "recall": "recall_score"}
+# Where functions come from: what to install, with which extra of ours.
+_PACKAGES = {
+    "sklearn.metrics": ("scikit-learn", "metrics"),
+    "scipy.stats": ("scipy", "metrics"),
+    "seqeval.metrics": ("seqeval", "sequence"),
+}
 _TAG = re.compile(r"O$|[BIESLUM]-")
 
-Read = Callable[[Any, Any], "tuple[Any, Any]"]
+Score = Callable[[Any, Any], float]
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -41,12 +57,7 @@ def names(kind: str) -> tuple[str, ...]:
         >>> names("labels")
         ('auc', 'acc', 'f1', 'precision', 'recall')
     """
-    return {
-        "classes": ("acc", *_CLASSES),
-        "labels": ("auc", *_LABELS),
-        "values": (*_CORRELATIONS, *_VALUES),
-        "tokens": ("acc", *_CHUNKS, *(f"token_{name}" for name in _CHUNKS)),
-    }[kind]
+    return _NAMES[kind]
 
 
 def make(name: str, kind: str | None, label_list: Sequence[str] | None = None, ignore_index: int = IGNORED) -> Metric:
@@ -68,28 +79,32 @@ def make(name: str, kind: str | None, label_list: Sequence[str] | None = None, i
     if name not in allowed:
         raise ValueError(_errors.unknown("metric", name, allowed))
     kind = kind or next(each for each in KINDS if name in names(each))
+    if kind == "tokens":
+        return _of_tokens(name, label_list, ignore_index)
     if kind == "classes":
-        return Accuracy(name="acc") if name == "acc" else Collected(name, _read_classes, _sklearn(name, _CLASSES))
-    if kind == "labels":
-        if name == "auc":
-            return Collected(name, _read_probabilities, _auc())
-        return Collected(name, _read_decisions, _sklearn(name, _LABELS))
+        return Accuracy(name="acc") if name == "acc" else Collected(name, _read_classes, _score(name))
     if kind == "values":
-        score = _correlation(name) if name in _CORRELATIONS else _sklearn(name, _VALUES)
-        return Collected(name, _read_values, score)
-    return _of_tokens(name, label_list, ignore_index)
+        correlates = name in ("spearman", "pearson")
+        return Collected(name, _read_values, _correlation(_score(name, "scipy.stats")) if correlates else _score(name))
+    if name == "auc":
+        return Collected(name, lambda output, label: (array(output), array(label)), _area(_score(name)))
+    return Collected(name, _read_decisions, _score(name))
+
+
+def of_function(function: Callable[[Any, Any], float]) -> Metric:
+    """The metric of a function (outputs, labels) → number, called once with the tensors of a whole evaluation."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return Collected(name, lambda output, label: (output, label), lambda labels, outputs: function(outputs, labels))
 
 
 class Collected(Metric):
-    """A score of a whole evaluation, of which only predictions and labels are kept, not the outputs.
+    """A score (labels, predictions) → number of a whole evaluation.
 
-    Args:
-        name: its name.
-        read: (output, label) of one batch → its predictions and labels: arrays, or lists with an entry per sample.
-        score: function (labels, predictions) of the whole evaluation → number.
+    What it keeps of each batch is what `read(output, label)` gives: predictions and labels, as tensors, as arrays, or
+    as lists with an entry per sample.
     """
 
-    def __init__(self, name: str, read: Read, score: Callable[[Any, Any], float]) -> None:
+    def __init__(self, name: str, read: Callable[[Any, Any], tuple[Any, Any]], score: Score) -> None:
         super().__init__()
         self._name, self._read, self._score = name, read, score
         self.reset()
@@ -123,11 +138,6 @@ def _read_classes(output: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:
     return array(output).argmax(-1).reshape(-1), label.numpy().reshape(-1)
 
 
-def _read_probabilities(output: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:
-    # The area under the curve depends on the order only, which the sigmoid keeps.
-    return array(output), array(label)
-
-
 def _read_decisions(output: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:
     return (array(output) > 0).astype("int64"), (array(label) > 0.5).astype("int64")
 
@@ -137,52 +147,39 @@ def _read_values(output: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joined(parts: list[Any]) -> Any:
+    if isinstance(parts[0], paddle.Tensor):
+        return paddle.concat(parts)
     return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [entry for part in parts for entry in part]
 
 
-def _needs(name: str, package: str, extra: str) -> ImportError:
-    return ImportError(f"metric {name!r} needs {package}: pip install 'paddle_ftstrat[{extra}]'")
-
-
-def _sklearn(name: str, table: Mapping[str, tuple[str, dict[str, Any]]]) -> Callable[[Any, Any], float]:
+def _score(name: str, module: str = "sklearn.metrics", options: Mapping[str, Any] | None = None) -> Score:
+    """Function (labels, predictions) → number of another package."""
+    function, usual = _FUNCTIONS[name]
     try:
-        from sklearn import metrics
+        score = getattr(import_module(module), function)
     except ImportError as error:
-        raise _needs(name, "scikit-learn", "metrics") from error
-    function, options = table[name]
-
-    def score(labels: Any, predictions: Any) -> float:
-        return getattr(metrics, function)(labels, predictions, **options)
-
-    return score
+        package, extra = _PACKAGES[module]
+        raise ImportError(f"metric {name!r} needs {package}: pip install 'paddle_ftstrat[{extra}]'") from error
+    return lambda labels, predictions: score(labels, predictions, **(usual if options is None else options))
 
 
-def _auc() -> Callable[[Any, Any], float]:
-    area = _sklearn("auc", {"auc": ("roc_auc_score", {"average": "macro"})})
-
-    def score(labels: np.ndarray, logits: np.ndarray) -> float:
-        # A label that all samples have, or none, has no curve.
+def _area(score: Score) -> Score:
+    def area(labels: np.ndarray, logits: np.ndarray) -> float:
+        # It depends on the order only, which the sigmoid keeps. A label that all samples have, or none, has no curve.
         both = [column for column in range(labels.shape[1]) if len(np.unique(labels[:, column])) == 2]
-        return area(labels[:, both], logits[:, both]) if both else float("nan")
+        return score(labels[:, both], logits[:, both]) if both else float("nan")
 
-    return score
+    return area
 
 
-def _correlation(name: str) -> Callable[[Any, Any], float]:
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise _needs(name, "scipy", "metrics") from error
-
-    def score(labels: np.ndarray, predictions: np.ndarray) -> float:
-        if len(labels) < 2:
-            return float("nan")
+def _correlation(score: Callable[[Any, Any], Any]) -> Score:
+    def correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
         with warnings.catch_warnings():
             # Constant predictions correlate with nothing: the value is NaN, which says it.
             warnings.simplefilter("ignore")
-            return getattr(stats, _CORRELATIONS[name])(labels, predictions)[0]
+            return score(labels, predictions)[0] if len(labels) > 1 else float("nan")
 
-    return score
+    return correlation
 
 
 def _of_tokens(name: str, label_list: Sequence[str] | None, ignore_index: int) -> Metric:
@@ -191,37 +188,25 @@ def _of_tokens(name: str, label_list: Sequence[str] | None, ignore_index: int) -
         counts = labels != ignore_index
         return predictions[counts], labels[counts]
 
-    if name == "acc":
-        return Collected(name, flat, _sklearn(name, {"acc": ("accuracy_score", {})}))
-    if name.startswith("token_"):
-        inner = name[len("token_") :]
-        return Collected(name, flat, _sklearn(inner, {**_CLASSES, "f1": ("f1_score", _MACRO)}))
-    score = _chunks(name, label_list)
+    if name == "acc" or name.startswith("token_"):
+        return Collected(name, flat, _score(name.removeprefix("token_")))
+    strange = [repr(tag) for tag in label_list or () if not _TAG.match(str(tag))]
+    if label_list is None or strange:
+        raise ValueError(
+            f"metric {name!r} counts chunks, for which label_list has to hold tags (O, B-PER, I-PER, …): "
+            f"{f'{strange[0]} is none' if strange else 'there is no label_list'}; 'token_{name}' counts tokens"
+        )
+    tags = label_list
 
     def rows(output: Any, label: Any) -> tuple[list[list[str]], list[list[str]]]:
         predictions, labels = array(output).argmax(-1), label.numpy().reshape(label.shape[:2])
-        kept = [row != ignore_index for row in labels]
-        return tuple(
-            [[label_list[i] for i in row[at]] for row, at in zip(some, kept)] for some in (predictions, labels)
-        )
 
-    return Collected(name, rows, score)
+        def tagged(numbers: np.ndarray) -> list[list[str]]:
+            return [[tags[i] for i in row[counts]] for row, counts in zip(numbers, labels != ignore_index)]
 
+        return tagged(predictions), tagged(labels)
 
-def _chunks(name: str, label_list: Sequence[str] | None) -> Callable[[Any, Any], float]:
-    strange = None if label_list is None else next((tag for tag in label_list if not _TAG.match(str(tag))), None)
-    if label_list is None or strange is not None:
-        what = "there is no label_list" if label_list is None else f"{strange!r} is none"
-        raise ValueError(
-            f"metric {name!r} counts chunks, for which label_list has to hold tags (O, B-PER, I-PER, …): {what}; "
-            f"'token_{name}' counts tokens"
-        )
-    try:
-        from seqeval import metrics
-    except ImportError as error:
-        raise _needs(name, "seqeval", "sequence") from error
-    options = {"zero_division": 0}
-    return lambda labels, predictions: getattr(metrics, _CHUNKS[name])(labels, predictions, **options)
+    return Collected(name, rows, _score(name, "seqeval.metrics", {"zero_division": 0}))
 
 
 def array(tensor: Any) -> np.ndarray:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import paddle
 from paddle.nn import functional
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.optim.perturbation import Perturbing
 from paddle_ftstrat.training import distributed, rng
 from paddle_ftstrat.training.evaluation import IGNORED, loss_of, main_output
 from paddle_ftstrat.training.state import Training
@@ -50,25 +51,34 @@ class RDrop:
         return loss + self.alpha * _apart(main_output(output), main_output(again), label)
 
 
-def further(learner: Training, batches: Sequence[tuple[Any, int, float]]) -> None:
+class Part(NamedTuple):
+    """What one batch gives to its update: its loss, summed over its samples, and the weight of its mean loss.
+
+    With its number in the epoch, from 1, and the batch, where the update goes over it again.
+    """
+
+    loss: float
+    samples: int
+    weight: float
+    number: int
+    batch: Any = None
+
+
+def further(learner: Training, perturbing: Perturbing, parts: Sequence[Part]) -> None:
     """Go over the batches of an update again, where its strategy moves the weights; gradients are the update's then.
 
     Each pass is over all batches and processes before the next move, so that neither how a batch is divided among
-    processes nor how it is accumulated changes the update.
-
-    Args:
-        learner: the Learner, with the gradients of the plain pass, averaged over the processes.
-        batches: batch, its number in the epoch from 1, its weight in the gradient.
+    processes nor how it is accumulated changes the update. The gradients of the plain pass have been averaged.
     """
-    state, perturbing = learner.state, learner.run.perturbing
+    state, rule = learner.state, perturbing.rule
     with closing(perturbing.passes()) as passes:
         for number, _ in enumerate(passes, 1):
-            draws = () if perturbing.rule.same_draws else (number,)
-            for batch, place, weight in batches:
-                paddle.seed(rng.fold(state.seed, state.epoch, place, learner.ranks.rank, *draws))
-                loss = learner.forward(batch, place)[1]
-                learner.precision.backward(loss if weight == 1 else loss * weight)
-            distributed.reduce_gradients(list(learner.weights.values()), learner.ranks)
+            draws = () if rule is not None and rule.same_draws else (number,)
+            for part in parts:
+                paddle.seed(rng.fold(state.seed, state.epoch, part.number, learner.ranks.rank, *draws))
+                loss = learner.forward(part.batch, part.number)[1]
+                learner.precision.backward(loss if part.weight == 1 else loss * part.weight)
+            distributed.reduce_gradients(learner.weights.values(), learner.ranks)
 
 
 def _apart(logits: Any, others: Any, label: Any) -> Any:

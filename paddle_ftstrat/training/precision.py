@@ -13,6 +13,7 @@ from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle.updates import cast_layers
+from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.optim import masters
 from paddle_ftstrat.param_attr import select, settings
 
@@ -74,7 +75,7 @@ def autocasts(dtype: str) -> bool:
 
 
 class Precision:
-    """What `make` gives: `prepare` once, then `forward`, `backward` and `update` in every update.
+    """What `mixed_precision` gives: `prepare` once, then `forward`, `backward` and `update` in every update.
 
     Attributes:
         level: None, "O1" or "O2".
@@ -83,9 +84,7 @@ class Precision:
     """
 
     def __init__(self, level: str | None, dtype: str, scaler: Any) -> None:
-        self.level = level
-        self.dtype = dtype
-        self.scaler = scaler
+        self.level, self.dtype, self.scaler = level, dtype, scaler
 
     def prepare(self, model: nn.Layer) -> None:
         """Cast a model for "O2", in place; before or after it is bound, and after its weights are loaded.
@@ -111,7 +110,7 @@ class Precision:
         cast_layers(model, self.dtype)
         masters.forget_unused(select.named_weights(model).values())
 
-    def forward(self) -> AbstractContextManager:
+    def forward(self) -> AbstractContextManager[None]:
         """The context of a forward pass and its loss."""
         if self.level is None:
             return nullcontext()
@@ -121,13 +120,9 @@ class Precision:
         """`loss.backward()`, of the scaled loss where there is a scaler."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
-    def update(self, run: Any) -> bool:
-        """`run.step()`; False where it was skipped for infinite gradients, which leaves all but the scaler as it was.
-
-        Args:
-            run: the binding.
-        """
-        return run.step() if self.scaler is None else run.step(self.scaler)
+    def update(self, run: Binding) -> bool:
+        """`run.step()`; False where infinite gradients skipped it, which leaves all but the scaler as it was."""
+        return run.step(self.scaler)
 
     def state_dict(self) -> dict[str, Any]:
         """The scaler's state as JSON values; empty without a scaler."""

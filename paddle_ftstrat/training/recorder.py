@@ -6,13 +6,14 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from paddle_ftstrat.pictures import finished, pyplot
 
 SMOOTHING = 0.98
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Recorder:
             ImportError: matplotlib is not installed.
             ValueError: nothing was trained yet.
         """
-        self._need(self.losses, "plot_loss needs a fit")
+        _needed(self.losses, "plot_loss needs a fit")
         figure, axes = _figure("loss over the updates")
         skip = min(skip_start, len(self.losses) - 1)
         updates = np.arange(1, len(self.losses) + 1)
@@ -103,7 +104,7 @@ class Recorder:
             ImportError: matplotlib is not installed.
             ValueError: the last fit scheduled nothing, or not this.
         """
-        self._need(self.hps, "plot_sched needs a fit with a schedule (fit_one_cycle, ParamScheduler, …)")
+        _needed(self.hps, "plot_sched needs a fit with a schedule (fit_one_cycle, ParamScheduler, …)")
         keys = list(self.hps) if keys is None else [keys] if isinstance(keys, str) else list(keys)
         missing = [key for key in keys if key not in self.hps]
         if missing:
@@ -127,8 +128,7 @@ class Recorder:
             ImportError: matplotlib is not installed.
             ValueError: there was no `lr_find`.
         """
-        self._need(self.sweep, "plot_lr_find needs lr_find")
-        sweep = self.sweep
+        sweep = _needed(self.sweep, "plot_lr_find needs lr_find")
         figure, axes = _figure("learning-rate finder")
         skipped = len(sweep.lrs) // 10
         axes.plot(sweep.lrs[skipped:], sweep.losses[skipped:], lw=2, color="0.3")
@@ -139,19 +139,14 @@ class Recorder:
         axes.legend(frameon=False, title="suggested")
         return finished(figure, path)
 
-    @staticmethod
-    def _need(something: Any, otherwise: str) -> None:
-        if not something:
-            raise ValueError(otherwise + " first")
+
+_LABELS = {"lr": "learning rate", "mom": "momentum (β₁)", "sqr_mom": "β₂ (ρ)", "wd": "weight decay", "eps": "epsilon"}
 
 
-_LABELS = {
-    "lr": "learning rate",
-    "mom": "momentum (β₁)",
-    "sqr_mom": "β₂ (ρ)",
-    "wd": "weight decay",
-    "eps": "epsilon",
-}
+def _needed(there: T | None, otherwise: str) -> T:
+    if not there:
+        raise ValueError(f"{otherwise} first")
+    return there
 
 
 def _window(losses: list[float]) -> tuple[float, float]:
@@ -191,7 +186,7 @@ def logger() -> logging.Logger:
 
 def silent() -> logging.Logger:
     """A logger that says nothing."""
-    log = logging.getLogger("paddle_ftstrat" + ".silent")
+    log = logging.getLogger("paddle_ftstrat.silent")
     log.disabled = True
     return log
 

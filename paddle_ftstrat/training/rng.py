@@ -37,10 +37,11 @@ def set_state(state: Mapping[str, Any]) -> None:
 def host_state() -> dict[str, Any]:
     """The state of Python's and numpy's generator, as JSON can hold it."""
     version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    state = np.random.get_state(legacy=False)
+    inner, cached = state["state"], [int(state["has_gauss"]), float(state["gauss"])]
     return {
         "python": [version, list(numbers), gauss],
-        "numpy": [kind, keys.tolist(), int(position), int(has_gauss), float(cached)],
+        "numpy": [state["bit_generator"], inner["key"].tolist(), int(inner["pos"]), *cached],
     }
 
 

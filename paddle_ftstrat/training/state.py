@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from paddle import nn
+from paddle.metric import Metric
 
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.training.distributed import Ranks
@@ -94,16 +95,17 @@ class Training(Protocol):
     train: Any
     valid: Any
     loss: Any
-    metrics: dict[str, Any]
+    metrics: dict[str, Metric]
     accumulate: int
     num_threads: int | None
     ranks: Ranks
     precision: Precision
+    weights: Mapping[str, Any]
     run: Binding
     state: TrainState
     recorder: Recorder
     cbs: list[Any]
-    callbacks: Sequence[Any]
+    callbacks: list[Any]
     notes: dict[str, Any]
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -16,9 +16,7 @@ from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import call, find_units, split_batch
 from paddle_ftstrat.training import data, distributed, evaluation, rng
 from paddle_ftstrat.training.callbacks import Callback
-
-if TYPE_CHECKING:
-    from paddle_ftstrat.training.state import Training
+from paddle_ftstrat.training.state import Training
 
 
 def auto_rgn(
@@ -206,10 +204,6 @@ def _gradients(model: nn.Layer, batches: Any, loss: Any, weights: Mapping[str, A
         raise ValueError("loader gives no batch")
 
 
-def _sample(tree: Any, index: int) -> Any:
+def _sample(batch: Any, index: int) -> Any:
     """One sample of a batch, as a batch of one."""
-    if isinstance(tree, Mapping):
-        return {key: _sample(value, index) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(_sample(value, index) for value in tree)
-    return tree[index : index + 1] if isinstance(tree, paddle.Tensor) else tree
+    return distributed.mapped(lambda one: one[index : index + 1] if isinstance(one, paddle.Tensor) else one, batch)

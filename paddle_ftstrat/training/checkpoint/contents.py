@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import paddle
@@ -23,12 +23,9 @@ from paddle_ftstrat.training import data
 from paddle_ftstrat.training.checkpoint import fingerprint
 from paddle_ftstrat.training.checkpoint.folder import as_entries, as_tensors
 from paddle_ftstrat.training.checkpoint.store import Checkpoint
-from paddle_ftstrat.training.state import Position
+from paddle_ftstrat.training.state import Position, Training
 from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Mapped, weight_name
-
-if TYPE_CHECKING:
-    from paddle_ftstrat.training.state import Training
 
 _TRACE = ("lrs", "losses", "smooth_losses")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from paddle import nn
@@ -15,9 +15,7 @@ from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.schedules.schedule import ParamScheduler
 from paddle_ftstrat.strategies import DefaultStrategy, strategy_from_dict
 from paddle_ftstrat.training import data
-
-if TYPE_CHECKING:
-    from paddle_ftstrat.training.state import Training
+from paddle_ftstrat.training.state import Training
 
 LENGTH = "epochs"
 _SHOWN = 12
@@ -28,17 +26,14 @@ def of_fit(
 ) -> dict[str, Any]:
     """Everything that has to be the same for a fit to be continued, as JSON can hold it.
 
-    Args:
-        learner: the Learner.
-        strategy: the fit's strategy: its dict, or what it prints where it holds something that has no name.
-        method: the name of the fitting method.
-        epochs: their number, and how many of them were done before by the user's account.
-        given: what else decides the fit.
-        cbs: the fit's callbacks, whose schedules count.
+    `epochs` are their number, and how many of them were done before by the user's account; `given` is what else decides
+    the fit besides the schedules of its callbacks.
     """
+    by_hand = [callback for callback in [*learner.cbs, *cbs] if isinstance(callback, ParamScheduler)]
+    scheds = {name: sched for callback in by_hand for name, sched in callback.scheds.items()}
     try:
         options = strategy.to_dict()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # it holds something that has no name
         options = _text(strategy)
     return {
         "fit": method,
@@ -49,7 +44,7 @@ def of_fit(
         "amp": [learner.precision.level, learner.precision.dtype if learner.precision.level else None],
         "strategy": options,
         **given,
-        **_schedules([*learner.cbs, *cbs]),
+        **({"schedules": {name: _values(sched) for name, sched in scheds.items()}} if scheds else {}),
         "begun at epoch": epochs[1],
     }
 
@@ -59,12 +54,9 @@ def shapes(tensors: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{value.dtype}{list(value.shape)}".removeprefix("paddle.") for name, value in tensors.items()}
 
 
-def _schedules(cbs: Iterable[Any]) -> dict[str, Any]:
-    """The schedules that callbacks bring along, as their values at eleven places of the fit."""
-    scheds = {k: v for callback in cbs if isinstance(callback, ParamScheduler) for k, v in callback.scheds.items()}
-    places = np.linspace(0, 1, 11).tolist()
-    values = {name: [np.asarray(sched(x)).tolist() for x in places] for name, sched in scheds.items()}
-    return {"schedules": values} if values else {}
+def _values(sched: Callable[[float], Any]) -> list[Any]:
+    """A schedule's values at eleven places of the fit."""
+    return [np.asarray(sched(x)).tolist() for x in np.linspace(0, 1, 11).tolist()]
 
 
 def of_optimizer(plan: Any) -> dict[str, Any]:
@@ -73,21 +65,25 @@ def of_optimizer(plan: Any) -> dict[str, Any]:
     return {"optimizer": {"name": name, **{key: _text(value) for key, value in plan.optimizer_options.items()}}}
 
 
-def only_lr_differs(saved: Any, strategy: DefaultStrategy, epochs: int, updates: int) -> bool:
-    """Whether a strategy's plan differs from the one saved, as `of_fit` writes it, in the LR alone.
+def only_lr_differs(
+    saved: Mapping[str, Any], about: Mapping[str, Any], strategy: DefaultStrategy, updates: int
+) -> bool:
+    """Whether a fit by a strategy is the one saved but for the LR, and perhaps the epochs; both as `of_fit` has them.
 
-    Its schedules and its LR by depth count as the LR.
+    The strategy's schedules and its LR by depth count as the LR.
     """
+    if any(not line.startswith("strategy") for line in differences(saved, about)):
+        return False
     try:
-        before = strategy_from_dict(saved)
-    except (ValueError, TypeError):  # what only its text tells, or code outside the library
+        before = strategy_from_dict(saved["strategy"])
+    except (ValueError, TypeError, KeyError):  # what only its text tells, or code outside the library
         return False
 
     def others(plan: Plan) -> Plan:
         phases = tuple(replace(phase, learning_rate=None, scheduler=None) for phase in plan.phases)
         return replace(plan, schedules={}, depth=None, phases=phases)
 
-    plans = [one.plan(epochs * updates, updates) for one in (before, strategy)]
+    plans = [one.plan(about[LENGTH] * updates, updates) for one in (before, strategy)]
     return others(plans[0]) == others(plans[1])
 
 

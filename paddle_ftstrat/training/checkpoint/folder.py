@@ -53,13 +53,9 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint's manifest says.
+    """What a checkpoint's manifest says: updates done, whether it was the best, file → (bytes, SHA-256).
 
-    Attributes:
-        step: updates that had been done.
-        number: grows with every checkpoint saved in a folder, also where training went back to an earlier step.
-        best: whether it was the best when it was saved.
-        files: name → (bytes, SHA-256).
+    Its `number` grows with every checkpoint saved in a folder, also where training went back to an earlier step.
     """
 
     step: int

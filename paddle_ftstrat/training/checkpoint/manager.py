@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.plan import mode_of
+from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.training import data, distributed, rng
+from paddle_ftstrat.training.callbacks import better
 from paddle_ftstrat.training.checkpoint import contents, fingerprint
 from paddle_ftstrat.training.checkpoint.store import Checkpoint, Store
 from paddle_ftstrat.training.distributed import Ranks
 from paddle_ftstrat.training.recorder import bar
-from paddle_ftstrat.training.state import Position, Span
-
-if TYPE_CHECKING:
-    from paddle_ftstrat.binding import Binding
-    from paddle_ftstrat.strategies import DefaultStrategy
-    from paddle_ftstrat.training.state import Training
+from paddle_ftstrat.training.state import Position, Span, Training
 
 _ON_LENGTH = ("extend", "restart", "keep")
 _ON_LR = ("keep", "restart", "new")
@@ -59,7 +58,7 @@ class Checkpoints:
         2
     """
 
-    folder: str | Path
+    folder: str | os.PathLike[str]
     every: int | None = None
     keep: int = 2
     background: bool = True
@@ -99,12 +98,7 @@ class Start:
 class CheckpointManager:
     """A Learner's checkpoints: numbers its fits, saves them, and finds out what a fit that begins has behind it.
 
-    Args:
-        given: `Checkpoints`, or only their folder; None saves nothing.
-        who: the processes; the first one writes.
-
-    Raises:
-        TypeError: `given` is something else.
+    `given` are `Checkpoints`, or only their folder; None saves nothing. Of several processes the first one writes.
     """
 
     def __init__(self, given: Any, who: Ranks) -> None:
@@ -164,7 +158,8 @@ class CheckpointManager:
             self._fits.append({"about": dict(about), "seed": seed, "results": results, "ended": None})
             return fresh
         saved, last = before[number]["about"], number + 1 == len(before)
-        changed = _lr_goes_on(settings, found, saved, about, updates, strategy if last else None)
+        same_but_lr = last and fingerprint.only_lr_differs(saved, about, strategy, updates)
+        changed = _lr_goes_on(settings, found, saved, about, same_but_lr)
         if changed == "keep":
             about = {**about, "strategy": saved["strategy"]}
         entry, was = {**before[number], "about": dict(about)}, saved[fingerprint.LENGTH]
@@ -203,11 +198,6 @@ class CheckpointManager:
 
         Closed before its end, it leaves the random numbers of Python and numpy as they were when the epoch began: how
         far the loader has read ahead by then differs from run to run.
-
-        Args:
-            learner: the Learner.
-            begin: the first batch.
-            resumed: the checkpoint, in the epoch that goes on from one.
         """
         state, loader = learner.state, learner.train
         before = state.reading_host = rng.host_state()
@@ -255,7 +245,7 @@ class CheckpointManager:
         values = learner.recorder.values[-1]
         name = self.settings.monitor or ("valid_loss" if "valid_loss" in values else "train_loss")
         score = values[name] if mode_of(name) == "min" else -values[name]
-        if self._best is None or score < self._best:
+        if better(score, self._best, "min"):
             self._best, self._best_at = score, len(learner.recorder.losses)
         self._save(learner, run, Position(learner.state.epoch + 1, 0, learner.state.step))
 
@@ -287,7 +277,7 @@ class CheckpointManager:
         store = self._needed()
         self.wait()
         distributed.wait_for_all(self._who)
-        found = store.best() if best else store.latest()
+        found = store.latest(best)
         if found is None:
             raise FileNotFoundError(f"there is no {'best ' if best else ''}checkpoint in {store.folder}")
         return found
@@ -351,19 +341,13 @@ class CheckpointManager:
 
 
 def _lr_goes_on(
-    settings: Checkpoints,
-    found: Checkpoint,
-    saved: Mapping[str, Any],
-    about: Mapping[str, Any],
-    updates: int,
-    strategy: DefaultStrategy | None,
+    settings: Checkpoints, found: Checkpoint, saved: Mapping[str, Any], about: Mapping[str, Any], same_but_lr: bool
 ) -> str | None:
     """How the LR goes on where it is another one and nothing else is; None where all is the same."""
     lines = fingerprint.differences(saved, about)
     if not lines:
         return None
-    only_strategy = strategy is not None and all(line.startswith("strategy") for line in lines)
-    if only_strategy and fingerprint.only_lr_differs(saved["strategy"], strategy, about[fingerprint.LENGTH], updates):
+    if same_but_lr:
         if settings.on_lr_change is not None:
             return settings.on_lr_change
         lines.append('or say how the LR goes on: Checkpoints(on_lr_change="keep" | "restart" | "new")')

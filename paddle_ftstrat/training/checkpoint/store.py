@@ -31,14 +31,7 @@ _SHOWN = 3  # damaged checkpoints in a message
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was loaded.
-
-    Attributes:
-        path: its folder.
-        step: updates that had been done.
-        parts: name of the part → name → Paddle tensor.
-        facts: what JSON made of the facts that were saved.
-    """
+    """A checkpoint that was loaded from its folder: updates done, part → name → Paddle tensor, what JSON can hold."""
 
     path: Path
     step: int
@@ -76,9 +69,8 @@ class Store:
         self.keep = _errors.check_whole("keep", keep, minimum=1)
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"folder: {self.folder} is a file; a folder for checkpoints is needed")
-        self._background = background
+        self._background, self._copies = background, store_folder.Copies()
         self._running: list[futures.Future[None]] = []
-        self._copies = store_folder.Copies()
         self._damaged: set[Path] = set()
         weakref.finalize(self, _complain, self.folder, self._running)
 
@@ -124,13 +116,12 @@ class Store:
         for part in parts:
             if not isinstance(part, str) or not store_folder.PART.fullmatch(part):
                 raise ValueError(f"part {part!r}: the name of a part is a file's, of letters, digits, '_' and '-'")
-        facts = dict(facts or {})
-        for name, value in facts.items():
+        for name, value in (facts or {}).items():
             try:
                 json.dumps({name: value})
             except (TypeError, ValueError) as error:
                 raise TypeError(f"facts[{name!r}] = {value!r:.80} is nothing that JSON can hold: {error}") from error
-        text = json.dumps(facts).encode()
+        text = json.dumps(facts or {}).encode()
         if not self._background:
             self._write(step, {part: store_folder.as_entries(held) for part, held in parts.items()}, text, best)
             return
@@ -151,23 +142,15 @@ class Store:
         if self._running:
             self._running.pop().result()
 
-    def latest(self) -> Checkpoint | None:
+    def latest(self, best: bool = False) -> Checkpoint | None:
         """The newest checkpoint that is not damaged; None where none was ever saved. Warns of each damaged one.
 
-        Raises:
-            ValueError: there are checkpoints, but all are damaged; or a newer version wrote them.
-        """
-        return self._load(best=False)
-
-    def best(self) -> Checkpoint | None:
-        """The newest checkpoint that was saved as the best and is not damaged; None where there was none.
+        Args:
+            best: of those that were saved as the best.
 
         Raises:
-            ValueError: there is one, or may be, but it is damaged; or a newer version wrote it.
+            ValueError: there is one, or may be, but all are damaged; or a newer version wrote them.
         """
-        return self._load(best=True)
-
-    def _load(self, best: bool) -> Checkpoint | None:
         futures.wait(self._running)
         sound, damaged = _survey(self.folder)
         for path, manifest in sound:
@@ -180,7 +163,7 @@ class Store:
                 self._damaged.add(path)
             else:
                 for why in damaged.values():
-                    warnings.warn(f"a damaged checkpoint is passed over: {why}", RuntimeWarning, stacklevel=3)
+                    warnings.warn(f"a damaged checkpoint is passed over: {why}", RuntimeWarning, stacklevel=2)
                 return Checkpoint(path, manifest.step, parts, facts)
         if not damaged:
             return None

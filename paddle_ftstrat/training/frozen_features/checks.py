@@ -43,13 +43,9 @@ class _Reached(BaseException):
 
 @dataclass(frozen=True)
 class Route:
-    """The calls of frozen layers in a forward: those below the boundary, whose outputs only have a form, and it.
+    """The calls of a model's frozen layers in a forward, with the form of each one's output.
 
-    Attributes:
-        model: the model.
-        frozen: its frozen layers.
-        layers: the numbers of those that are called, in order; the boundary, the topmost of them, is the last.
-        layouts: the form of each call's output.
+    `layers` are the numbers of those that are called, in order; the boundary, the topmost of them, is the last.
     """
 
     model: nn.Layer
