@@ -3,7 +3,8 @@
 from paddle_ftstrat.optim import lr_scheduler
 from paddle_ftstrat.optim.adafactor import Adafactor
 from paddle_ftstrat.optim.custom import Accumulator, CustomOptimizer, from_function
-from paddle_ftstrat.optim.grouped import Optimizer, ParamGroup
+from paddle_ftstrat.optim.grouped import Optimizer
+from paddle_ftstrat.optim.groups import ParamGroup
 from paddle_ftstrat.optim.muon import Muon, hidden_weights
 from paddle_ftstrat.optim.optimizers import LAMB, SGD, Adagrad, Adam, AdamW, RMSprop
 from paddle_ftstrat.optim.rules import DecayedAdagrad, Ftrl, LarsMomentum, Lion

@@ -8,7 +8,7 @@ from typing import Any
 import paddle
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim.custom import Accumulator, Accumulators, CustomOptimizer, dense, plus, times
+from paddle_ftstrat.optim.custom import Accumulator, Accumulators, CustomOptimizer, plus, times
 
 
 class Adafactor(CustomOptimizer):
@@ -89,10 +89,8 @@ class Adafactor(CustomOptimizer):
             kinds["square"] = Accumulator()
         return kinds if self._beta1 is None else {**kinds, "mean": Accumulator()}
 
-    def _append_optimize_op(self, block: Any, param_and_grad: tuple[Any, Any]) -> None:
-        param, grad = param_and_grad
-        weight, state = self.weight_of(param), self.state_of(param)
-        grad, lr, decay = dense(grad, weight, cast=weight is not param), self.lr_of(param), self.decay_of(param)
+    def _move(self, param: Any, weight: Any, grad: Any) -> None:
+        state, lr, decay = self.state_of(param), self.lr_of(param), self.decay_of(param)
         paddle.assign(plus(state["count"], 1.0), output=state["count"])
         step = self._step(weight, lr, state["count"])
         update = self._inverse_root(paddle.square(grad), state).multiply_(grad)
@@ -102,7 +100,6 @@ class Adafactor(CustomOptimizer):
         if decay:
             weight.scale_(1.0 - lr * decay)
         weight.subtract_(update)
-        self.write_back(param, weight)
 
     def _step(self, weight: Any, lr: float, count: Any) -> Any:
         """ρ, [1]."""
@@ -127,12 +124,7 @@ class Adafactor(CustomOptimizer):
 
 
 def longest_axes(shape: Sequence[int]) -> tuple[int, int]:
-    """The second longest axis and the longest; of equal ones the later is the longer.
-
-    Example:
-        >>> longest_axes([512, 256, 3, 3]), longest_axes([4, 4])
-        ((1, 0), (0, 1))
-    """
+    """The second longest axis and the longest; of equal ones the later is the longer."""
     order = sorted(range(len(shape)), key=lambda axis: shape[axis])
     return order[-2], order[-1]
 

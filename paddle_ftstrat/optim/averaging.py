@@ -13,6 +13,7 @@ from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import masters
 from paddle_ftstrat.optim.fused.step import FusedStep
 from paddle_ftstrat.optim.methods import Method, registering
+from paddle_ftstrat.optim.state import shaped
 from paddle_ftstrat.param_attr import select
 
 AVERAGES: dict[str, type[Average]] = {}
@@ -47,11 +48,7 @@ class Average(Method):
         raise NotImplementedError
 
     def begins(self, steps: int | None) -> int:
-        """The update after which weights can first go into the average.
-
-        Raises:
-            ValueError: that depends on the length of the training, which is not known.
-        """
+        """The update after which weights can first go in; ValueError where that needs a length that is not known."""
         return 0
 
 
@@ -79,8 +76,7 @@ class EMA(Average):
     bias_correction: bool = False
 
     def __post_init__(self) -> None:
-        if _errors.check_number("decay", self.decay, minimum=0) >= 1:
-            raise ValueError(f"decay = {self.decay!r} is outside what is allowed: a number ≥ 0 and < 1")
+        _errors.check_number("decay", self.decay, minimum=0, below=1)
         _errors.check_flag("bias_correction", self.bias_correction)
 
     def share(self, count: int, update: int, steps: int | None) -> float:
@@ -113,8 +109,7 @@ class SWA(Average):
     every: int = 1
 
     def __post_init__(self) -> None:
-        if _errors.check_number("start", self.start, minimum=0) >= 1:
-            raise ValueError(f"start = {self.start!r} is outside what is allowed: a number ≥ 0 and < 1")
+        _errors.check_number("start", self.start, minimum=0, below=1)
         _errors.check_whole("every", self.every, minimum=1)
 
     def share(self, count: int, update: int, steps: int | None) -> float:
@@ -177,11 +172,7 @@ class Averaging:
                 self.values[name] = _copy(masters.float32_of(weight) if masters.is_half(weight) else weight)
 
     def update(self, params_grads: Any = None) -> None:
-        """Put the weights after an update into the average.
-
-        Args:
-            params_grads: what the optimizer has updated; not needed.
-        """
+        """Put the weights after an update into the average; what the optimizer has updated is not needed."""
         share, moved = self.rule.share(self.count, *self._clock()), set(self.moved)
         self.moved = ()
         if not share:
@@ -206,42 +197,22 @@ class Averaging:
         """The averaged weights by structured name, and how many times weights have gone in."""
         return {"updates": self.count, "average": dict(self.values)}
 
-    def check(self, state: Mapping[str, Any]) -> None:
-        """Refuse the state of an average of other parameters.
-
-        Raises:
-            ValueError: an average of a parameter that the model lacks, or of another shape.
-        """
+    def check(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The averaged weights of a state; refuses those of parameters that the model lacks, or of another shape."""
         _errors.check_keys("averaged parameter", state["average"], self._weights)
-        for name, value in state["average"].items():
-            shape = list(self._weights[name].shape)
-            if list(value.shape) != shape:
-                raise ValueError(f"the average of {name!r} has shape {list(value.shape)}, not {shape}")
+        return {
+            name: shaped(f"the average of {name!r}", value, self._weights[name].shape)
+            for name, value in state["average"].items()
+        }
 
     def set_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict()` was taken.
-
-        Raises:
-            ValueError: an average of a parameter that the model lacks, or of another shape; nothing is changed.
-        """
-        self.check(state)
-        given = {
-            name: v if isinstance(v, paddle.Tensor) else paddle.to_tensor(v) for name, v in state["average"].items()
-        }
+        """Go on where `state_dict()` was taken; a state that `check` refuses changes nothing."""
+        self.values = {name: _copy(value) for name, value in self.check(state).items()}
         self.count, self._resumed = int(state["updates"]), True
-        self.values = {name: _copy(value) for name, value in given.items()}
 
 
 def keep(run: Any, weights: Mapping[str, Any]) -> Averaging:
-    """The average that a binding's plan asks for; it follows the optimizer's updates, whatever loop makes them.
-
-    Args:
-        run: the binding.
-        weights: structured name → parameter.
-
-    Raises:
-        ValueError: the optimizer has averaged weights of its own, or the rule needs the length of the training.
-    """
+    """The average that a binding's plan asks for; it follows the optimizer's updates, whatever loop makes them."""
     rule, optimizer = run.plan.averaging, run.optimizer
     if hasattr(optimizer, "averaged_weights"):
         raise ValueError(
@@ -259,12 +230,7 @@ def keep(run: Any, weights: Mapping[str, Any]) -> Averaging:
 
 @contextmanager
 def swapped(model: Any, values: Mapping[str, Any]) -> Iterator[None]:
-    """Inside it weights of a model have other values; afterwards, or after an error, they and statistics their own.
-
-    Args:
-        model: the model.
-        values: structured name → value.
-    """
+    """Inside it weights of a model have other values, by structured name; afterwards they and statistics their own."""
     weights = select.named_weights(model)
     tensors = {**{name: weights[name] for name in values}, **select.statistics(model)}
     own = {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -22,18 +22,13 @@ _CLIPS = {"GlobalNorm": ClipGradByGlobalNorm, "Norm": ClipGradByNorm, "Value": C
 
 @dataclass(frozen=True)
 class Decay:
-    """The decay in force.
+    """The decay in force."""
 
-    `coefficient` is the decoupled one, `names` the parameters it reaches, `source` whose wish it is ("strategy" or
-    "optimizer"), `by_optimizer` whether the optimizer carries it out itself. `coupled` is the optimizer's regularizer,
-    which acts on parameters that have none.
-    """
-
-    coefficient: float
-    names: frozenset[str]
-    source: str = "strategy"
-    by_optimizer: bool = False
-    coupled: Any = None
+    coefficient: float  # of the decoupled one
+    names: frozenset[str]  # the parameters that it reaches
+    source: str = "strategy"  # whose wish it is, or "optimizer"
+    by_optimizer: bool = False  # whether the optimizer carries it out itself
+    coupled: Any = None  # the optimizer's regularizer, which acts on parameters that have none
 
     def of(self, name: str) -> float:
         """The decoupled decay of one parameter, 0.0 for none."""
@@ -58,6 +53,7 @@ def build_optimizer(
             asked for that there is not.
     """
     row = table.find(plan.optimizer)
+    assert row.cls is not None  # `find` refuses what this Paddle lacks
     table.check_options(row, plan.optimizer_options)
     options = table.checked_values(row, plan.optimizer_options)
     _check_multipliers(row, plan, rows)
@@ -74,8 +70,10 @@ def build_optimizer(
     # An optimizer that ignores multipliers (Rprop) takes no scheduler either; that the LR is constant was checked.
     learning_rate = lr_scheduler if row.multiplier else lr_scheduler()
     arguments = {**options, **native, "learning_rate": learning_rate, "parameters": [r.param for r in rows]}
-    if plan.clip is not None or given_clip is not None:
-        arguments["grad_clip"] = given_clip or _CLIPS[plan.clip.kind](plan.clip.value)
+    if plan.clip is not None:
+        arguments["grad_clip"] = _CLIPS[plan.clip.kind](plan.clip.value)
+    elif given_clip is not None:
+        arguments["grad_clip"] = given_clip
     try:
         optimizer = row.cls(**arguments)
     except (AssertionError, RuntimeError, OverflowError) as error:
@@ -141,11 +139,7 @@ def _check_sparse(row: table.OptimizerRow, model: nn.Layer, rows: Sequence[Any],
 def _choose_decay(
     row: table.OptimizerRow, plan: Plan, options: Mapping[str, Any], rows: Sequence[Any]
 ) -> tuple[Decay, dict[str, Any]]:
-    """The decay in force, and the optimizer's arguments for a decay of its own.
-
-    Raises:
-        ValueError: the strategy and the optimizer's options both give one.
-    """
+    """The decay in force, and the optimizer's arguments for a decay of its own; refuses two decays."""
     names = frozenset(r.name for r in rows if r.decayed)
     if row.decay != "native":
         coupled = options.get("weight_decay") if row.decay == "coupled" else None

@@ -13,6 +13,7 @@ import paddle
 from paddle.optimizer import Optimizer
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.optim.masters import is_half
 from paddle_ftstrat.param_attr import rows
 
 
@@ -32,7 +33,7 @@ class Accumulator:
     shape: tuple[int, ...] | None = None
 
 
-class State(dict):
+class State(dict[str, Any]):
     """The state of one parameter: name → tensor, to be changed in place.
 
     Attributes:
@@ -151,7 +152,7 @@ class CustomOptimizer(Optimizer):
     def weight_of(self, param: Any) -> Any:
         """What an update changes: the parameter, or for a half-precision one a float32 stand-in."""
         state = self._states.get(param.name)
-        if not (_is_half(param) if state is None else state.half):
+        if not (is_half(param) if state is None else state.half):
             return param
         return self._create_master_weight(param) if self._multi_precision else param.astype("float32")
 
@@ -175,7 +176,7 @@ class CustomOptimizer(Optimizer):
                 self._states[param.name] = self._add_state(param, named_accumulators(self.accumulators_of(param)))
 
     def _add_state(self, param: Any, kinds: Mapping[str, Accumulator]) -> State:
-        half = _is_half(param)
+        half = is_half(param)
         target = self._create_master_weight(param) if self._multi_precision and half else param
         dtype = "float64" if param.dtype == paddle.float64 else "float32"
         tensors = {
@@ -194,13 +195,16 @@ class CustomOptimizer(Optimizer):
 
     def _append_optimize_op(self, block: Any, param_and_grad: tuple[Any, Any]) -> None:
         param, grad = param_and_grad
-        weight, lr = self.weight_of(param), self.lr_of(param)
-        decay = self.decay_of(param)
+        weight = self.weight_of(param)
+        self._move(param, weight, dense(grad, weight, cast=weight is not param))
+        self.write_back(param, weight)
+
+    def _move(self, param: Any, weight: Any, grad: Any) -> None:
+        """The update of `weight`, which is the parameter or its stand-in, decay included."""
+        lr, decay = self.lr_of(param), self.decay_of(param)
         if decay:
             weight.scale_(1.0 - lr * decay)
-        grad = dense(grad, weight, cast=weight is not param)
         self.update(weight, grad, lr, self.state_of(param))
-        self.write_back(param, weight)
 
 
 def from_function(
@@ -229,28 +233,25 @@ def from_function(
         {'beta': 0.8}
     """
     defaults = _options_of(function)
-    base = list(inspect.signature(CustomOptimizer.__init__).parameters.values())
+    signature = inspect.signature(CustomOptimizer.__init__)
+    options = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in defaults.items()]
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        own = {key: kwargs.pop(key) for key in list(kwargs) if key in defaults}
-        CustomOptimizer.__init__(self, *args, **kwargs)
-        self.options = {**defaults, **own}
+    class FromFunction(CustomOptimizer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            given = {key: kwargs.pop(key) for key in defaults if key in kwargs}
+            super().__init__(*args, **kwargs)
+            self.options = {**defaults, **given}
 
-    own = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in defaults.items()]
-    __init__.__signature__ = inspect.Signature([*base, *own])
+        def update(self, param: Any, grad: Any, lr: float, state: dict[str, Any]) -> None:
+            function(param, grad, lr, state, **self.options)
 
-    def update(self: Any, param: Any, grad: Any, lr: float, state: dict[str, Any]) -> None:
-        function(param, grad, lr, state, **self.options)
-
-    body = {
-        "__doc__": function.__doc__,
-        "__module__": function.__module__,
-        "__init__": __init__,
-        "update": update,
-        "accumulators": named_accumulators(accumulators),
-        "decoupled": decoupled,
-    }
-    return type(name or function.__name__.title().replace("_", ""), (CustomOptimizer,), body)
+    FromFunction.__name__ = FromFunction.__qualname__ = name or function.__name__.title().replace("_", "")
+    FromFunction.__doc__, FromFunction.__module__ = function.__doc__, function.__module__
+    FromFunction.accumulators, FromFunction.decoupled = named_accumulators(accumulators), decoupled
+    vars(FromFunction.__init__)["__signature__"] = signature.replace(
+        parameters=[*signature.parameters.values(), *options]
+    )
+    return FromFunction
 
 
 def multiplier(param: Any) -> float:
@@ -305,10 +306,6 @@ def named_accumulators(given: Accumulators) -> dict[str, Accumulator]:
         else Accumulator(_errors.check_number(f"accumulator {name!r}", kind))
         for name, kind in given.items()
     }
-
-
-def _is_half(param: Any) -> bool:
-    return param.dtype in (paddle.float16, paddle.bfloat16)
 
 
 def _options_of(function: Callable[..., None]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import groups
 from paddle_ftstrat.optim.custom import CustomOptimizer, State, dense, multiplier, named_accumulators
 from paddle_ftstrat.optim.groups import ParamGroup
+from paddle_ftstrat.optim.masters import is_half
 from paddle_ftstrat.optim.state import MASTER, fitting
 
 Update = Callable[[Any, Any, float, float, State], None]
@@ -190,6 +191,7 @@ class Optimizer(CustomOptimizer):
         ]
         return {"state": state, "param_groups": described}
 
+    @paddle.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave, here or in another process, options included.
 
@@ -212,7 +214,12 @@ class Optimizer(CustomOptimizer):
         params = {number: self._parameter_list[number] for number in states}
         _paddle.create_accumulators(self, list(params.values()))
         for number, param in params.items():
-            self._write(self._states[param.name], self._master_weights.get(param.name), states[number])
+            state, values = self._states[param.name], states[number]
+            state.numbers = {name: value for name, value in values.items() if name in self.state_numbers}
+            for name in values.keys() - state.numbers.keys():
+                target = self._master_weights.get(param.name) if name == MASTER else state[name]
+                if target is not None:
+                    paddle.assign(values[name], output=target)
 
     set_state_dict = load_state_dict
 
@@ -303,8 +310,7 @@ class Optimizer(CustomOptimizer):
                     f"the state of parameter {number} is {sorted(kinds)}, but this optimizer keeps {sorted(names)}: it "
                     "was saved with another optimizer or other options"
                 )
-            half = params[number].dtype in (paddle.float16, paddle.bfloat16)
-            dtype = paddle.float32 if half else params[number].dtype
+            dtype = paddle.float32 if is_half(params[number]) else params[number].dtype
             states[number] = {
                 name: _errors.check_number(what, value)
                 if name in self.state_numbers
@@ -313,14 +319,6 @@ class Optimizer(CustomOptimizer):
                 for what in [f"{name!r} of parameter {number}"]
             }
         return states
-
-    @paddle.no_grad()
-    def _write(self, state: State, master: Any, values: Mapping[str, Any]) -> None:
-        state.numbers = {name: value for name, value in values.items() if name in self.state_numbers}
-        for name in values.keys() - state.numbers.keys():
-            target = master if name == MASTER else state[name]
-            if target is not None:
-                paddle.assign(values[name], output=target)
 
 
 def with_l2(grad: Any, weight: Any, decay: float) -> Any:

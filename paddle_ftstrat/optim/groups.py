@@ -11,6 +11,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.optim.masters import is_half
 from paddle_ftstrat.param_attr import rows
 
 MAX_NORM, NORM_TYPE = "clip_grad_max_norm", "clip_grad_norm_type"
@@ -19,7 +20,7 @@ COMMON = (MAX_NORM, NORM_TYPE, "initial_lr", "name")
 _PADDLES_WORDS = {"learning_rate": "lr", "epsilon": "eps", "beta1": "betas", "beta2": "betas", "rho": "alpha"}
 
 
-class ParamGroup(MutableMapping):
+class ParamGroup(MutableMapping[str, Any]):
     """The parameters of one group under "params", and their options; a dict that checks what is written to it.
 
     Args:
@@ -113,19 +114,14 @@ def check_options(what: str, given: Iterable[str], allowed: Iterable[str]) -> No
 
 
 def clip(group: ParamGroup) -> None:
-    """Scale the group's gradients in place so that their norm is at most its `clip_grad_max_norm`.
-
-    Raises:
-        RuntimeError: the norm is not finite.
-        ValueError: a gradient is sparse.
-    """
+    """Scale the group's gradients in place so that their norm is at most its `clip_grad_max_norm`."""
     rows.silence((p, p.grad) for p in group.parameters)
     grads = [p.grad for p in group.parameters if not p.stop_gradient and getattr(p, "need_clip", True)]
     grads = [grad for grad in grads if grad is not None]
     if any(grad.is_selected_rows() for grad in grads):
         raise ValueError("clip_grad cannot clip sparse gradients: build the Embedding with sparse=False")
-    half, order = (paddle.float16, paddle.bfloat16), group.get(NORM_TYPE, 2.0)
-    norms = [paddle.norm(grad.astype("float32") if grad.dtype in half else grad, order) for grad in grads]
+    order = group.get(NORM_TYPE, 2.0)
+    norms = [paddle.norm(grad.astype("float32") if is_half(grad) else grad, order) for grad in grads]
     # The norm of the norms: of order 0, as torch, how many gradients are not zero.
     norm = float(paddle.norm(paddle.stack(norms), order)) if norms else 0.0
     if not math.isfinite(norm):
@@ -158,12 +154,12 @@ def _check_tensors(where: str, members: Iterable[Any]) -> None:
 def _check_distinct(params: Iterable[Any]) -> None:
     seen: dict[str, Any] = {}
     for param in params:
-        other = seen.setdefault(param.name, None)
-        if other is param:
+        if param.name not in seen:
+            seen[param.name] = param
+        elif seen[param.name] is param:
             raise ValueError(f"parameter {param.name!r} of shape {list(param.shape)} is in the groups twice")
-        if other is not None:
+        else:
             raise ValueError(f"two parameters have the name {param.name!r}, by which Paddle keeps optimizer state")
-        seen[param.name] = param
 
 
 def _betas(what: str, value: Any) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,7 @@ from paddle_ftstrat.schedules.schedule import Schedule
 AHEAD = 1024
 CARRIED = "ftstrat"
 NAMES = ("mom", "sqr_mom", "wd", "eps")
-_BOUNDS = {
-    "mom": {"minimum": 0, "maximum": 1},
-    "sqr_mom": {"minimum": 0, "maximum": 1},
-    "wd": {"minimum": 0},
-    "eps": {"minimum": 0},
-}
+_MAXIMUM = {"mom": 1.0, "sqr_mom": 1.0}
 
 
 class ScheduleLR(LRScheduler):
@@ -50,6 +46,8 @@ class ScheduleLR(LRScheduler):
         >>> lrs
         [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
+
+    last_epoch: int
 
     def __init__(self, schedule: Callable[[Any], Any], last_epoch: int = -1, verbose: bool = False) -> None:
         if not callable(schedule):
@@ -87,7 +85,7 @@ class ScheduleLR(LRScheduler):
         return super().state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, and what `carry` put beside it: every loop saves this, most of them inside the optimizer's."""
+        """The position and what `carry` put beside it; every loop saves it, most of them inside the optimizer's."""
         carried = {} if self._carried is None else {CARRIED: self._carried[0]()}
         return {**self.position(), **carried}
 
@@ -132,43 +130,34 @@ class Decoupled:
         lr_scheduler: what tells the LR.
         decayed: `.name` of the parameters it reaches.
         coefficient: wd.
+
+    Attributes:
+        value: wd, or a dict parameter `.name` → wd.
+        coefficients: wd of each parameter that decays, by `.name`.
     """
 
     def __init__(self, optimizer: Any, lr_scheduler: Any, decayed: set[str], coefficient: float) -> None:
         self._optimizer = optimizer
         self._lr = lr_scheduler
         self._decayed = decayed
-        self._value: float | dict[str, float] = 0.0
-        self._coefficients: dict[str, float] = {}
         self._hooked = False
         self.set(coefficient)
 
-    def get(self) -> float | dict[str, float]:
-        """wd, or a dict parameter `.name` → wd."""
-        return self._value
-
-    @property
-    def coefficients(self) -> Mapping[str, float]:
-        """wd of each parameter that decays, by `.name`."""
-        return self._coefficients
-
-    def set(self, value: float | Mapping[str, float]) -> None:
+    def set(self, value: float | dict[str, float]) -> None:
         """Use another wd from the next update on, or a dict parameter `.name` → wd."""
-        self._value = dict(value) if isinstance(value, Mapping) else value
-        each = value if isinstance(value, Mapping) else dict.fromkeys(self._decayed, value)
-        self._coefficients = {name: wd for name, wd in each.items() if wd and name in self._decayed}
-        if self._coefficients and not self._hooked:
+        self.value = value
+        each = value if isinstance(value, dict) else dict.fromkeys(self._decayed, value)
+        self.coefficients = {name: wd for name, wd in each.items() if wd and name in self._decayed}
+        if self.coefficients and not self._hooked:
             _paddle.after_update(self._optimizer, self)
             self._hooked = True
 
     def __call__(self, params_grads: Sequence[tuple[Any, Any]]) -> None:
         """Decay the parameters that were just updated."""
-        lr, coefficients = self._lr.last_lr, self._coefficients
         for param, grad in params_grads:
-            coefficient = coefficients.get(param.name)
-            if coefficient is None or grad is None:
-                continue
-            param.scale_(1.0 - lr * param.optimize_attr["learning_rate"] * coefficient)
+            coefficient = self.coefficients.get(param.name)
+            if coefficient is not None and grad is not None:
+                param.scale_(1.0 - self._lr.last_lr * param.optimize_attr["learning_rate"] * coefficient)
 
 
 class HyperParameters:
@@ -181,6 +170,9 @@ class HyperParameters:
         optimizer: the Paddle optimizer.
         decoupled: what carries out decoupled decay in the optimizer's place; None: the optimizer does it.
 
+    Attributes:
+        varied: what differs between parameters: the optimizer's attribute → parameter `.name` → number.
+
     Example:
         >>> import paddle
         >>> adam = paddle.optimizer.Adam(parameters=paddle.nn.Linear(1, 1).parameters())
@@ -191,9 +183,9 @@ class HyperParameters:
     """
 
     def __init__(self, optimizer: Any, decoupled: Decoupled | None) -> None:
+        self.varied: dict[str, dict[str, float]] = {}
         self._optimizer = optimizer
         self._decoupled = decoupled
-        self._varied: dict[str, dict[str, float]] = {}
         self._hooked = False
 
     def has(self, name: str) -> bool:
@@ -204,11 +196,30 @@ class HyperParameters:
 
     def get(self, name: str) -> Any:
         """The number in force, or a dict parameter `.name` → number where they differ."""
-        self._check(name)
         if name == "wd" and self._decoupled is not None:
-            return self._decoupled.get()
-        attribute = _paddle.hyper_attribute(self._optimizer, name)
-        return dict(self._varied[attribute]) if attribute in self._varied else getattr(self._optimizer, attribute)
+            return self._decoupled.value
+        attribute = self._attribute(name)
+        return dict(self.varied[attribute]) if attribute in self.varied else getattr(self._optimizer, attribute)
+
+    def set(self, name: str, value: float | Mapping[str, float]) -> None:
+        """Use another number from the next update on, or a dict parameter `.name` → number."""
+
+        def checked(number: Any) -> float:
+            return _errors.check_number(name, number, minimum=0, maximum=_MAXIMUM.get(name, math.inf))
+
+        decoupled = self._decoupled if name == "wd" else None
+        attribute = self._attribute(name) if decoupled is None else ""
+        each = {key: checked(number) for key, number in value.items()} if isinstance(value, Mapping) else checked(value)
+        if decoupled is not None:
+            decoupled.set(each)
+        elif isinstance(each, float):
+            self.varied.pop(attribute, None)
+            setattr(self._optimizer, attribute, each)
+        else:
+            self.varied[attribute] = each
+            if not self._hooked:
+                _paddle.before_each_update(self._optimizer, self._put)
+                self._hooked = True
 
     def by_block(self, name: str, blocks: Callable[[], Sequence[Sequence[str]]]) -> Any:
         """The number in force, or a list with one per block where parameters differ; `blocks()` has their `.name`s."""
@@ -218,11 +229,7 @@ class HyperParameters:
         return [next((value[key] for key in block if key in value), None) for block in blocks()]
 
     def set_by_block(self, name: str, value: Any, blocks: Callable[[], Sequence[Sequence[str]]]) -> None:
-        """Use another number from the next update on, or a list with one per block of `blocks()`.
-
-        Raises:
-            ValueError: as for `set`, or a list of another length.
-        """
+        """As `set`, or a list with one number per block of `blocks()`."""
         if np.ndim(value) == 0:
             self.set(name, value)
             return
@@ -232,51 +239,24 @@ class HyperParameters:
         self.set(name, {key: number for block, number in zip(keys, value) for key in block})
 
     def check(self, names: Iterable[str]) -> None:
-        """Refuse hyper-parameters, beside `lr`, that the optimizer lacks.
-
-        Raises:
-            ValueError: there is one.
-        """
+        """Refuse hyper-parameters, beside `lr`, that the optimizer lacks: ValueError."""
         for name in names:
-            if name != "lr":
-                self._check(name)
-
-    @property
-    def varied(self) -> Mapping[str, Mapping[str, float]]:
-        """What differs between parameters: the optimizer's attribute → parameter `.name` → number."""
-        return self._varied
-
-    def set(self, name: str, value: Any) -> None:
-        """Use another number from the next update on, or a dict parameter `.name` → number.
-
-        Raises:
-            ValueError: an unknown name, one that the optimizer lacks, or a number out of range.
-        """
-        self._check(name)
-        each = value if isinstance(value, Mapping) else {None: value}
-        each = {key: _errors.check_number(name, number, **_BOUNDS[name]) for key, number in each.items()}
-        if name == "wd" and self._decoupled is not None:
-            self._decoupled.set(each if isinstance(value, Mapping) else each[None])
-            return
-        attribute = _paddle.hyper_attribute(self._optimizer, name)
-        if not isinstance(value, Mapping):
-            self._varied.pop(attribute, None)
-            setattr(self._optimizer, attribute, each[None])
-            return
-        self._varied[attribute] = each
-        if not self._hooked:
-            _paddle.before_each_update(self._optimizer, self._put)
-            self._hooked = True
+            if name != "lr" and not self.has(name):
+                self._attribute(name)
 
     def _put(self, param: Any) -> None:
-        for attribute, by_param in self._varied.items():
+        for attribute, by_param in self.varied.items():
             if param.name in by_param:
                 setattr(self._optimizer, attribute, by_param[param.name])
 
-    def _check(self, name: str) -> None:
-        if not self.has(name):
+    def _attribute(self, name: str) -> str:
+        """Where the optimizer itself keeps a hyper-parameter."""
+        _errors.check_keys("hyper-parameter", [name], NAMES)
+        attribute = _paddle.hyper_attribute(self._optimizer, name)
+        if attribute is None:
             have = [known for known in NAMES if self.has(known)]
             raise ValueError(
                 f"optimizer {type(self._optimizer).__name__} has no hyper-parameter {name!r}; "
                 f"it has {_errors.listing(['lr', *have])}"
             )
+        return attribute

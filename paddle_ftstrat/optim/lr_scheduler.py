@@ -34,11 +34,11 @@ def _documented_by(curve: Callable[..., Any], more: str = "") -> Callable[[type]
     """Have a scheduler tell the formula, the arguments and the source of its curve; its example is its own."""
 
     def document(cls: type) -> type:
-        text = inspect.getdoc(curve)
-        text = re.sub(r"    learning_rate: .*", "    optimizer: has `param_groups`; η is a group's initial LR.", text)
+        optimizer = "    optimizer: has `param_groups`; η is a group's initial LR."
+        text = re.sub(r"    learning_rate: .*", optimizer, inspect.getdoc(curve) or "")
         arguments = f"{more}    last_step: index of the last update done; −1 begins.\n    verbose: print each LR set."
         text = text.replace("\n\nRaises:", f"\n{arguments}\n\nRaises:")
-        example = inspect.getdoc(cls).partition("\n\n")[2]
+        example = (inspect.getdoc(cls) or "").partition("\n\n")[2]
         cls.__doc__ = re.sub(r"Example:\n.*?(?=\n\nSource)", lambda _: example, text, flags=re.DOTALL)
         return cls
 
@@ -207,16 +207,15 @@ class LambdaLR(GroupScheduler):
         verbose: bool = False,
     ) -> None:
         count = len(check_groups(optimizer))
-        self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * count
+        self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, Sequence) else [lr_lambda] * count
         if len(self.lr_lambdas) != count:
             raise ValueError(f"lr_lambda has {len(self.lr_lambdas)} functions, but the optimizer has {count} groups")
         for index, function in enumerate(self.lr_lambdas):
             if not callable(function):
                 raise TypeError(f"lr_lambda[{index}] must be a function of the update index, not {function!r}")
-        super().__init__(optimizer, _scaled, {}, last_step, verbose)
-
-    def _curve(self, index: int, base_lr: float) -> GroupCurve:
-        return partial(_scaled, base_lr, self.lr_lambdas[index])
+        super().__init__(
+            optimizer, [partial(_scaled, function) for function in self.lr_lambdas], {}, last_step, verbose
+        )
 
 
 class ReduceLROnPlateau(Scheduler):
@@ -284,11 +283,18 @@ class ReduceLROnPlateau(Scheduler):
             "threshold": _errors.check_number("threshold", threshold, minimum=0),
             "threshold_mode": threshold_mode,
             "cooldown": _errors.check_whole("cooldown", cooldown),
-            "min_lr": _min_lrs(min_lr, self._count),
+            "min_lr": self._min_lrs(min_lr),
             "eps": _errors.check_number("eps", eps, minimum=0),
         }
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_steps = self.cooldown_counter = 0
+
+    def _min_lrs(self, given: Any) -> list[float]:
+        if np.ndim(given) == 0:
+            return [_errors.check_number("min_lr", given, minimum=0)] * self._count
+        if len(given) != self._count:
+            raise ValueError(f"min_lr = {given!r} has {len(given)} values, but the optimizer has {self._count} groups")
+        return [_errors.check_number(f"min_lr[{index}]", low, minimum=0) for index, low in enumerate(given)]
 
     @property
     def in_cooldown(self) -> bool:
@@ -305,7 +311,11 @@ class ReduceLROnPlateau(Scheduler):
         self.num_bad_steps = 0 if better or self.in_cooldown else self.num_bad_steps + 1
         self.cooldown_counter = max(0, self.cooldown_counter - 1)
         if self.num_bad_steps > self._settings["patience"]:
-            self._reduce()
+            for index, (group, lowest) in enumerate(zip(self._groups(), self._settings["min_lr"])):
+                old = float(group["lr"])
+                new = max(old * self._settings["factor"], lowest)
+                if old - new > self._settings["eps"]:
+                    self._set(index, new)
             self.cooldown_counter = self._settings["cooldown"]
             self.num_bad_steps = 0
 
@@ -315,21 +325,6 @@ class ReduceLROnPlateau(Scheduler):
             return metric < (self.best * (1.0 - threshold) if relative else self.best - threshold)
         return metric > (self.best * (1.0 + threshold) if relative else self.best + threshold)
 
-    def _reduce(self) -> None:
-        for index, (group, lowest) in enumerate(zip(self._groups(), self._settings["min_lr"])):
-            old = float(group["lr"])
-            new = max(old * self._settings["factor"], lowest)
-            if old - new > self._settings["eps"]:
-                self._set(index, new)
 
-
-def _scaled(base_lr: float, function: Callable[[int], float], t: int) -> float:
-    return base_lr * function(t)
-
-
-def _min_lrs(min_lr: float | Sequence[float], groups: int) -> list[float]:
-    if np.ndim(min_lr) == 0:
-        return [_errors.check_number("min_lr", min_lr, minimum=0)] * groups
-    if len(min_lr) != groups:
-        raise ValueError(f"min_lr = {min_lr!r} has {len(min_lr)} values, but the optimizer has {groups} groups")
-    return [_errors.check_number(f"min_lr[{index}]", low, minimum=0) for index, low in enumerate(min_lr)]
+def _scaled(function: Callable[[int], float], base_lr: float) -> GroupCurve:
+    return lambda t: base_lr * function(t)

@@ -23,7 +23,7 @@ _HALF = (paddle.float16, paddle.bfloat16)
 
 
 def is_half(param: Any) -> bool:
-    """Whether a parameter is float16 or bfloat16."""
+    """Whether a parameter, or a gradient, is float16 or bfloat16."""
     return param.dtype in _HALF
 
 
@@ -40,19 +40,10 @@ def forget_unused(params: Iterable[Any]) -> None:
 
 
 def float32_of(param: Any) -> Any:
-    """The value in float32, a copy: with all its digits where they are kept and still round to the parameter.
-
-    Example:
-        >>> layer = paddle.nn.Linear(1, 1, weight_attr=paddle.nn.initializer.Constant(1.001))
-        >>> keep(layer.weight)
-        >>> layer = layer.to(dtype="bfloat16")
-        >>> layer.weight.astype("float32").item(), round(float32_of(layer.weight).item(), 6)
-        (1.0, 1.001)
-    """
-    value = param.detach().astype("float32")
+    """The value in float32, a copy: with all its digits where they are kept and still round to the parameter."""
     if not is_half(param):
-        return value.clone()
-    kept = getattr(param, _FIELD, None)
+        return param.detach().astype("float32").clone()
+    value, kept = param.detach().astype("float32"), getattr(param, _FIELD, None)
     if kept is None:
         return value
     kept = kept.detach()
@@ -97,7 +88,9 @@ def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> Call
 
     def leave(given: Pairs, entered: Pairs) -> None:
         restore()  # also where a scaler skipped the update
-        _write_back(given, entered)
+        for (param, grad), (stand_in, _) in zip(given, entered):
+            if stand_in is not param and grad is not None:
+                paddle.assign(stand_in.astype(param.dtype), output=param)
 
     _paddle.update_through(optimizer, enter, leave)
     return restore
@@ -147,12 +140,6 @@ def _wide(grad: Any) -> Any:
     return grad if grad is None or grad.dtype == paddle.float32 else grad.astype("float32")
 
 
-def _write_back(given: Pairs, entered: Pairs) -> None:
-    for (param, grad), (stand_in, _) in zip(given, entered):
-        if stand_in is not param and grad is not None:
-            paddle.assign(stand_in.astype(param.dtype), output=param)
-
-
 class FiniteGradients:
     """Refuses an update whose gradients hold a NaN or an infinity, before anything is changed for good.
 
@@ -166,11 +153,7 @@ class FiniteGradients:
         self._lr = lr_scheduler
 
     def __call__(self, params_grads: Iterable[tuple[Any, Any]]) -> None:
-        """Check the gradients of an update.
-
-        Raises:
-            FloatingPointError: one is not finite.
-        """
+        """Raise FloatingPointError where a gradient of an update is not finite."""
         with paddle.no_grad():
             given = [(param, _paddle.values_of(grad)) for param, grad in params_grads if grad is not None]
             # One number to wait for. Finite gradients may overflow in it, so that it only says where to look closer.
@@ -181,11 +164,7 @@ class FiniteGradients:
         self.refuse([self._names.get(name, name) for name in bad])
 
     def refuse(self, bad: Sequence[str]) -> None:
-        """Raise for parameters, if there are any, whose gradients are not finite.
-
-        Raises:
-            FloatingPointError: there is one.
-        """
+        """Raise FloatingPointError for parameters, if there are any, whose gradients are not finite."""
         if bad:
             others = f" (nor are those of {_errors.listing(bad[1:], 4)})" if bad[1:] else ""
             raise FloatingPointError(

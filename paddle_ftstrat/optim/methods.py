@@ -8,8 +8,6 @@ from typing import Any, ClassVar, TypeVar
 
 from paddle_ftstrat import _errors
 
-Class = TypeVar("Class", bound=type)
-
 
 @dataclasses.dataclass(frozen=True)
 class Method:
@@ -31,19 +29,18 @@ class Method:
         return (cls.__doc__ or "").strip().partition("\n")[0]
 
 
-def registering(registry: dict[str, Any], kind: str) -> Callable[[str], Callable[[Class], Class]]:
-    """The decorator that enters classes of a kind under a name.
+Class = TypeVar("Class", bound=type[Method])
 
-    Args:
-        registry: where they are entered.
-        kind: what one of them is called in an error.
-    """
+
+def registering(registry: dict[str, Any], kind: str) -> Callable[[str], Callable[[Class], Class]]:
+    """The decorator that enters classes in a registry under a name; an error calls one of them `kind`."""
 
     def register(name: str) -> Callable[[Class], Class]:
         def enter(cls: Class) -> Class:
             if name in registry:
                 raise ValueError(f"{kind} named {name!r} is already registered")
-            cls.name, registry[name] = name, cls
+            cls.name = name
+            registry[name] = cls
             return cls
 
         return enter
@@ -58,10 +55,6 @@ def make(what: str, given: Any, registry: Mapping[str, type[Method]]) -> Any:
         what: the argument's name, for errors.
         given: the dict: name → its options, or the first of them alone, or None for the defaults.
         registry: the classes by name.
-
-    Raises:
-        ValueError: an unknown name or option, several names, or a value out of range.
-        TypeError: a value of the wrong type.
     """
     if not isinstance(given, Mapping):
         raise TypeError(

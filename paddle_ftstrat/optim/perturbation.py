@@ -46,11 +46,7 @@ class Perturbation(Method):
     same_draws: ClassVar[bool] = False
 
     def names(self, model: nn.Layer) -> set[str]:
-        """The structured names of the weights that it moves; all by default.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """The structured names of the weights that it moves; all by default. ValueError where there is none."""
         return set(select.named_weights(model))
 
     def passes(self, moved: Sequence[Any], params: Sequence[Any]) -> Iterator[None]:
@@ -153,20 +149,17 @@ class PGD(OfEmbeddings):
             for step in range(self.steps):
                 for weight, at in zip(moved, own):
                     shift(weight, self.alpha / norm([weight.grad]), weight.grad)
-                    self._project(weight, at)
+                    away = _wide(weight.detach()) - _wide(at)
+                    length = norm([away])
+                    if length > self.epsilon:
+                        paddle.assign(at, output=weight)
+                        shift(weight, self.epsilon / length, away)
                 grads = taken(params)
                 if step == 0:
                     plain = grads
                 if step == self.steps - 1:
                     given_back(params, plain)
                 yield
-
-    def _project(self, weight: Any, at: Any) -> None:
-        away = _wide(weight.detach()) - _wide(at)
-        length = norm([away])
-        if length > self.epsilon:
-            paddle.assign(at, output=weight)
-            shift(weight, self.epsilon / length, away)
 
 
 @register("SAM")
@@ -288,11 +281,9 @@ class Perturbing:
         params = {n: p for n, p in self._weights.items() if not p.stop_gradient and p.grad is not None}
         moved = [param for name, param in params.items() if name in self._moved]
         with self._inside():
-            if not moved:
-                return
-            tensors = layers.moving_statistics(self._model)
-            with kept(tensors):
-                yield from self.rule.passes(moved, list(params.values()))
+            if self.rule is not None and moved:
+                with kept(layers.moving_statistics(self._model)):
+                    yield from self.rule.passes(moved, list(params.values()))
 
     def losses(self, loss_of: Callable[..., Any], batches: Iterable[Any] | None) -> Iterator[Any]:
         """The losses of an update, pass by pass (see `Binding.losses`)."""
@@ -323,11 +314,7 @@ class Perturbing:
             self.at = "" if self.at == "inside" else self.at
 
     def check(self) -> None:
-        """Refuse an update where it does not belong, and let the next one begin.
-
-        Raises:
-            RuntimeError: it is inside the loop over the losses, or there was none.
-        """
+        """Refuse an update inside the loop over the losses, or one without that loop; let the next one begin."""
         if self.at == "inside":
             self.at = ""
             raise RuntimeError("run.step() inside the loop over run.losses(...): the update belongs after the loop")

@@ -8,7 +8,7 @@ from typing import Any
 import paddle
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim.custom import CustomOptimizer, dense, plus
+from paddle_ftstrat.optim.custom import CustomOptimizer, plus
 
 
 class Lion(CustomOptimizer):
@@ -235,19 +235,15 @@ class LarsMomentum(CustomOptimizer):
         self._excluded = exclude_from_weight_decay_fn
         super().__init__(learning_rate, parameters, weight_decay, grad_clip, multi_precision, name=name)
 
-    def _append_optimize_op(self, block: Any, param_and_grad: tuple[Any, Any]) -> None:
-        param, grad = param_and_grad
-        weight, velocity = self.weight_of(param), self.state_of(param)["velocity"]
-        grad = dense(grad, weight, cast=weight is not param)
-        decay, size, slope = self._decay_for(param), paddle.norm(weight), paddle.norm(grad)
+    def _move(self, param: Any, weight: Any, grad: Any) -> None:
+        if self._excluded is not None:
+            decays = not self._excluded(param)
+        else:
+            decays = getattr(param, "regularizer", None) is None
+        decay = self._lars_decay if decays else 0.0
+        velocity, size, slope = self.state_of(param)["velocity"], paddle.norm(weight), paddle.norm(grad)
         adapted = size.scale(self._lars_coeff) / plus(slope + size.scale(decay), self._epsilon)
         rate = paddle.where(paddle.logical_and(size > 0, slope > 0), adapted, paddle.ones_like(size))
         step = (grad + weight.scale(decay)) * rate.scale(self.lr_of(param))
         velocity.scale_(self._momentum).add_(step)
         weight.subtract_(velocity)
-        self.write_back(param, weight)
-
-    def _decay_for(self, param: Any) -> float:
-        if self._excluded is not None:
-            return 0.0 if self._excluded(param) else self._lars_decay
-        return self._lars_decay if getattr(param, "regularizer", None) is None else 0.0

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import paddle
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim.custom import Accumulator, CustomOptimizer, State, adam_denominator, dense, plus, times
+from paddle_ftstrat.optim.custom import Accumulator, CustomOptimizer, State, adam_denominator, plus, times
 
 _STATE = {
     "z": Accumulator(),
@@ -54,10 +54,8 @@ class ScheduleFree(CustomOptimizer):
         paddle.assign(self.weight_of(param).astype(state.dtype), output=state["z"])
         return state
 
-    def _append_optimize_op(self, block: Any, param_and_grad: tuple[Any, Any]) -> None:
-        param, grad = param_and_grad
-        weight, state, lr, decay = self.weight_of(param), self.state_of(param), self.lr_of(param), self.decay_of(param)
-        grad = dense(grad, weight, cast=weight is not param)
+    def _move(self, param: Any, weight: Any, grad: Any) -> None:
+        state, lr, decay = self.state_of(param), self.lr_of(param), self.decay_of(param)
         paddle.assign(plus(state["count"], 1.0), output=state["count"])
         step = self._step(grad, lr, state)
         if decay:
@@ -66,7 +64,6 @@ class ScheduleFree(CustomOptimizer):
         weight.lerp_(state["z"], share)
         state["z"].subtract_(step)
         weight.subtract_(times(step, 1.0 - (1.0 - share).scale(self.averaging[0])))
-        self.write_back(param, weight)
 
     def _step(self, grad: Any, lr: float, state: State) -> Any:
         """lr·u without decay, a new tensor."""

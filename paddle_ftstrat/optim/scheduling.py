@@ -89,7 +89,7 @@ class GroupScheduler(Scheduler):
 
     Args:
         optimizer: has `param_groups`, a list of dicts with "lr" (and "initial_lr" where `last_step` ≥ 0).
-        build: function (initial LR, **settings) → curve of the update index.
+        build: function (initial LR, **settings) → curve of the update index, or one per group.
         settings: the curve's arguments, as plain data; they are saved, and compared when a state is loaded.
         last_step: index of the last update done; −1 begins, and takes the groups' LRs as their initial ones.
         verbose: print each LR that is set.
@@ -108,7 +108,7 @@ class GroupScheduler(Scheduler):
     def __init__(
         self,
         optimizer: Any,
-        build: Callable[..., GroupCurve],
+        build: Callable[..., GroupCurve] | Sequence[Callable[..., GroupCurve]],
         settings: Mapping[str, Any],
         last_step: int = -1,
         verbose: bool = False,
@@ -123,8 +123,8 @@ class GroupScheduler(Scheduler):
                     f"param_groups[{index}] has no 'initial_lr', which last_step ≥ 0 needs; last_step = -1 begins anew"
                 )
         self.base_lrs = [float(group["initial_lr"]) for group in self._groups()]
-        self._build = build
-        self._curves = [self._curve(index, lr) for index, lr in enumerate(self.base_lrs)]
+        self._builds = [build] * self._count if callable(build) else build
+        self._build_curves()
         self.step()
 
     def get_lr(self) -> list[float]:
@@ -140,8 +140,8 @@ class GroupScheduler(Scheduler):
         self.last_step += 1
         self._apply()
 
-    def _curve(self, index: int, base_lr: float) -> GroupCurve:
-        return self._build(base_lr, **self._settings)
+    def _build_curves(self) -> None:
+        self._curves = [build(lr, **self._settings) for build, lr in zip(self._builds, self.base_lrs)]
 
     def _apply(self) -> None:
         self._groups()
@@ -152,7 +152,7 @@ class GroupScheduler(Scheduler):
     def _resume(self) -> None:
         for group, lr in zip(self._groups(), self.base_lrs):
             group["initial_lr"] = lr
-        self._curves = [self._curve(index, lr) for index, lr in enumerate(self.base_lrs)]
+        self._build_curves()
         self._apply()
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import paddle
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim.hyper import NAMES
-from paddle_ftstrat.optim.regularizer import anchors, checked_anchors
+from paddle_ftstrat.optim.regularizer import EWCDecay, L2SPDecay
 from paddle_ftstrat.param_attr import rows as labels
 from paddle_ftstrat.param_attr import settings
 from paddle_ftstrat.plan import Plan, Progress
@@ -21,11 +21,7 @@ NEEDED = ("optimizer", "lr_scheduler", "epoch", "max_train_steps", "anchors")
 
 
 def check_binding(state_dict: Mapping[str, Any], plan: Plan) -> None:
-    """Refuse what is not the state of a binding, or is that of a training of another length or with other phases.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Refuse what is not the state of a binding, or is that of a training of another length or with other phases."""
     missing = [key for key in NEEDED if key not in state_dict]
     if missing:
         raise ValueError(f"not the state of a binding: {missing} missing")
@@ -42,18 +38,15 @@ def check_binding(state_dict: Mapping[str, Any], plan: Plan) -> None:
 
 
 def of_binding(run: Any, rows: Sequence[Any]) -> dict[str, Any]:
-    """What a binding's `state_dict` gives.
-
-    Args:
-        run: the binding.
-        rows: its resolved parameters.
-    """
+    """What a binding's `state_dict` gives; `rows` are its resolved parameters."""
+    anchored = _anchored(rows)
     return {
         "optimizer": get_state(run.optimizer, {row.name: row.param for row in rows}),
         "lr_scheduler": run.lr_scheduler.position(),
         "epoch": run.epoch,
         "max_train_steps": run.plan.max_train_steps,
-        **anchors(rows),
+        "anchors": {name: one.anchor for name, one in anchored.items() if one.anchor is not None},
+        "fisher": {name: one.fisher for name, one in anchored.items() if isinstance(one, EWCDecay)},
         "block_factors": run.block_factors,
         "phase": run.progress.state_dict(),
         "best_weights": run.progress.best_weights,
@@ -71,7 +64,7 @@ def set_binding(run: Any, rows: Sequence[Any], state_dict: Mapping[str, Any]) ->
         ValueError: the state is of another model, optimizer, strategy or training length; nothing is changed.
     """
     check_binding(state_dict, run.plan)
-    puts = checked_anchors(rows, state_dict), labels.checked(rows, state_dict.get("frozen_rows"))
+    puts = _checked_anchors(rows, state_dict), labels.checked(rows, state_dict.get("frozen_rows"))
     average = {"updates": state_dict.get("averaged", 0), "average": state_dict.get("average", {})}
     if run.average is not None:
         run.average.check(average)
@@ -93,13 +86,39 @@ def set_binding(run: Any, rows: Sequence[Any], state_dict: Mapping[str, Any]) ->
     run.block_factors = state_dict.get("block_factors", run.block_factors)
 
 
-def get_state(optimizer: Any, weights: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Structured name → accumulator → tensor (the live ones, not copies); parameters without state are left out.
+def _anchored(rows: Sequence[Any]) -> dict[str, L2SPDecay]:
+    """The L2SP regularizers of the resolved parameters that have one, by name."""
+    return {row.name: row.settings.regularizer for row in rows if isinstance(row.settings.regularizer, L2SPDecay)}
 
-    Args:
-        optimizer: a Paddle optimizer.
-        weights: structured name → parameter, as `named_weights` gives them.
-    """
+
+def _checked_anchors(rows: Sequence[Any], state: Mapping[str, Mapping[str, Any]]) -> Callable[[], None]:
+    """What puts a saved state's anchors and Fisher information into the regularizers; refuses those of other ones."""
+    here, given, fisher = _anchored(rows), state["anchors"], state.get("fisher", {})
+    # What was frozen when it was bound has an anchor only since it was thawed, here or there.
+    differ = [name for name in given if name not in here]
+    differ += [row.name for row in rows if row.name in here and row.own.trainable and row.name not in given]
+    if differ:
+        raise ValueError(f"L2SP anchors of the state and of this binding differ: {_errors.listing(sorted(differ))}")
+    differ = sorted(set(fisher) ^ {name for name, one in here.items() if isinstance(one, EWCDecay)})
+    if differ:
+        raise ValueError(f"the Fisher information of the state and of this binding differ: {_errors.listing(differ)}")
+    shapes = {row.name: row.param.shape for row in rows}
+    values = [(one, "anchor", "L2SP anchor", name, given.get(name)) for name, one in here.items()]
+    values += [(here[name], "fisher", "Fisher information", name, value) for name, value in fisher.items()]
+    checked = [
+        (one, kind, None if value is None else shaped(f"the {what} of {name!r}", value, shapes[name]).astype("float32"))
+        for one, kind, what, name, value in values
+    ]
+
+    def put() -> None:
+        for regularizer, kind, value in checked:
+            setattr(regularizer, kind, value)
+
+    return put
+
+
+def get_state(optimizer: Any, weights: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Structured name → accumulator → tensor (the live ones, not copies); parameters without state are left out."""
     state: dict[str, dict[str, Any]] = {}
     stored = _paddle.accumulators(optimizer)
     for name, param in weights.items():
@@ -147,14 +166,22 @@ def set_state(optimizer: Any, weights: Mapping[str, Any], state: Mapping[str, Ma
 
 
 def fitting(what: str, value: Any, shape: Any, dtype: Any) -> Any:
-    """A saved value as a tensor.
-
-    Raises:
-        ValueError: it has another shape or dtype.
-    """
-    value = value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)
+    """A saved value as a tensor; refuses one of another shape or dtype."""
+    value = _tensor(value)
     if list(value.shape) != list(shape) or value.dtype != dtype:
         raise ValueError(
             f"{what} has shape {list(value.shape)} and dtype {value.dtype}, but {list(shape)} and {dtype} are needed"
         )
     return value
+
+
+def shaped(what: str, value: Any, shape: Sequence[int]) -> Any:
+    """A saved value as a tensor; refuses one of another shape."""
+    value = _tensor(value)
+    if list(value.shape) != list(shape):
+        raise ValueError(f"{what} has shape {list(value.shape)}, not {list(shape)}")
+    return value
+
+
+def _tensor(value: Any) -> Any:
+    return value if isinstance(value, paddle.Tensor) else paddle.to_tensor(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -22,45 +23,48 @@ from paddle_ftstrat.optim.grouped import Optimizer as GroupedOptimizer
 # What binding itself hands to the optimizer, so that it cannot come through optimizer options.
 _BOUND = ("self", "learning_rate", "parameters", "name", "apply_decay_param_fun", "exclude_from_weight_decay_fn")
 
-_RANGES = {
+_RANGES: dict[str, dict[str, float]] = {
     # Nearer to 1 float32 rounds up, and the bias correction divides by 0.
     **{key: {"minimum": 0, "maximum": 1 - 2**-24} for key in ("beta1", "beta2")},
     **{key: {"minimum": 0, "maximum": 1} for key in ("rho", "decay")},
-    **{
-        key: {"minimum": 0} for key in ("epsilon", "momentum", "weight_decay", "lamb_weight_decay", "lars_weight_decay")
-    },
+    **{key: {"minimum": 0} for key in ("epsilon", "momentum")},
+    **{key: {"minimum": 0} for key in ("weight_decay", "lamb_weight_decay", "lars_weight_decay")},
 }
 # What an option without a default may be, beside None and a number.
-_KINDS = {"weight_decay": WeightDecayRegularizer, "lr_ratio": Callable}
+_KINDS: dict[str, Any] = {"weight_decay": WeightDecayRegularizer, "lr_ratio": Callable}
 
 
 @dataclass(frozen=True)
 class FusedRule:
-    """What the fused update has to know: the rule in `fused.kernels`, and the names of accumulators.
-
-    `moments` are those of full size; `powers` those of the powers of the betas, `shares` the count, the largest LR and
-    the sum of weights of an average, each of one value.
-    """
+    """What the fused update has to know: the rule in `fused.kernels`, and the names of accumulators."""
 
     name: str
-    moments: tuple[str, ...] = ()
-    powers: tuple[str, ...] = ()
-    shares: tuple[str, ...] = ()
+    moments: tuple[str, ...] = ()  # of full size
+    powers: tuple[str, ...] = ()  # of one value: the powers of the betas
+    shares: tuple[str, ...] = ()  # of one value: an average's count, largest LR and sum of weights
 
 
 @dataclass(frozen=True)
 class OptimizerRow:
     """One optimizer.
 
-    `decay` says whose `weight_decay` it takes: "coupled" (added to the gradient), "native" (its own decoupled decay,
-    through the arguments in `native`), or "none". `native` holds the names of the coefficient's argument and of the
-    one that excludes parameters; `excludes` tells whether the latter names the excluded ("exclude", called with the
-    parameter) or the included ("include", called with its name). `replaces_decay`: its native decay is what a
-    strategy's weight_decay means; where it is not, `no_decay` is the coefficient that switches it off. `multiplier`:
-    honours LR multipliers and schedules. `sparse`: right on sparse gradients. `chooses`: the option whose selectors say
-    which parameters its own rule is for, and the function (model) → structured names that says so where none are given.
-    `refused`: why a strategy cannot use it at all. `fused`: its rule in the fused update, if it has one. `registered`:
-    entered by `register`.
+    Attributes:
+        name, aliases: in lower case.
+        cls: its class; None where this Paddle has none.
+        decay: whose `weight_decay` it takes: "coupled" (added to the gradient), "native" (its own decoupled decay,
+            through the arguments in `native`), or "none".
+        native: the names of the coefficient's argument and of the one that excludes parameters.
+        excludes: whether the latter tells the excluded ("exclude", called with the parameter) or the included
+            ("include", called with its name).
+        replaces_decay: its native decay is what a strategy's weight_decay means.
+        no_decay: where it is not, the coefficient that switches it off.
+        multiplier: honours LR multipliers and schedules.
+        sparse: right on sparse gradients.
+        chooses: the option whose selectors say which parameters its own rule is for, and the function (model) →
+            structured names that says so where none are given.
+        refused: why a strategy cannot use it at all.
+        fused: its rule in the fused update, if it has one.
+        registered: entered by `register`.
     """
 
     name: str
@@ -80,12 +84,7 @@ class OptimizerRow:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The options that a strategy may give the optimizer, with their defaults.
-
-        Example:
-            >>> find("momentum").defaults["momentum"]
-            0.9
-        """
+        """The options that a strategy may give the optimizer, with their defaults."""
         return {} if self.cls is None else {k: v for k, v in _arguments(self.cls).items() if k not in _BOUND}
 
 
@@ -93,8 +92,10 @@ def _paddle(name: str) -> type[Optimizer] | None:
     return getattr(paddle.optimizer, name, None)
 
 
-# The decay of a CustomOptimizer with `decoupled = True`, and that of Paddle's AdamW.
-_DECOUPLED = {"decay": "native", "native": ("weight_decay", "apply_decay_param_fun"), "excludes": "include"}
+# With the decay of a CustomOptimizer with `decoupled = True`, which is that of Paddle's AdamW.
+_DecoupledRow = partial(
+    OptimizerRow, decay="native", native=("weight_decay", "apply_decay_param_fun"), excludes="include"
+)
 _SHARES = ("count", "largest_lr", "weight_sum")
 _ADAM = FusedRule("adam", ("moment1", "moment2"), ("beta1_pow_acc", "beta2_pow_acc"))
 
@@ -106,7 +107,7 @@ ROWS: dict[str, OptimizerRow] = {
         OptimizerRow("adagrad", _paddle("Adagrad"), sparse=True),
         OptimizerRow("adadelta", _paddle("Adadelta")),
         OptimizerRow("adam", _paddle("Adam"), fused=_ADAM),
-        OptimizerRow("adamw", _paddle("AdamW"), replaces_decay=True, fused=_ADAM, **_DECOUPLED),
+        _DecoupledRow("adamw", _paddle("AdamW"), replaces_decay=True, fused=_ADAM),
         OptimizerRow("adamax", _paddle("Adamax")),
         OptimizerRow("rmsprop", _paddle("RMSProp"), sparse=True),
         OptimizerRow(
@@ -140,27 +141,25 @@ ROWS: dict[str, OptimizerRow] = {
             excludes="exclude",
             sparse=True,
         ),
-        OptimizerRow("lion", rules.Lion, sparse=True, **_DECOUPLED),
-        OptimizerRow("adafactor", Adafactor, sparse=True, **_DECOUPLED),
-        OptimizerRow("muon", muon.Muon, sparse=True, chooses=("hidden", muon.hidden_weights), **_DECOUPLED),
+        _DecoupledRow("lion", rules.Lion, sparse=True),
+        _DecoupledRow("adafactor", Adafactor, sparse=True),
+        _DecoupledRow("muon", muon.Muon, sparse=True, chooses=("hidden", muon.hidden_weights)),
         # Their decay stands in the step: one that came after it would move the weights away from their average.
-        OptimizerRow(
+        _DecoupledRow(
             "schedule_free_sgd",
             schedule_free.ScheduleFreeSGD,
             aliases=("schedulefree_sgd",),
             fused=FusedRule("schedule_free_sgd", ("z",), shares=_SHARES),
             sparse=True,
             replaces_decay=True,
-            **_DECOUPLED,
         ),
-        OptimizerRow(
+        _DecoupledRow(
             "schedule_free_adamw",
             schedule_free.ScheduleFreeAdamW,
             aliases=("schedulefree_adamw",),
             fused=FusedRule("schedule_free_adamw", ("z", "moment2"), shares=_SHARES),
             sparse=True,
             replaces_decay=True,
-            **_DECOUPLED,
         ),
     )
 }
@@ -172,10 +171,6 @@ def find(optimizer: str | type[Optimizer]) -> OptimizerRow:
     Raises:
         ValueError: the name is unknown, or this Paddle has no such optimizer, or strategies cannot use it.
         TypeError: neither a name nor an Optimizer class (an instance, for example).
-
-    Example:
-        >>> find("AdamW").name, find(paddle.optimizer.SGD).name
-        ('adamw', 'sgd')
     """
     row = _row_of_name(optimizer) if isinstance(optimizer, str) else _row_of_class(optimizer)
     if row.refused:
@@ -231,8 +226,8 @@ def register(
     elif accumulators:
         raise TypeError("accumulators= belongs to a function; a class names its own in `accumulators`")
     key = name.lower()
-    given = {**row_fields, "name": key, "aliases": tuple(alias.lower() for alias in aliases), "registered": True}
-    row = replace(_plain_row(optimizer), **given)
+    others = tuple(alias.lower() for alias in aliases)
+    row = replace(_plain_row(optimizer), **row_fields, name=key, aliases=others, registered=True)
     for other in ROWS.values():
         taken = {key, *row.aliases} & {other.name, *other.aliases}
         if taken and not (other.registered and other.name == key):
@@ -241,27 +236,14 @@ def register(
     return optimizer
 
 
-def check_options(row: OptimizerRow, options: Mapping[str, Any]) -> None:
-    """Refuse optimizer options that the optimizer's constructor does not have.
-
-    Raises:
-        ValueError: an option that is unknown, or one that the binding itself sets.
-    """
-    if not _takes_anything(row.cls):
+def check_options(row: OptimizerRow, options: Iterable[str]) -> None:
+    """Refuse optimizer options that the constructor does not have, or that the binding itself sets: ValueError."""
+    if row.cls is not None and not _takes_anything(row.cls):
         _errors.check_keys(f"option of optimizer {row.name!r}", options, row.defaults)
 
 
 def checked_values(row: OptimizerRow, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Optimizer options with their numbers as Python's; refuses what is not of the kind of its default.
-
-    Raises:
-        TypeError: no number where the default is one, no bool where it is one, an array or a tensor.
-        ValueError: a number out of range, or not finite.
-
-    Example:
-        >>> checked_values(find("momentum"), {"momentum": 1, "use_nesterov": True})
-        {'momentum': 1.0, 'use_nesterov': True}
-    """
+    """Optimizer options with their numbers as Python's; refuses what is out of range or unlike its default."""
     defaults = row.defaults
     return {
         key: _checked_value(f"option {key!r} of optimizer {row.name!r}", key, defaults[key], value)
@@ -319,18 +301,19 @@ def _plain_row(cls: Any) -> OptimizerRow:
             f"{cls.__module__}.{cls.__name__} has parameter groups, which a strategy takes the place of: use it by "
             f"itself, or name one of {', '.join(names())}"
         )
+    row = OptimizerRow(cls.__name__, cls)
+    if issubclass(cls, CustomOptimizer):
+        # The short form gets dense gradients; one's own _append_optimize_op gets Paddle's, which may be sparse.
+        sparse = cls._append_optimize_op is CustomOptimizer._append_optimize_op
+        row = (_DecoupledRow if cls.decoupled else OptimizerRow)(cls.__name__, cls, sparse=sparse)
     arguments = _arguments(cls)
-    custom = issubclass(cls, CustomOptimizer)
-    decay = _DECOUPLED if custom and cls.decoupled else {}
-    missing = [key for key in ("learning_rate", "parameters", *decay.get("native", ())) if key not in arguments]
+    missing = [key for key in ("learning_rate", "parameters", *row.native) if key and key not in arguments]
     if missing and not _takes_anything(cls):
         raise ValueError(
             f"the constructor of {cls.__name__} must take {' and '.join(missing)} by name; it has "
             f"{_errors.listing(arguments)}"
         )
-    # The short form gets dense gradients; one's own _append_optimize_op gets Paddle's, which may be sparse.
-    sparse = custom and cls._append_optimize_op is CustomOptimizer._append_optimize_op
-    return OptimizerRow(cls.__name__, cls, sparse=sparse, **decay)
+    return row
 
 
 def _arguments(cls: type[Optimizer]) -> dict[str, Any]:
@@ -339,7 +322,7 @@ def _arguments(cls: type[Optimizer]) -> dict[str, Any]:
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
-        parameters = inspect.signature(base.__init__).parameters.values()
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
         open_ended = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         found.update((p.name, p.default) for p in parameters if p.kind not in open_ended and p.name not in found)
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
@@ -348,5 +331,5 @@ def _arguments(cls: type[Optimizer]) -> dict[str, Any]:
 
 
 def _takes_anything(cls: type[Optimizer]) -> bool:
-    parameters = inspect.signature(cls.__init__).parameters.values()
+    parameters = inspect.signature(cls).parameters.values()
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
