@@ -156,6 +156,7 @@ class TestDocuments:
             "<!-- table: e | 100 labels -->\nold\n<!-- end of table -->\nIt is "
             "<!-- e | 100 labels | better | new | difference -->?<!-- . -->, "
             "<!-- e | 100 labels | better | lr | setting -->?<!-- . -->, "
+            "| <!-- e \\| 100 labels \\| better \\| new \\| mean -->?<!-- . --> |"
             "<!-- f | 100 labels | better | new | mean -->other's<!-- . -->.\n"
         )
         once = docs.filled(page, "e", results, SHOWN, "en")
@@ -164,6 +165,7 @@ class TestDocuments:
         assert "| constant LR | LR 0.1 | 50.0 |  | 7 |  |" in once
         assert "difference -->+5.0 ± 1.0<!-- . -->" in once
         assert "setting -->0.1<!-- . -->" in once
+        assert "mean -->55.0<!-- . --> |" in once
         assert "-->other's<!-- . -->" in once
         assert "old" not in once
         assert docs.filled(once, "e", results, SHOWN, "en") == once

@@ -22,6 +22,7 @@ PAGES = {
 }
 PAGES["en"].append(ROOT / "README.md")
 PAGES["zh"].append(ROOT / "README_zh.md")
+BAR = r" \\?\| "
 BASELINE = {"en": "against {}, points", "zh": "与“{}”之差（百分点）"}
 HEADINGS = {"en": ("", "setting"), "zh": ("", "设置")}
 SECONDS = Score("seconds", "seconds", "秒", percent=False)
@@ -130,7 +131,8 @@ def filled(text: str, name: str, results: Mapping[str, Any], shown: Shown, langu
     """A document with the tables and figures of one experiment put in anew.
 
     A table stands between `<!-- table: NAME | PART -->` (or `NAME | every part | SCORE`) and `<!-- end of table -->`; a
-    figure between `<!-- NAME | PART | ROW | SCORE | mean, difference, ratio or setting -->` and `<!-- . -->`.
+    figure between `<!-- NAME | PART | ROW | SCORE | mean, difference, ratio or setting -->` and `<!-- . -->`; inside a
+    Markdown table its bars are written as `\\|`.
     """
 
     def made(found: re.Match[str]) -> str:
@@ -140,11 +142,11 @@ def filled(text: str, name: str, results: Mapping[str, Any], shown: Shown, langu
         return f"{found[1]}\n{made}\n\n<!-- end of table -->"
 
     def figured(found: re.Match[str]) -> str:
-        return f"{found[1]}{figure(results, shown, *(part.strip() for part in found[2].split('|')))}<!-- . -->"
+        return f"{found[1]}{figure(results, shown, *re.split(BAR, found[2]))}<!-- . -->"
 
     mark = re.escape(name)
     text = re.sub(rf"(<!-- table: {mark} \| (.*?) -->\n).*?<!-- end of table -->", made, text, flags=re.DOTALL)
-    return re.sub(rf"(<!-- {mark} \| (.*?) -->).*?<!-- \. -->", figured, text, flags=re.DOTALL)
+    return re.sub(rf"(<!-- {mark}{BAR}(.*?) -->)[^<]*<!-- \. -->", figured, text)
 
 
 def differences(parts: Mapping[str, Sequence[Mapping[str, Any]]], scores: Sequence[Score], path: Path) -> None:
