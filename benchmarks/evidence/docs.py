@@ -111,7 +111,7 @@ def across(parts: Mapping[str, Sequence[Mapping[str, Any]]], key: str, shown: Sh
 
 
 def figure(results: Mapping[str, Any], shown: Shown, part: str, row: str, what: str, kind: str) -> str:
-    """One figure for a sentence: `kind` is "mean", "difference", "ratio" (to the first row) or "setting" (of a key).
+    """One figure for a sentence: "mean", "spread" over seeds, "difference", "ratio" to the first row, "setting" of a key.
 
     Raises:
         KeyError: there is no such part, row or score.
@@ -124,6 +124,8 @@ def figure(results: Mapping[str, Any], shown: Shown, part: str, row: str, what: 
     score = next(score for score in (*shown.scores, SECONDS) if score.key == what)
     if kind == "ratio":
         return f"{np.median(np.divide(line['scores'][what], results['parts'][part][0]['scores'][what])):.2f}"
+    if kind == "spread":
+        return f"{np.std(line['scores'][what], ddof=1) * (100 if score.percent else 1):.{score.digits}f}"
     return (mean_of if kind == "mean" else difference_of)(line, score)
 
 
@@ -131,8 +133,8 @@ def filled(text: str, name: str, results: Mapping[str, Any], shown: Shown, langu
     """A document with the tables and figures of one experiment put in anew.
 
     A table stands between `<!-- table: NAME | PART -->` (or `NAME | every part | SCORE`) and `<!-- end of table -->`; a
-    figure between `<!-- NAME | PART | ROW | SCORE | mean, difference, ratio or setting -->` and `<!-- . -->`; inside a
-    Markdown table its bars are written as `\\|`.
+    figure between `<!-- NAME | PART | ROW | SCORE | KIND -->` and `<!-- . -->`; inside a Markdown table its bars are
+    written as `\\|`.
     """
 
     def made(found: re.Match[str]) -> str:

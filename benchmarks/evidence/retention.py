@@ -106,7 +106,7 @@ class Part:
         return [made[0], alone, *made[1:], wise, soup, mixed]
 
     def frontier(self) -> list[Row]:
-        """Fixed settings, for the picture: three LRs, and ways to hold the highest of them back."""
+        """Fixed settings, for the picture: the highest LR, two lower ones, and ways to hold the highest back."""
 
         def plain(name: str, setting: Setting) -> Callable[[Setting, int, str], dict[str, float]]:
             return lambda nothing, seed, split: self.scored(*self.trained(name, setting, seed), split)
@@ -114,7 +114,7 @@ class Part:
         def wise(setting: Setting) -> Callable[[Setting, int, str], dict[str, float]]:
             return lambda nothing, seed, split: self.interpolated(setting, seed, split)
 
-        made = [Row(f"{BASELINE} {lr:g}", plain(BASELINE, {"lr": lr}), {}) for lr in RATES]
+        made = [Row(f"{BASELINE} {lr:g}", plain(BASELINE, {"lr": lr}), {}) for lr in RATES[::-1]]
         made += [Row(f"WiSE-FT, α {α:g}", wise({"lr": RATES[-1], "α": α}), {}) for α in (0.25, 0.5, 0.75)]
         return made + [Row(f"L2SP, λ {λ:g}", plain("L2SP", {"lr": RATES[-1], "λ": λ}), {}) for λ in (1.0, 10.0, 100.0)]
 
@@ -233,7 +233,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
             mine = [line for line in lines if line["name"].startswith(kind)]
             if kind != BASELINE:
                 # From the fine-tuned weights themselves, which are α = 1 and λ = 0, to those nearest to the pretrained.
-                mine = [lines[len(RATES) - 1], *(mine[::-1] if kind == "WiSE-FT" else mine)]
+                mine = [lines[0], *(mine[::-1] if kind == "WiSE-FT" else mine)]
             places = [[100 * line["mean"][key] for key in ("new", "old")] for line in mine]
             axes.plot(*zip(*places), "o-", label=f"{kind}{'' if kind == BASELINE else f', LR {RATES[-1]:g}'}")
             for line, place in zip(mine, places):
