@@ -111,7 +111,7 @@ def across(parts: Mapping[str, Sequence[Mapping[str, Any]]], key: str, shown: Sh
 
 
 def figure(results: Mapping[str, Any], shown: Shown, part: str, row: str, what: str, kind: str) -> str:
-    """One figure for a sentence: "mean", "spread" over seeds, "difference", "ratio" to the first row, "setting" of a key.
+    """One figure for a sentence: mean, spread over seeds, difference, ratio to the first row, or setting of a key.
 
     Raises:
         KeyError: there is no such part, row or score.

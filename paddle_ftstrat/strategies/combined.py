@@ -222,7 +222,8 @@ class DefaultFinetuneStrategy(CombinedStrategy):
 
     Args:
         learning_rate: η > 0.
-        regularization_coeff: λ ≥ 0.
+        regularization_coeff: λ ≥ 0. The default, PaddleHub's, changes little in short trainings; with Adam 0.1 to 1
+            held a high LR back where that was measured (docs/effectiveness.md).
         optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
@@ -250,7 +251,8 @@ class L2SPFinetuneStrategy(CombinedStrategy):
 
     Args:
         learning_rate: η > 0.
-        regularization_coeff: λ ≥ 0.
+        regularization_coeff: λ ≥ 0. The default, PaddleHub's, changes little in short trainings; with Adam 0.1 to 1
+            held a high LR back where that was measured (docs/effectiveness.md).
         optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:

@@ -60,7 +60,8 @@ def interpolate(
     Args:
         model: the fine-tuned model, changed in place.
         pretrained: file, folder or dict with the pretrained weights under the model's names, as for `load_pretrained`.
-        alpha: α in [0, 1]; 1 keeps the fine-tuned weights, 0 gives the pretrained ones.
+        alpha: α in [0, 1]; 1 keeps the fine-tuned weights, 0 gives the pretrained ones. Where nothing can be scored,
+            0.5, as the paper does.
         alphas: several, of which the one with the highest score is left in the model; needs `score`.
         score: function of the model with one α in it, higher is better.
         keep: selectors of weights that stay as they are, such as a new head.
