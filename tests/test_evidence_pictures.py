@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import paddle_ftstrat as hub
-from benchmarks.evidence import characters, cost, stability, surgical
+from benchmarks.evidence import characters, cost, docs, stability, surgical
 from benchmarks.evidence.core import Job, Options
 from benchmarks.evidence.digits import SmallResNet, splits
 from paddle_ftstrat.param_attr.select import named_weights
@@ -133,3 +133,24 @@ class TestReading:
         # The one character 1 (class 2) in two places: "2 2", "2 blank", "blank 2".
         expected = -np.log(p[0, 2] * p[1, 2] + p[0, 2] * p[1, 0] + p[0, 0] * p[1, 2])
         assert characters.ctc(logits, paddle.to_tensor([[1]])).item() == pytest.approx(expected, rel=1e-5)
+
+
+class TestDocuments:
+    def test_one_score_of_every_part_and_a_ratio(self):
+        def line(name, mean, difference, values):
+            return {"name": name, "mean": {"accuracy": mean}, "difference": {"accuracy": difference}, "scores": values}
+
+        first = line("all layers", 0.8, [0.0, 0.0], {"accuracy": [0.8, 0.8, 0.8]})
+        other = line("head", 0.9, [0.1, 0.02], {"accuracy": [0.4, 0.8, 0.88]})
+        results = {"parts": {"noise": [first, other], "blur": [first, line("head", 0.79, [-0.01, 0.02], {})]}}
+        page = (
+            "<!-- table: surgical | every part | accuracy -->\n<!-- end of table -->\n"
+            "<!-- surgical | noise | head | accuracy | ratio -->?<!-- . -->"
+        )
+        made = docs.filled(page, "surgical", results, surgical.SHOWN, "zh")
+        assert (
+            "|  | 噪声 | 模糊 |\n|---|---|---|\n| 全部层 | 80.0 | 80.0 |\n| 头部 | **+10.0 ± 2.0** | −1.0 ± 2.0 |\n"
+            in made
+        )
+        assert made.endswith("ratio -->1.00<!-- . -->")
+        assert docs.filled(made, "surgical", results, surgical.SHOWN, "zh") == made

@@ -23,7 +23,7 @@ PAGES = {
 PAGES["en"].append(ROOT / "README.md")
 PAGES["zh"].append(ROOT / "README_zh.md")
 BAR = r" \\?\| "
-BASELINE = {"en": "against {}, points", "zh": "与“{}”之差（百分点）"}
+BASELINE = {"en": ("against {}, points", "against {}"), "zh": ("与“{}”之差（百分点）", "与“{}”之差")}
 HEADINGS = {"en": ("", "setting"), "zh": ("", "设置")}
 SECONDS = Score("seconds", "seconds", "秒", percent=False)
 
@@ -76,7 +76,7 @@ def table(lines: Sequence[Mapping[str, Any]], shown: Shown, language: str) -> st
     headings, with_seconds = list(HEADINGS[language]), any("seconds" in line["mean"] for line in lines)
     for score in shown.scores:
         heading = score.chinese if language == "zh" else score.english
-        headings += [f"{heading}{', %' if score.percent else ''}", BASELINE[language].format(first)]
+        headings += [f"{heading}{', %' if score.percent else ''}", BASELINE[language][not score.percent].format(first)]
     headings += [SECONDS.chinese if language == "zh" else SECONDS.english] if with_seconds else []
     text = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for line in lines:
