@@ -149,7 +149,7 @@ class TestDocuments:
         )
         made = docs.filled(page, "surgical", results, surgical.SHOWN, "zh")
         assert (
-            "|  | 噪声 | 模糊 |\n|---|---|---|\n| 全部层 | 80.0 | 80.0 |\n| 头部 | **+10.0 ± 2.0** | −1.0 ± 2.0 |\n"
+            "|  | 噪声 | 模糊 |\n|---|---|---|\n| 全部层 | 80.0 | 80.0 |\n| 输出层 | **+10.0 ± 2.0** | −1.0 ± 2.0 |\n"
             in made
         )
         assert made.endswith("ratio -->1.00<!-- . -->")

@@ -237,7 +237,7 @@ SHOWN = Shown(
         Score("updates", "updates until 90 %", "达到 90 % 的更新数", percent=False, digits=0),
     ),
     {
-        "head re-initialised": "新头部",
+        "head re-initialised": "新输出层",
         "rows mapped": "搬来各行",
         "rows mapped and frozen": "搬来并冻结旧行",
         "the same, body frozen": "同上，主体也冻结",

@@ -202,9 +202,9 @@ SHOWN = Shown(
     {
         "constant LR": "恒定学习率",
         "constant LR, plain Paddle": "恒定学习率，原生 Paddle",
-        "top layer and head": "只训练顶层与头部",
-        "top layer and head, cached": "只训练顶层与头部，缓存",
-        "head alone, cached": "只训练头部，缓存",
+        "top layer and head": "只训练顶层与输出层",
+        "top layer and head, cached": "只训练顶层与输出层，缓存",
+        "head alone, cached": "只训练输出层，缓存",
         "LP-FT, cached": "LP-FT，缓存",
         "gradual unfreezing": "逐层解冻",
         "best of three LRs": "三个学习率中最好的",

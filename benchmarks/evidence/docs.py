@@ -74,14 +74,15 @@ def table(lines: Sequence[Mapping[str, Any]], shown: Shown, language: str) -> st
     words = shown.chinese if language == "zh" else {}
     first = words.get(lines[0]["name"], lines[0]["name"])
     headings, with_seconds = list(HEADINGS[language]), any("seconds" in line["mean"] for line in lines)
-    for score in shown.scores:
+    scores = [score for score in shown.scores if any(score.key in line["mean"] for line in lines)]
+    for score in scores:
         heading = score.chinese if language == "zh" else score.english
         headings += [f"{heading}{', %' if score.percent else ''}", BASELINE[language][not score.percent].format(first)]
     headings += [SECONDS.chinese if language == "zh" else SECONDS.english] if with_seconds else []
     text = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for line in lines:
         cells = [words.get(line["name"], line["name"]), setting_of(line, words)]
-        for score in shown.scores:
+        for score in scores:
             if score.key not in line["mean"]:
                 cells += ["", ""]
                 continue

@@ -129,7 +129,7 @@ SHOWN = Shown(
         "first block": "第一块",
         "middle block": "中间块",
         "last block": "最后一块",
-        "head": "头部",
+        "head": "输出层",
         "as it was": "不微调",
     },
     draw,
