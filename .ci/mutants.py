@@ -32,7 +32,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "mutants.json"
 TESTS = {
-    "schedules/schedule": "curves plan renamed",
+    "schedules/schedule": "schedule curves plan renamed",
     "schedules/curves": "curves golden_hub",
     "schedules/annealing": "annealing",
     "schedules/torch_curves": "curves",

@@ -93,6 +93,21 @@ def test_pickle_and_order(schedule):
     assert repr(again) == repr(schedule)
 
 
+NAMES = {
+    "constant": SchedNo(1, 2), "line": SchedLin(1, 2), "cosine": SchedCos(1, 2), "exponential": SchedExp(1, 2),
+    "polynomial": SchedPoly(1, 2, 1.5), "sched_of_a_user": sched_of_a_user(1, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_call_them_by_name(name):
+    schedule = NAMES[name]
+    assert schedule.over(8).stretches(8) == [(name, 0, 8)]
+    maker = {"constant": "SchedNo", "line": "SchedLin", "cosine": "SchedCos", "exponential": "SchedExp"}.get(name, name)
+    assert repr(schedule) == ("SchedPoly[1.5]" if name == "polynomial" else maker) + "(1, 2)"
+    assert schedule.end == 1
+
+
 @pytest.mark.parametrize("number", [1, np.int64(1), np.float32(1), np.float64(1), np.array(1.0)], ids=type)
 def test_positions_of_any_number_type(number):
     for schedule in (SchedLin(0, 2), combined_cos(0.5, 0, 1, 2)):
