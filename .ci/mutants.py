@@ -166,8 +166,9 @@ def forked(path, tree, files, chosen=None, seconds=3_000):
         return os.waitpid(pid, 0)[1], json.loads(notes or "{}")
     # What hangs is killed, too.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    log = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(log, 1), os.dup2(log, 2)
+    if chosen is not None:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1), os.dup2(silence, 2)
     finder, runner = Finder(path, tree), Runner(path, chosen)
     sys.meta_path.insert(0, finder)
     try:
@@ -199,7 +200,7 @@ def of_module(key, wanted):
             for name, (seconds, lines) in tests.items()
             if first == 0 or any(first <= at <= last for at in lines)
         }
-        tree, limit = Mutator(number).visit(ast.parse(source)), 20 + 5 * int(sum(calling.values()))
+        tree, limit = Mutator(number).visit(ast.parse(source)), 10 + 5 * int(sum(calling.values()))
         needed = [file for file in files if any(name.startswith(file) for name in calling)]
         killed = bool(calling) and forked(path, tree, needed, sorted(calling, key=calling.get), limit)[0] != 0
         print(f"{'killed  ' if killed else 'SURVIVED'} {key}:{line} {text} ({len(calling)} tests)", flush=True)
