@@ -115,7 +115,6 @@ class Binding:
             while (ends := self.progress.over_in(self.plan, epoch)) is not None:
                 self._next_phase(ends)
         self.epoch = epoch
-        masters.catch_up(row.param for row in self._rows)
         self._apply()
 
     def evaluated(self, values: Mapping[str, float]) -> bool:
@@ -151,7 +150,6 @@ class Binding:
         phase, following = self.plan.phases[self.progress.phase], self.plan.phases[self.progress.phase + 1 :]
         if phase.restore and self.progress.best_weights:
             self.model.set_state_dict(self.progress.best_weights)
-            masters.catch_up(row.param for row in self._rows)
         if not following:
             self.progress.finished = True
             return
@@ -360,7 +358,6 @@ class Binding:
                 self._next_phase(epochs[self.progress.phase + 1] if epochs else self.epoch)
             if not stepped:
                 self.progress = self.progress.at(phase, epochs[phase] if epochs else self.epoch)
-            masters.catch_up(row.param for row in self._rows)
             self._apply()
         for name in schedules:
             if name != "lr":
@@ -386,6 +383,8 @@ class Binding:
             self.block_factors = factors.tolist()
 
     def _apply(self) -> None:
+        """Put the settings of the phase in force; the kept float32 values follow weights that others have changed."""
+        masters.catch_up(row.param for row in self._rows)
         self._owner.rows.update((row.name, resolve.row_of(row, self._decay)) for row in self._rows)
         changed = resolve.changes(self._rows, self.progress.phase, self.model)
         for row in self._rows:
