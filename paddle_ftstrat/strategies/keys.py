@@ -91,21 +91,17 @@ def lr_schedule(given: Mapping[str, Any], learning_rate: float, max_train_steps:
     asked = asked_schedules(given)
     if not asked:
         return curves.constant(learning_rate)
-    if max_train_steps is None:
-        raise ValueError(
-            f"scheduler {asked} needs the length of the training: give bind() max_train_steps, "
-            "or num_epoch and steps_per_epoch"
-        )
+    steps = known_length(f"scheduler {asked}", max_train_steps)
     chosen, *others = asked
     warmup = given["warmup"]
     if chosen not in SCHEDULER:
         if set(others) - {"warmup"}:
             raise ValueError(f"scheduler {asked}: give one of them")
-        return _with_warmup(warmup, chosen, given[chosen], learning_rate, max_train_steps)
+        return _with_warmup(warmup, chosen, given[chosen], learning_rate, steps)
     ignored = [name for name in others if name != "warmup" or chosen == "slanted_triangle"]
     if ignored:
         warnings.warn(f"scheduler {chosen!r} takes over: {', '.join(ignored)} ignored", stacklevel=5)
-    if chosen == "noam_decay" and curves.warmup_steps(max_train_steps, warmup) == 0:
+    if chosen == "noam_decay" and curves.warmup_steps(steps, warmup) == 0:
         warnings.warn("noam_decay needs a warmup of at least one update: the LR stays constant", stacklevel=5)
         return curves.constant(learning_rate)
     options = {
@@ -114,7 +110,20 @@ def lr_schedule(given: Mapping[str, Any], learning_rate: float, max_train_steps:
         "linear_decay": {**given["linear_decay"], "warmup_proportion": warmup},
         "warmup": {"proportion": warmup},
     }
-    return build(chosen, options[chosen], learning_rate, max_train_steps)
+    return build(chosen, options[chosen], learning_rate, steps)
+
+
+def known_length(what: str, max_train_steps: int | None) -> int:
+    """The length of the training, for what needs it.
+
+    Raises:
+        ValueError: it is not known.
+    """
+    if max_train_steps is None:
+        raise ValueError(
+            f"{what} needs the length of the training: give bind() max_train_steps, or num_epoch and steps_per_epoch"
+        )
+    return max_train_steps
 
 
 def asked_schedules(given: Mapping[str, Any]) -> list[str]:

@@ -58,7 +58,8 @@ class Policy(CombinedStrategy):
         return super().add_scheduler(name, value, **values)
 
     def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
-        return {"lr": self._curve(self.learning_rate, self._steps(max_train_steps), **self._options)}
+        steps = keys.known_length(type(self).__name__, max_train_steps)
+        return {"lr": self._curve(self.learning_rate, steps, **self._options)}
 
     def _momentum(self, schedule: Schedule) -> dict[str, Schedule]:
         """The momentum's schedule, where one is wanted and the optimizer has momentum."""
@@ -71,14 +72,6 @@ class Policy(CombinedStrategy):
 
     def _depth(self) -> Discriminative | Spread | None:
         return super()._depth() or Spread(self._lr)
-
-    def _steps(self, max_train_steps: int | None) -> int:
-        if max_train_steps is None:
-            raise ValueError(
-                f"{type(self).__name__} needs the length of the training: give bind() max_train_steps, "
-                "or num_epoch and steps_per_epoch"
-            )
-        return max_train_steps
 
     def _more(self) -> list[str]:
         given = {key: value for key, value in (self._given or {}).items() if key in self._shown}
@@ -129,8 +122,9 @@ class OneCycleStrategy(Policy):
         self.moms = _checked(moms)
 
     def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
-        moms = combined_cos(self._options["pct_start"], *self.moms or MOMS).over(self._steps(max_train_steps))
-        return {**super()._schedules(max_train_steps, steps_per_epoch), **self._momentum(moms)}
+        steps = keys.known_length(type(self).__name__, max_train_steps)
+        moms = combined_cos(self._options["pct_start"], *self.moms or MOMS).over(steps)
+        return {**super()._schedules(steps, steps_per_epoch), **self._momentum(moms)}
 
 
 class FlatCosStrategy(Policy):
@@ -276,7 +270,7 @@ class FineTuneStrategy(Policy):
         return (Phase(1, epochs=self._freeze, name="frozen"), whole) if self._freeze else (whole,)
 
     def _schedules(self, max_train_steps: int | None, steps_per_epoch: int | None) -> dict[str, Schedule]:
-        steps, frozen = self._steps(max_train_steps), 0
+        steps, frozen = keys.known_length("FineTuneStrategy", max_train_steps), 0
         if self._freeze:
             if steps_per_epoch is None:
                 raise ValueError("FineTuneStrategy needs the length of an epoch: give bind() steps_per_epoch")
