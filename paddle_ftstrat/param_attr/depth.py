@@ -298,7 +298,7 @@ _GOOGLENET_AUXILIARY = ("_conv_o1", "_fc_o1", "_out1", "_conv_o2", "_fc_o2", "_o
 
 
 def _without_repeats(model: nn.Layer, units: Sequence[Unit]) -> list[Unit]:
-    canonical = {alias: name for name, aliases in select.all_names(model).items() for alias in aliases}
+    canonical = select.structured_names(model)
     taken: set[str] = set()
     kept = []
     for unit in units:
