@@ -153,7 +153,7 @@ class TestDocuments:
         lines = [line("constant LR", 0.5, [0.0, 0.0]), line("better", 0.55, [0.05, 0.01], ["lr"])]
         results = {"parts": {"100 labels": [*lines, line("worse", 0.49, [-0.01, 0.02])]}}
         page = (
-            "<!-- table: e | 100 labels -->\nold\n<!-- end of table -->\nIt is "
+            "<!-- table: e | 100 labels -->\nold\n<!-- end of table -->\nIt is\n  "
             "<!-- e | 100 labels | better | new | difference -->?<!-- . -->, "
             "<!-- e | 100 labels | better | lr | setting -->?<!-- . -->, "
             "| <!-- e \\| 100 labels \\| better \\| new \\| mean -->?<!-- . --> |"
@@ -163,7 +163,7 @@ class TestDocuments:
         assert "| better | LR 0.1\\* | 55.0 | **+5.0 ± 1.0** | 7 | +0 ± 0 |" in once
         assert "| worse | LR 0.1 | 49.0 | −1.0 ± 2.0 | 7 | +0 ± 0 |" in once
         assert "| constant LR | LR 0.1 | 50.0 |  | 7 |  |" in once
-        assert "difference -->+5.0 ± 1.0<!-- . -->" in once
+        assert "\nIt is <!-- e | 100 labels | better | new | difference -->+5.0 ± 1.0<!-- . -->" in once
         assert "setting -->0.1<!-- . -->" in once
         assert "mean -->55.0<!-- . --> |" in once
         assert "-->other's<!-- . -->" in once

@@ -148,6 +148,8 @@ def filled(text: str, name: str, results: Mapping[str, Any], shown: Shown, langu
         return f"{found[1]}{figure(results, shown, *re.split(BAR, found[2]))}<!-- . -->"
 
     mark = re.escape(name)
+    # A comment that begins a line would be a block of its own, and end the paragraph that it stands in.
+    text = re.sub(rf"(?<=[^\n])\n *(?=<!-- {mark}{BAR})", " ", text)
     text = re.sub(rf"(<!-- table: {mark} \| (.*?) -->\n).*?<!-- end of table -->", made, text, flags=re.DOTALL)
     return re.sub(rf"(<!-- {mark}{BAR}(.*?) -->)[^<]*<!-- \. -->", figured, text)
 
