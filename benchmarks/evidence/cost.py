@@ -185,6 +185,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         axes.barh(heights, shares, color=["C7", *["C0"] * (len(lines) - 1)])
         for height, share in zip(heights, shares):
             axes.annotate(f" {share:.2f}", (share, height), va="center", fontsize=8)
+        axes.set_xlim(0, 1.15 * max(shares))
         axes.axvline(1, color="0.5", lw=1)
         axes.set_yticks(heights, [line["name"] for line in lines])
         axes.set_title(f"{title}, × that of constant LR", fontsize=10)
