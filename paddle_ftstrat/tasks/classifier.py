@@ -21,8 +21,7 @@ class ClassifierTask(BaseTask):
 
     Args:
         model: returns logits of shape [batch, classes], alone, first in a tuple or as `logits` of a dict.
-        dataset: dict with `train`, `dev`, `test` (see `BaseTask`).
-        config: the RunConfig.
+        dataset, config: see `BaseTask`.
         metrics_choices: metrics, the first of which chooses the best model: `acc` (the default), `f1`, `precision`,
             `recall` (means over the classes), `matthews`, functions, or `paddle.metric.Metric`s.
         num_classes: number of classes that the model and `label_list` have to have; None: not checked.
@@ -122,8 +121,7 @@ class MultiLabelClassifierTask(ClassifierTask):
 
     Args:
         model: returns logits of shape [batch, labels].
-        dataset: dict with `train`, `dev`, `test` (see `BaseTask`); a sample's label is a vector of 0 and 1.
-        config: the RunConfig.
+        dataset, config: see `BaseTask`; a sample's label is a vector of 0 and 1.
         metrics_choices: `auc` (the default: area under the ROC curve, mean over the labels), `acc` (share of samples
             with all labels right), `f1`, `precision`, `recall` (means over the labels), functions or Metrics.
         num_classes: number of labels that the model has to have; None: not checked.
@@ -173,11 +171,9 @@ class RegressionTask(BaseTask):
 
     Args:
         model: returns [batch, 1], [batch] or [batch, outputs].
-        dataset: dict with `train`, `dev`, `test` (see `BaseTask`).
-        config: the RunConfig.
         metrics_choices: `spearman` (the default) or `pearson` correlation, `mse`, `mae`, `r2`, functions or Metrics;
             the first chooses the best model, of `mse` and `mae` the lowest.
-        loss, verbose, label_list, cbs, **options: see `BaseTask`.
+        dataset, config, loss, verbose, label_list, cbs, **options: see `BaseTask`.
 
     Raises:
         ValueError, TypeError: see `BaseTask`; at the first batch, outputs and labels that do not go together.
@@ -235,8 +231,7 @@ class SequenceLabelTask(ClassifierTask):
 
     Args:
         model: returns logits of shape [batch, length, classes].
-        dataset: dict with `train`, `dev`, `test` (see `BaseTask`); a sample's label has an entry per token.
-        config: the RunConfig.
+        dataset, config: see `BaseTask`; a sample's label has an entry per token.
         metrics_choices: `f1`, `precision`, `recall` of chunks, which need `label_list` to hold tags (`O`, `B-PER`,
             `I-PER`, …) and the package seqeval; `token_f1`, `token_precision`, `token_recall` (means over the classes)
             and `acc` of tokens; functions or Metrics. Default: `f1`, `precision`, `recall` where there is a

@@ -198,7 +198,8 @@ class Learner(PolicyLoop):
             ValueError: this Learner saves no checkpoints, or they are damaged or of another model.
         """
         found = self.journal.checkpoint(best)
-        contents.set_weights(self.model, found.parts["model"])
+        contents.check_weights(self.model, found.parts["model"])
+        self.model.set_state_dict(found.parts["model"])
         return found.step
 
     def __repr__(self) -> str:

@@ -216,7 +216,7 @@ def load(path: Path, model: nn.Layer, run: Binding | None) -> None:
     """
     tensors, facts = read(path)
     weights = {name: tensor for key, tensor in tensors.items() if (name := weight_name(key)) is not None}
-    _check(model, weights)
+    check_weights(model, weights)
     if run is not None and "run" in facts:
         state = joined({part: {} for part in TENSORS}, {key: value for key, value in tensors.items() if "::" in key})
         run.set_state_dict({**facts["run"], **{part: state[part] for part in TENSORS}})
@@ -239,17 +239,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"{path} is damaged or no safetensors file: {error!s:.500}") from error
 
 
-def set_weights(model: nn.Layer, weights: Mapping[str, Any]) -> None:
-    """Load weights and buffers into a model that has just these.
+def check_weights(model: nn.Layer, weights: Mapping[str, Any]) -> None:
+    """Check that a model has just these weights and buffers.
 
     Raises:
-        ValueError: other names or shapes; nothing is changed then.
+        ValueError: other names or shapes.
     """
-    _check(model, weights)
-    model.set_state_dict(weights)
-
-
-def _check(model: nn.Layer, weights: Mapping[str, Any]) -> None:
     mine = model.state_dict()
     differ = sorted(set(mine) ^ set(weights))
     if differ:

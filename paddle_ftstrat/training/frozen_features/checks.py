@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from paddle_ftstrat._paddle.layers import has_values
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import call
 from paddle_ftstrat.training import rng
-from paddle_ftstrat.training.frozen_features.rows import Layout, close, find_layout, is_by_sample, same_output
+from paddle_ftstrat.training.frozen_features.rows import Layout, close, content, find_layout, is_by_sample, same_output
 
 _FETCHED_TWICE = 8
 # The frozen layers of a model, bottom first, each with what to call it in an error.
@@ -215,7 +214,7 @@ def refuse_random_samples(dataset: Any) -> None:
     """Raise ValueError where a data set gives a sample that is another when fetched again."""
     for index in np.linspace(0, len(dataset) - 1, min(len(dataset), _FETCHED_TWICE)).astype(int).tolist():
         with rng.preserved():
-            first, second = _digest(dataset[index]), _digest(dataset[index])
+            first, second = ([content(value) for value in flatten(dataset[index])] for _ in range(2))
         if first != second:
             raise Refusal(f"sample {index} of the data is another each time it is fetched (augmentation)")
 
@@ -298,15 +297,6 @@ def _taken(inputs: Any, batch: int, part: np.ndarray) -> Any:
         return paddle.to_tensor(value.numpy()[part], dtype=value.dtype, place=value.place)
 
     return pack_sequence_as(inputs, [of(value) for value in flatten(inputs)])
-
-
-def _digest(sample: Any) -> bytes:
-    digest = hashlib.blake2b()
-    for value in flatten(sample):
-        array = np.ascontiguousarray(value.numpy() if isinstance(value, paddle.Tensor) else value)
-        digest.update(repr(value).encode() if array.dtype == object else f"{array.dtype}{array.shape}".encode())
-        digest.update(b"" if array.dtype == object else array.tobytes())
-    return digest.digest()
 
 
 def _dropouts(frozen: Frozen) -> list[str]:

@@ -210,16 +210,21 @@ def sample_keys(inputs: Any, batch: int) -> np.ndarray:
         raise ValueError(f"indices names {batch} samples, but no input of the model has {batch} rows")
     digests = [hashlib.blake2b(digest_size=8) for _ in range(batch)]
     for value in values:
-        array = np.ascontiguousarray(value.numpy() if isinstance(value, paddle.Tensor) else value)
-        common = f"{array.dtype}{array.shape[1:]}".encode()
         if is_by_sample(value, batch):
-            rows = [row.tobytes() for row in array]
+            contents = [content(row) for row in (value.numpy() if isinstance(value, paddle.Tensor) else value)]
         else:
-            rows = [array.tobytes() if array.dtype != object else repr(value).encode()] * batch
-        for digest, row in zip(digests, rows):
-            digest.update(common)
-            digest.update(row)
+            contents = [content(value)] * batch
+        for digest, held in zip(digests, contents):
+            digest.update(held)
     return np.array([int.from_bytes(digest.digest(), "little") for digest in digests], np.uint64)
+
+
+def content(value: Any) -> bytes:
+    """What a tensor, an array or anything else holds, as bytes."""
+    array = np.ascontiguousarray(value.numpy() if isinstance(value, paddle.Tensor) else value)
+    if array.dtype == object:
+        return repr(value).encode()
+    return f"{array.dtype}{array.shape}".encode() + array.tobytes()
 
 
 def is_by_sample(value: Any, batch: int) -> bool:
