@@ -130,11 +130,11 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
             axes.plot(right[~bad], heights[~bad], ".", color="C0", alpha=0.7)
             axes.plot(right[bad], heights[bad], ".", color="C3")
             axes.annotate(f"{100 * bad.mean():.0f} %", (1.0, height), xycoords=("axes fraction", "data"), fontsize=8)
-        axes.set_title(f"{part} (share of bad runs at the right)", fontsize=9)
+        axes.set_title(part, fontsize=10)
         axes.set_xlim(0, 100)
         axes.grid(axis="x", alpha=0.3)
     panels[0][0].set_yticks(range(len(lines))[::-1], [line["name"] for line in lines])
-    figure.supxlabel("test accuracy of each run, %")
+    figure.supxlabel("test accuracy of each run, %; beside it the share of bad runs")
     finished(figure, path)
 
 
@@ -145,6 +145,7 @@ SHOWN = Shown(
         "warmup + linear to 0": "预热 + 线性降到 0",
         "clip by norm 1": "按范数 1 裁剪",
         "warmup, linear to 0, clip": "预热、线性降到 0、裁剪",
+        f"L2SP, λ = {PULL}": f"L2SP，λ = {PULL}",
         "top layer re-initialised": "顶层重新初始化",
         "LR by depth, × 0.65": "逐层学习率，× 0.65",
         "LR chosen on dev": "在验证集上选的学习率",
