@@ -242,7 +242,7 @@ class HyperParameters:
         """Refuse hyper-parameters, beside `lr`, that the optimizer lacks: ValueError."""
         for name in names:
             if name != "lr" and not self.has(name):
-                self._attribute(name)
+                self._attribute(name)  # which refuses it
 
     def _put(self, param: Any) -> None:
         for attribute, by_param in self.varied.items():

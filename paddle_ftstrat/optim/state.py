@@ -102,13 +102,17 @@ def _checked_anchors(rows: Sequence[Any], state: Mapping[str, Mapping[str, Any]]
     differ = sorted(set(fisher) ^ {name for name, one in here.items() if isinstance(one, EWCDecay)})
     if differ:
         raise ValueError(f"the Fisher information of the state and of this binding differ: {_errors.listing(differ)}")
-    shapes = {row.name: row.param.shape for row in rows}
-    values = [(one, "anchor", "L2SP anchor", name, given.get(name)) for name, one in here.items()]
-    values += [(here[name], "fisher", "Fisher information", name, value) for name, value in fisher.items()]
-    checked = [
-        (one, kind, None if value is None else shaped(f"the {what} of {name!r}", value, shapes[name]).astype("float32"))
-        for one, kind, what, name, value in values
-    ]
+    checked: list[tuple[L2SPDecay, str, Any]] = []
+    for row in rows:
+        if row.name in here:
+            saved, shape = given.get(row.name), row.param.shape
+            anchor = (
+                None if saved is None else shaped(f"the L2SP anchor of {row.name!r}", saved, shape).astype("float32")
+            )
+            checked.append((here[row.name], "anchor", anchor))
+        if row.name in fisher:
+            value = shaped(f"the Fisher information of {row.name!r}", fisher[row.name], row.param.shape)
+            checked.append((here[row.name], "fisher", value.astype("float32")))
 
     def put() -> None:
         for regularizer, kind, value in checked:
