@@ -169,9 +169,8 @@ class Binding:
             schedule move then.
 
         Raises:
-            RuntimeError: the binding is not in force any more.
+            RuntimeError: the binding is not in force any more, or has a perturbation and this does not follow `losses`.
             FloatingPointError: a gradient is not finite; weights and optimizer state are as before.
-            RuntimeError: the strategy has a perturbation, and this is no loop over `losses`, or the inside of one.
         """
         self._check_in_force()
         if self.perturbing is not None:
@@ -209,14 +208,18 @@ class Binding:
         """
         return (self.perturbing or Perturbing(None, self.model)).losses(loss_of, batches)
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """Inside it the model has the averaged weights, to be evaluated and saved; afterwards its own again.
+    @property
+    def has_average(self) -> bool:
+        """Whether the strategy's `averaging`, or an optimizer that averages by itself, gives averaged weights."""
+        return self.average is not None or hasattr(self.optimizer, "averaged_weights")
 
-        They are those of the strategy's `averaging` (the model's own before it begins) or of an optimizer that averages
-        by itself. What `update_statistics` gathers inside is undone, too.
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside it the model has the averaged weights, its own where no average has begun; afterwards its own again.
+
+        What `update_statistics` gathers inside is undone, too.
 
         Raises:
-            RuntimeError: neither the strategy nor the optimizer has an average.
+            RuntimeError: there are none (see `has_average`).
         """
         return averaging.averaged(self)
 
@@ -230,8 +233,7 @@ class Binding:
         The optimizer goes on with its state, and so do regularisation, decay and clipping.
 
         Args:
-            plan: the plan.
-            steps_per_epoch: updates per epoch; None: as before.
+            plan, steps_per_epoch: the plan, and the updates per epoch, None for as before.
 
         Raises:
             ValueError: the plan does not fit the model or the optimizer; nothing is changed.
@@ -318,8 +320,7 @@ class Binding:
             steps: how many updates; by default the plan's length.
 
         Raises:
-            ImportError: matplotlib is not installed.
-            ValueError: the plan has no length and `steps` is not given.
+            ImportError, ValueError: there is no matplotlib; neither the plan nor `steps` has a length.
         """
         return pictures.plot(self, self._rows, path, steps or self.plan.max_train_steps)
 

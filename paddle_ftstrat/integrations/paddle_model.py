@@ -12,7 +12,6 @@ from paddle.callbacks import LRScheduler
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.integrations.carrying import check_host
-from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import select
 
 _BLOCK = "lr/block_"
@@ -93,7 +92,7 @@ class StrategyCallback(LRScheduler):
 
     def on_eval_begin(self, logs: Any = None) -> None:
         """Evaluate the averaged weights, where the strategy has an average and the fit runs."""
-        if self.run.epoch and averaging.averages(self.run):
+        if self.run.epoch and self.run.has_average:
             self._averaged.enter_context(self.run.averaged())
 
     def on_eval_end(self, logs: Any = None) -> None:

@@ -12,7 +12,6 @@ from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle.sharding import is_wrapper, wraps
 from paddle_ftstrat.integrations import sharding
 from paddle_ftstrat.integrations.carrying import check_host
-from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.strategies import strategy_from_yaml
 
@@ -131,7 +130,7 @@ def _callback_class(package: str) -> type:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             """Put averaged weights in place where the Trainer, as it has decided by now, evaluates next."""
-            if control.should_evaluate and averaging.averages(self.run):
+            if control.should_evaluate and self.run.has_average:
                 self._averaged.enter_context(self.run.averaged())
 
         on_epoch_end = on_step_end

@@ -241,15 +241,10 @@ def swapped(model: Any, values: Mapping[str, Any]) -> Iterator[None]:
         put(own, tensors)
 
 
-def averages(run: Any) -> bool:
-    """Whether a binding has averaged weights, of its plan or of an optimizer with a method `averaged_weights()`."""
-    return run.average is not None or hasattr(run.optimizer, "averaged_weights")
-
-
 @contextmanager
 def averaged(run: Any) -> Iterator[None]:
     """See `Binding.averaged`."""
-    if not averages(run):
+    if not run.has_average:
         raise RuntimeError(
             'there is no average: give the strategy averaging={"EMA": 0.999}, or another of '
             f"{_errors.listing(AVERAGES)}, or take an optimizer that has averaged weights of its own"

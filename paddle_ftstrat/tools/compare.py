@@ -17,7 +17,6 @@ import numpy as np
 import paddle
 
 from paddle_ftstrat import _errors, pictures
-from paddle_ftstrat.optim import averaging
 from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.strategies import DefaultStrategy
@@ -191,7 +190,7 @@ def _run(strategy: DefaultStrategy, make_learner: Any, epochs: int, seed: int, m
         return Outcome(None, None, None, None, time.process_time() - started)
     seconds = round(time.process_time() - started, 3)
     run = learner.run
-    with run.averaged() if run is not None and averaging.averages(run) else nullcontext():
+    with run.averaged() if run is not None and run.has_average else nullcontext():
         dev = learner.validate()
         tested = learner.validate(test)[metric] if final and test is not None else None
     return Outcome(dev[metric], dev["loss"], tested, learner.recorder.values[-1]["train_loss"], seconds)

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim.averaging import averages
 from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.training.recorder import bar, say, summary
 from paddle_ftstrat.training.state import Training
@@ -102,7 +101,7 @@ def as_list(given: Any) -> list[Any]:
 def evaluated_weights(learner: Training) -> Iterator[None]:
     """Inside it the model holds the weights that validation sees: averaged ones, in a fit that averages them."""
     with ExitStack() as stack:
-        if learner.state.running and averages(learner.run):
+        if learner.state.running and learner.run.has_average:
             stack.enter_context(learner.run.averaged())
         for callback in learner.callbacks or learner.cbs:
             if hasattr(callback, "averaged"):
