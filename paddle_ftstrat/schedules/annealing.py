@@ -290,8 +290,7 @@ def combined_cos(pct: float, start: Any, middle: Any, end: Any) -> Schedule:
         start, middle, end: the values at 0, at `pct` and at 1, numbers or one per layer group.
 
     Raises:
-        ValueError: pct outside [0, 1], or values of different lengths.
-        TypeError: a value that is not a number or a list of numbers.
+        ValueError, TypeError: pct outside [0, 1], values of different lengths, or of other things than numbers.
 
     Example:
         >>> [round(combined_cos(0.25, 0.1, 1, 0)(pos), 6) for pos in (0, 0.125, 0.25, 0.625, 1)]

@@ -175,8 +175,7 @@ def one_cycle(
         pct_start: in [0, 1], the share of updates that rise.
 
     Raises:
-        ValueError: div or div_final not above 0, pct_start outside [0, 1], or T ≤ 0.
-        TypeError: something that is not a number.
+        ValueError, TypeError: div or div_final not above 0, pct_start outside [0, 1], T ≤ 0, or no numbers.
 
     Example:
         >>> [round(one_cycle(0.01, 8)(t), 6) for t in (0, 1, 2, 8)]
@@ -204,8 +203,7 @@ def flat_cos(learning_rate: float, max_train_steps: int, div_final: float = 1e5,
         pct_start: in [0, 1], the share of updates that are flat.
 
     Raises:
-        ValueError: div_final not above 0, pct_start outside [0, 1], or T ≤ 0.
-        TypeError: something that is not a number.
+        ValueError, TypeError: div_final not above 0, pct_start outside [0, 1], T ≤ 0, or no numbers.
 
     Example:
         >>> [round(flat_cos(0.01, 8)(t), 6) for t in (0, 6, 7, 8)]
@@ -231,8 +229,7 @@ def sgdr(learning_rate: float, max_train_steps: int, n_cycles: int = 1, cycle_mu
         cycle_mult: how many times longer each next one is; 1 for equal cycles.
 
     Raises:
-        ValueError: an argument below 1.
-        TypeError: an argument that is not a whole number.
+        ValueError, TypeError: an argument that is no whole number ≥ 1.
 
     Example:
         >>> [round(sgdr(0.1, 16, n_cycles=2, cycle_mult=3)(t), 6) for t in (0, 2, 4, 10, 16)]

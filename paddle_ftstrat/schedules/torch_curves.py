@@ -29,8 +29,7 @@ def cosine_annealing(
         eta_min: e ≥ 0, the lowest value.
 
     Raises:
-        ValueError: h < 1 or e < 0.
-        TypeError: h is not a whole number.
+        ValueError, TypeError: h is no whole number ≥ 1, or e < 0.
 
     Example:
         >>> [round(cosine_annealing(1.0, T_max=4)(t), 3) for t in (0, 1, 2, 4, 6, 8)]
@@ -56,8 +55,7 @@ def cosine_decay(
         alpha: α ≥ 0, last value / first value.
 
     Raises:
-        ValueError: D < 1 or α < 0.
-        TypeError: D is not a whole number.
+        ValueError, TypeError: D is no whole number ≥ 1, or α < 0.
 
     Example:
         >>> [round(cosine_decay(1.0, decay_steps=4, alpha=0.2)(t), 3) for t in (0, 1, 2, 4, 100)]
@@ -105,8 +103,7 @@ def step(
         gamma: γ > 0.
 
     Raises:
-        ValueError: s < 1 or γ ≤ 0.
-        TypeError: s is not a whole number.
+        ValueError, TypeError: s is no whole number ≥ 1, or γ ≤ 0.
 
     Example:
         >>> [step(1.0, step_size=3, gamma=0.5)(t) for t in (0, 2, 3, 5, 6)]
@@ -134,8 +131,7 @@ def multi_step(
         gamma: γ > 0.
 
     Raises:
-        ValueError: milestones that do not ascend or are negative, or γ ≤ 0.
-        TypeError: a milestone that is not a whole number.
+        ValueError, TypeError: milestones that do not ascend or are no whole numbers ≥ 0, or γ ≤ 0.
 
     Example:
         >>> [multi_step(1.0, milestones=[2, 5], gamma=0.5)(t) for t in (0, 1, 2, 4, 5)]
@@ -176,8 +172,7 @@ def polynomial(
         cycle: start again instead of staying at e.
 
     Raises:
-        ValueError: s < 1, e < 0 or p ≤ 0.
-        TypeError: s is not a whole number.
+        ValueError, TypeError: s is no whole number ≥ 1, e < 0 or p ≤ 0.
 
     Example:
         >>> [round(polynomial(1.0, steps=4, end_learning_rate=0.2)(t), 3) for t in (0, 1, 2, 4, 9)]

@@ -92,8 +92,8 @@ class OneCycleStrategy(Policy):
         optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
-        ValueError: a negative LR, div or div_final not above 0, pct_start outside [0, 1], or not three moms.
-        TypeError: something that is not a number.
+        ValueError, TypeError: a negative LR, div or div_final not above 0, pct_start outside [0, 1], not three moms, or
+            no numbers.
 
     Example:
         >>> plan = OneCycleStrategy(0.01).plan(max_train_steps=8)
@@ -137,8 +137,7 @@ class FlatCosStrategy(Policy):
         optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
-        ValueError: a negative LR, div_final not above 0, or pct_start outside [0, 1].
-        TypeError: something that is not a number.
+        ValueError, TypeError: a negative LR, div_final not above 0, pct_start outside [0, 1], or no numbers.
 
     Example:
         >>> plan = FlatCosStrategy(0.01).plan(max_train_steps=8)
@@ -174,9 +173,8 @@ class SGDRStrategy(Policy):
         optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
-        ValueError: a negative LR or a number of cycles or epochs below 1; at bind a training of another length than
-            `num_epoch` epochs.
-        TypeError: something that is not a (whole) number.
+        ValueError, TypeError: a negative LR, cycles or epochs that are no whole numbers ≥ 1; at bind a training of
+            another length than `num_epoch` epochs.
 
     Example:
         >>> strategy = SGDRStrategy(0.1, n_cycles=2, cycle_len=1, cycle_mult=3)
@@ -231,9 +229,8 @@ class FineTuneStrategy(Policy):
         optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
-        ValueError: negative epochs, base_lr or lr_mult not above 0, or what `OneCycleStrategy` refuses; at bind a
-            training that is not longer than the first phase.
-        TypeError: something that is not a number.
+        ValueError, TypeError: negative epochs, base_lr or lr_mult not above 0, or what `OneCycleStrategy` refuses; at
+            bind a training that is not longer than the first phase.
 
     Example:
         >>> plan = FineTuneStrategy(2e-3).plan(max_train_steps=20, steps_per_epoch=10)
