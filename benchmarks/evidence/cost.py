@@ -27,8 +27,9 @@ SEARCHED = (1e-4, 1e-3, 1e-2)
 SEARCHES = ("best of three LRs", "uniform soup", "greedy soup", "LR finder")
 BATCH = 50
 TOP = ["layers.3.*", "head.*"]
-# How much Paddle's allocator has handed out; checked on paddlepaddle 3.3.1.
+# How much Paddle's allocator has handed out; checked on paddlepaddle 3.3.1. On 2.6.2 a peak cannot be begun anew.
 MEMORY = paddle.base.core
+BEGIN_PEAK = getattr(MEMORY, "host_memory_stat_reset_peak_value", None)
 
 
 def network() -> Transformer:
@@ -50,7 +51,8 @@ class Stopwatch(hub.Callback):
 
     def on_epoch_begin(self, learner: Any) -> None:
         """Go on."""
-        MEMORY.host_memory_stat_reset_peak_value("Allocated", 0)
+        if BEGIN_PEAK is not None:
+            BEGIN_PEAK("Allocated", 0)
         self.began = time.process_time()
 
     def on_epoch_end(self, learner: Any) -> None:
@@ -87,7 +89,7 @@ class Way:
             "epochs": at,
             "until": seconds,
             "seconds": watch.seconds,
-            "megabytes": watch.megabytes,
+            **({} if BEGIN_PEAK is None else {"megabytes": watch.megabytes}),
         }
 
 
