@@ -1,6 +1,7 @@
 """A training under fleet's sharding stage 1, in each process: python sharded_training.py OUT UPDATES [FROM]."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -40,8 +41,13 @@ def main():
     else:
         run.attach()
     if begun:
-        model.set_state_dict(paddle.load(f"{begun[0]}.{rank}.pdparams"))
-        optimizer.set_state_dict(paddle.load(f"{begun[0]}.{rank}.pdopt"))
+        # Of however many processes: each saved the state of its own parameters, and the schedule.
+        start = Path(begun[0])
+        states = [paddle.load(str(path)) for path in sorted(start.parent.glob(f"{start.name}.*.pdopt"))]
+        masters = {name: value for state in states for name, value in state.get("master_weights", {}).items()}
+        model.set_state_dict(paddle.load(f"{begun[0]}.0.pdparams"))
+        merged = {name: value for state in states for name, value in state.items()}
+        optimizer.set_state_dict({**merged, "master_weights": masters} if masters else merged)
     data = np.random.RandomState(0).randn(6, 4, 4).astype("float32")
     trace = []
     for update in range(run.lr_scheduler.last_epoch, updates):

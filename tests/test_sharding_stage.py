@@ -40,6 +40,19 @@ def test_two_processes_are_one_and_a_killed_run_resumes(tmp_path):
     np.testing.assert_array_equal(resumed, first[3:])
 
 
+@pytest.mark.skipif(not CONFIGURABLE, reason="paddlepaddle 2.6 cannot read fleet's settings with this protobuf")
+def test_four_processes_are_one_and_resume_as_two_and_as_one(tmp_path):
+    (alone,) = train(tmp_path, 1, "alone")
+    ranks = train(tmp_path, 4, "four")
+    for other in ranks[1:]:
+        np.testing.assert_array_equal(other, ranks[0])
+    np.testing.assert_allclose(ranks[0], alone, atol=1e-6, rtol=0)
+    train(tmp_path, 4, "cut", updates=3)
+    for count in (2, 1):
+        resumed = train(tmp_path, count, f"as {count}", begun="cut")[0]
+        np.testing.assert_allclose(resumed, alone[3:], atol=1e-6, rtol=0)
+
+
 def test_errors():
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
     run = hub.ULMFiTStrategy(0.1, "sgd").bind(model, num_epoch=3, steps_per_epoch=1)
