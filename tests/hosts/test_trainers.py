@@ -196,18 +196,23 @@ def test_accumulation_counts_updates(host, tmp_path):
     assert run.epoch == EPOCHS
 
 
-@pytest.mark.parametrize("main_grad", [False, True])
-def test_half_precision_with_and_without_main_grad(host, tmp_path, main_grad):
-    options = {"bf16": True, "fp16_opt_level": "O2", "amp_master_grad": main_grad, "save_strategy": "no"}
-    with new_process():
-        plain = net()
-        before = values(plain)
-        made = trainer(host, plain, tmp_path, **options)
-        run = bind(plain, UPDATES)
-        run.attach(made)
-        made.train()
-    assert run.epoch == EPOCHS
-    assert moved(before, values(plain))
+def test_half_precision_has_the_same_weights_with_and_without_main_grad(host, tmp_path):
+    found = []
+    for main_grad in (False, True):
+        options = {"bf16": True, "fp16_opt_level": "O2", "amp_master_grad": main_grad, "save_strategy": "no"}
+        with new_process():
+            model = net()
+            before = values(model)
+            made = trainer(host, model, tmp_path, **options)
+            run = bind(model, UPDATES)
+            run.attach(made)
+            made.train()
+        assert run.epoch == EPOCHS
+        assert moved(before, values(model)) == set(before)
+        found.append([np.asarray(param.astype("float32").numpy()) for param in model.parameters()])
+    for one, other in zip(*found):
+        # bfloat16 has 8 bits: a difference of the last one.
+        np.testing.assert_allclose(one, other, rtol=2.0**-7, atol=2.0**-9)
 
 
 def test_option_strategy(host, tmp_path):
