@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from paddle import nn
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.param_attr.depth import find_units, split
+from paddle_ftstrat.param_attr.depth import call, find_units, named_layers, only_inputs, split, split_batch, stack_of
 
 
 def names(model, **options):
@@ -241,3 +241,136 @@ def test_blocks_of_known_models():
     assert tops == [["stack.layers.0"], ["stack.layers.1", "stack.layers.2"], ["stack.layers.3"]]
     lstm = hub.ULMFiTStrategy().bind(TextNet(nn.LSTM(8, 8), 8), max_train_steps=9, sample_input=IDS)
     assert [block[0].split(".")[0] for block in lstm.blocks] == ["embedding", "stack", "head"]
+
+
+class TestStack:
+    def test_the_commonest_class_below_the_head(self):
+        assert [unit.name for unit in stack_of(TextNet(transformer(3), 8))] == [f"stack.layers.{i}" for i in range(3)]
+        plain = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 1))
+        assert [unit.name for unit in stack_of(plain)] == ["0", "2"]
+
+    def test_of_two_as_common_the_one_with_more_weights(self):
+        tied = nn.Sequential(
+            nn.Linear(2, 2, bias_attr=False),
+            nn.LayerNorm(2),
+            nn.LayerNorm(2),
+            nn.Linear(2, 2, bias_attr=False),
+            nn.Linear(2, 1),
+        )
+        assert [unit.name for unit in stack_of(tied)] == ["1", "2"]
+
+    def test_where_no_two_are_alike_all_below_the_head(self):
+        assert [unit.name for unit in stack_of(nn.Sequential(nn.Embedding(3, 2), nn.LSTM(2, 2), nn.Linear(2, 1)))] == [
+            "0",
+            "1",
+        ]
+        assert [unit.name for unit in stack_of(nn.Linear(2, 1))] == ["(model)"]
+
+
+class TestHead:
+    def test_auxiliary_classifiers_stand_below_the_main_head(self):
+        class Auxiliary(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.body, self.fc, self.aux1, self.aux2 = (nn.Linear(2, 2) for _ in range(4))
+
+            def forward(self, x):
+                x = self.body(x)
+                return self.fc(x), self.aux1(x), self.aux2(x)
+
+        assert (
+            names(Auxiliary()) == names(Auxiliary(), sample_input=paddle.ones([1, 2])) == ["body", "aux1", "aux2", "fc"]
+        )
+
+    def test_a_model_of_auxiliary_layers_only_keeps_its_order(self):
+        class Odd(nn.Layer):
+            def __init__(self):
+                super().__init__()
+                self.aux_a, self.aux_b = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        assert names(Odd()) == ["aux_a", "aux_b"]
+
+
+BATCHES = [
+    (7, 7, None),
+    ([7], 7, None),
+    ((7,), 7, None),
+    ([1, 2], 1, 2),
+    ((1, 2, 3), (1, 2), 3),
+    ({"a": 1, "labels": 2}, {"a": 1}, 2),
+    ({"a": 1, "label": 2}, {"a": 1}, 2),
+    ({"labels": 2, "label": 3}, {"label": 3}, 2),
+    ({"a": 1}, {"a": 1}, None),
+]
+
+
+class TestBatches:
+    @pytest.mark.parametrize(("batch", "inputs", "label"), BATCHES)
+    def test_inputs_and_label(self, batch, inputs, label):
+        assert split_batch(batch) == (inputs, label)
+        assert only_inputs(batch) == inputs
+
+    def test_texts_are_refused(self):
+        with pytest.raises(TypeError, match="a batch of texts, beginning with 'good'"):
+            split_batch(["good", paddle.ones([1])])
+
+    def test_how_a_model_is_called(self):
+        assert call(lambda x, y=2: (x, y), (1, 3)) == call(lambda x, y: (x, y), [1, 3]) == (1, 3)
+        assert call(lambda x, y: (x, y), {"y": 3, "x": 1}) == (1, 3)
+        assert call(lambda x: x, 5) == 5
+
+    @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,), lambda x: [x], lambda x: {"x": x}])
+    def test_float64_inputs_are_told_where_the_forward_fails(self, wrap):
+        class Net(nn.Layer):
+            def __init__(self, double=False):
+                super().__init__()
+                self.fc = nn.Linear(2, 1)
+                if double:
+                    self.to(dtype="float64")
+
+            def forward(self, x):
+                return self.fc(x) if x.shape[-1] == 2 else self.missing
+
+        double = paddle.ones([1, 2], "float64")
+        with pytest.raises(TypeError, match=r"inputs are float64.*x.astype\('float32'\)"):
+            call(Net(), wrap(double))
+        with pytest.raises(TypeError, match="inputs are float64"):
+            find_units(Net(), sample_input=wrap(double))
+        assert call(Net(double=True), wrap(double)).dtype == paddle.float64
+        for model, x in ((Net(), paddle.ones([1, 3])), (Net(double=True), paddle.ones([1, 3], "float64"))):
+            with pytest.raises(AttributeError, match="missing"):
+                call(model, wrap(x))
+
+
+def test_layers_by_number_are_known_by_structured_and_by_paddles_names():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    given = {"0.weight": 0, model[1].weight.name: 3}
+    assert named_layers("gradual_unfreeze", given, model) == {"0.weight": 0, "1.weight": 3}
+    with pytest.raises(
+        ValueError, match="gradual_unfreeze.params_layer: unknown parameter '0.wight'. Did you mean '0.weight'"
+    ):
+        named_layers("gradual_unfreeze", {"0.wight": 0}, model)
+
+
+def test_a_unit_without_a_call_among_called_ones_and_own_parameters_of_a_part():
+    class Part(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.scale = self.create_parameter([2])
+            self.layers = nn.LayerList([nn.TransformerEncoderLayer(2, 1, 2) for _ in range(2)])
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x * self.scale)
+            return x
+
+    class Whole(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.head, self.unused, self.part, self.stem = nn.Linear(2, 1), nn.Linear(2, 2), Part(), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(self.part(self.stem(x)))
+
+    found = names(Whole(), sample_input=paddle.ones([1, 3, 2]))
+    assert found == ["stem", "part", "part.layers.0", "part.layers.1", "head", "unused"]
