@@ -32,14 +32,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "mutants.json"
 TESTS = {
-    "schedules/schedule": "schedule curves plan renamed",
+    "schedules/schedule": "schedule",
     "schedules/curves": "curves golden_hub",
     "schedules/annealing": "annealing",
     "schedules/torch_curves": "curves",
     "schedules/suggest": "suggest",
     "resolve": "precedence depth kinds phases binding",
-    "param_attr/depth": "depth kinds",
-    "param_attr/settings": "settings precedence configure",
+    "param_attr/depth": "depth",
+    "param_attr/settings": "settings",
     "optim/build": "precedence strategy optimizer_table",
     "optim/regularizer": "precedence strategy configure",
     "binding": "binding phases policies",
