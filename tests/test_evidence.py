@@ -207,7 +207,7 @@ class TestOwnTexts:
     def test_every_row_of_retention(self, options, monkeypatch):
         monkeypatch.setattr(retention, "EPOCHS", {20: 2, 500: 2})
         monkeypatch.setattr(retention, "FULL", 20)
-        experiment = retention.make(options)
+        experiment = retention.make(dataclasses.replace(options, quick=False))
         assert list(experiment.parts) == ["20 labels", "20 labels, frontier"]
         self.check(experiment, {"new", "old", "both"}, 13 + 9)
 

@@ -46,7 +46,6 @@ WAYS: Mapping[str, Fit] = {
     "discriminative, 3 blocks": _scheduled(discriminative={"blocks": 3, "factor": 2.6}),
     "gradual unfreezing, 3 blocks": _scheduled(gradual_unfreeze=3),
     "ULMFiT": _strategy(hub.ULMFiTStrategy),
-    "one-cycle": lambda learner, lr: learner.fit_one_cycle(EPOCHS, lr),
     "from scratch": _strategy(hub.DefaultStrategy),
 }
 
