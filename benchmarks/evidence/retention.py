@@ -258,6 +258,7 @@ SHOWN = Shown(
     {
         "constant LR": "恒定学习率",
         "constant LR, for hotels alone": "恒定学习率，只按酒店选",
+        **{f"constant LR {lr:g}": f"恒定学习率 {lr:g}" for lr in RATES},
         "head only": "只训练输出层",
         "lower half frozen": "冻结下半部分",
         "discriminative": "分层学习率",
