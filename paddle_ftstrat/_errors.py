@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import sys
@@ -18,6 +19,7 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 FLOAT32_TINY = 2.0**-126
 INT64_MAX = 2**63 - 1
 MAX_MESSAGE = 1_000  # characters
+_PACKAGE = __name__.partition(".")[0]
 _MAX_NAME = 120  # characters of a name in a list
 _MAX_COMPARED = 2_000_000  # pairs of characters
 
@@ -181,3 +183,12 @@ def check_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {shown_with_type(value)}")
     return value
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of the line outside this package that led here, however deep in it the reason was found."""
+    frame, level = inspect.currentframe(), 1
+    # By the module's name, which functions that dataclasses write have, too.
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (_PACKAGE, "contextlib"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

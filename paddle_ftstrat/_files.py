@@ -10,12 +10,13 @@ import stat
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
+
+from paddle_ftstrat import _errors
 
 if sys.platform != "win32":
     import fcntl
@@ -141,11 +142,10 @@ def _lock(handle: int, folder: Path) -> bool:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        warnings.warn(
+        _errors.warn(
             f"{folder} cannot be locked here ({error.strerror}): see to it yourself that only one process at a time "
             "trains with this checkpoint folder",
             RuntimeWarning,
-            stacklevel=2,
         )
     return True
 

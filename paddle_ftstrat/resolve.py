@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -189,7 +188,7 @@ def resolve_anchors(plan: Plan, model: Any, pretrained: Any, fisher: Any) -> dic
     anchored: dict[str, Any] = dict.fromkeys(resolve_pretrained(plan, model, pretrained))
     if not plan.ewc:
         if fisher is not None:
-            warnings.warn("fisher= only matters to EWC, which this strategy does not use", stacklevel=4)
+            _errors.warn("fisher= only matters to EWC, which this strategy does not use")
         return anchored
     if not isinstance(fisher, Mapping):
         raise (ValueError if fisher is None else TypeError)(
@@ -215,7 +214,7 @@ def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[st
     """
     if not plan.l2sp:
         if pretrained is not None:
-            warnings.warn("pretrained= only matters to L2SP, which this strategy does not use", stacklevel=4)
+            _errors.warn("pretrained= only matters to L2SP, which this strategy does not use")
         return ()
     if isinstance(pretrained, LoadReport):
         pretrained = pretrained.weights
@@ -223,10 +222,9 @@ def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[st
         loaded = loaded_names(model)
         if loaded:
             return loaded
-        warnings.warn(
+        _errors.warn(
             "L2SP without pretrained=: every parameter, a new head too, is pulled back to its value of now; "
-            "name the pretrained ones, or pretrained='*' for all",
-            stacklevel=4,
+            "name the pretrained ones, or pretrained='*' for all"
         )
         return select.named_weights(model)
     if isinstance(pretrained, Mapping):
@@ -312,11 +310,10 @@ def remind_of_epochs(run: Any) -> bool:
     if forgotten and run.lr_scheduler.last_epoch <= first:
         return False
     if forgotten:
-        warnings.warn(
+        _errors.warn(
             "the plan thaws layers epoch by epoch, but does not know how long an epoch is, and begin_epoch() was not "
             "called, so only the top layers train: bind with steps_per_epoch=, or call begin_epoch() at the start of "
-            "every epoch",
-            stacklevel=5,
+            "every epoch"
         )
     return True
 
@@ -380,7 +377,7 @@ def _trained(train: Any, index: int, model: Any, units: Sequence[depth.Unit]) ->
 
 def _block_numbers(key: str, blocks: int, layers: int, told: bool = True) -> list[int]:
     if told and blocks > layers:
-        warnings.warn(f"{key}: {blocks} blocks, but the model has {layers} layers; each layer is a block", stacklevel=6)
+        _errors.warn(f"{key}: {blocks} blocks, but the model has {layers} layers; each layer is a block")
     return depth.split(layers, blocks)
 
 

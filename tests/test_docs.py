@@ -1,6 +1,7 @@
 """What the documents show runs as it stands there."""
 
 import re
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -20,6 +21,8 @@ SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_snippets_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # A page is no place for what the library warns of.
+    warnings.filterwarnings("error", category=UserWarning, module=page.stem)
     names = {"__name__": page.stem}
     # What a page registers is gone when it ends.
     with mock.patch.dict(SCHEDULES), mock.patch.dict(AVERAGES):

@@ -15,7 +15,6 @@ import functools
 import math
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,11 +149,10 @@ def take_widest_code() -> Code:
     finally:
         os.environ.pop(MKL_VARIABLE, None)  # another thread may have been here at the same time
     if code.late:
-        warnings.warn(
+        _errors.warn(
             f"Paddle's matrix products run on SSE code here and could use {name}, several times faster: they were used "
             "before the first bind(), Learner or cpu_threads(), which switch them over. Let one of these come first, "
-            f"or start the process with {MKL_VARIABLE}={wanted}.",
-            stacklevel=3,
+            f"or start the process with {MKL_VARIABLE}={wanted}."
         )
     return code
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional
 
-from paddle_ftstrat import _paddle
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import forwards
 
 # With fewer values in its output a layer runs as it is: an operation in Python costs some 50 µs.
@@ -64,7 +63,7 @@ def operations() -> Any:
         machine.run(kernels.gate, 0, 1)
     except Exception as error:
         # What numba raises where it does not get along with a processor or another package has no common class.
-        warnings.warn(f"layers are not accelerated: numba fails ({error!r})", stacklevel=4)
+        _errors.warn(f"layers are not accelerated: numba fails ({error!r})")
         return None
     return operations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from contextlib import ExitStack
 from typing import Any
 
@@ -109,10 +108,9 @@ class StrategyCallback(LRScheduler):
         """Say when the epochs have another length than the plan."""
         planned = self.run.steps_per_epoch
         if planned is not None and self._updates != planned and not self.model.stop_training:
-            warnings.warn(
+            _errors.warn(
                 f"the plan was bound for {planned} updates per epoch, but this epoch had {self._updates}: bind with "
-                f"steps_per_epoch={self._updates} (batches over accumulate_grad_batches, rounded up)",
-                stacklevel=2,
+                f"steps_per_epoch={self._updates} (batches over accumulate_grad_batches, rounded up)"
             )
 
     def _hear(self, params_grads: Any) -> None:

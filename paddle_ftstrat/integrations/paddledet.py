@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from typing import Any
 
 from paddle.optimizer.lr import LRScheduler
 
+from paddle_ftstrat import _errors
 from paddle_ftstrat.integrations.carrying import STRATEGY, anchor_at_first_update, bind_block, check_host
 
 _MARK = "ftstrat"
@@ -78,10 +78,9 @@ def install() -> None:
                 raise ValueError(f"OptimizerBuilder.{name} beside a strategy: use the strategy's `clip`")
         if self.regularizer and self.regularizer != "None":
             # It may be PaddleDetection's default, which nobody wrote.
-            warnings.warn(
+            _errors.warn(
                 f"OptimizerBuilder.regularizer {self.regularizer} is not used beside a strategy, which has its own "
-                "`regularization`; `regularizer: null` says so",
-                stacklevel=2,
+                "`regularization`; `regularizer: null` says so"
             )
         length = {"num_epoch": workspace.global_config["epoch"], "steps_per_epoch": learning_rate.steps_per_epoch}
         learning_rate.run = run = bind_block(block, model, "PaddleDetection", learning_rate.base_lr, **length)

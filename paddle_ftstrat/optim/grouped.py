@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -135,7 +134,7 @@ class Optimizer(CustomOptimizer):
         """
         clipped = [group for group in self.param_groups if groups.MAX_NORM in group]
         if not clipped:
-            warnings.warn(f"clip_grad does nothing: no parameter group has {groups.MAX_NORM}", stacklevel=3)
+            _errors.warn(f"clip_grad does nothing: no parameter group has {groups.MAX_NORM}")
         for group in clipped:
             groups.clip(group)
 

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import hashlib
-import warnings
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -289,7 +288,7 @@ def _write(model: nn.Layer, params: Collection[Any], trainable: bool) -> None:
     layers.trained_changed(model)
     ignored = _ignored(model)
     if ignored:
-        warnings.warn(f"{_errors.listing(ignored)} train: {_IGNORED_TEXT}", stacklevel=3)
+        _errors.warn(f"{_errors.listing(ignored)} train: {_IGNORED_TEXT}")
 
 
 def _record(layer: nn.Layer) -> _Record:

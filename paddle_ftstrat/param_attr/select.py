@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Union
@@ -168,10 +167,9 @@ def _of_kind(model: nn.Layer, word: str, named: list[str], what: str) -> list[st
         return [name for name in named_weights(model) if name in chosen]
     others = len(chosen - set(named))
     if others:
-        warnings.warn(
+        _errors.warn(
             f"{what}: {word!r} is the name of {_errors.listing(named, 4)} in this model and leaves out {others} others "
-            f"of that kind: say param_attr.kinds(model)[{word!r}] for all, or names or globs for these",
-            stacklevel=4,
+            f"of that kind: say param_attr.kinds(model)[{word!r}] for all, or names or globs for these"
         )
     return named
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -161,7 +160,7 @@ class CombinedStrategy(DefaultStrategy):
     def _chosen_clip(self) -> Clip | None:
         asked = [kind for kind in CLIP if self._clip[kind] > 0]
         if len(asked) > 1:
-            warnings.warn(f"clip {asked[0]!r} takes over: {', '.join(asked[1:])} ignored", stacklevel=4)
+            _errors.warn(f"clip {asked[0]!r} takes over: {', '.join(asked[1:])} ignored")
         return Clip(asked[0], self._clip[asked[0]]) if asked else None
 
     def _more(self) -> list[str]:

@@ -6,7 +6,6 @@ A key that is left out of an entry has PaddleHub's default. Every registered sch
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,7 +77,7 @@ def entry(name: str, current: Any, value: Any, values: Mapping[str, Any]) -> Any
         found["blocks"] = found["blocks"] or None
     switch = _SWITCHES.get(name)
     if switch is not None and switch not in entries and found[switch] == SCHEDULER[name][switch]:
-        warnings.warn(f"scheduler.{name} is off as long as {switch} is not given, as in PaddleHub", stacklevel=4)
+        _errors.warn(f"scheduler.{name} is off as long as {switch} is not given, as in PaddleHub")
     return found
 
 
@@ -100,9 +99,9 @@ def lr_schedule(given: Mapping[str, Any], learning_rate: float, max_train_steps:
         return _with_warmup(warmup, chosen, given[chosen], learning_rate, steps)
     ignored = [name for name in others if name != "warmup" or chosen == "slanted_triangle"]
     if ignored:
-        warnings.warn(f"scheduler {chosen!r} takes over: {', '.join(ignored)} ignored", stacklevel=5)
+        _errors.warn(f"scheduler {chosen!r} takes over: {', '.join(ignored)} ignored")
     if chosen == "noam_decay" and curves.warmup_steps(steps, warmup) == 0:
-        warnings.warn("noam_decay needs a warmup of at least one update: the LR stays constant", stacklevel=5)
+        _errors.warn("noam_decay needs a warmup of at least one update: the LR stays constant")
         return curves.constant(learning_rate)
     options = {
         "slanted_triangle": given["slanted_triangle"],
@@ -244,7 +243,7 @@ def _as_entries(name: str, value: Any, values: Mapping[str, Any], defaults: Mapp
 
 def _by_depth(what: str, given: Mapping[str, Any]) -> tuple[int | None, Mapping[str, int] | None]:
     if given["blocks"] and given["params_layer"]:
-        warnings.warn(f"{what}: params_layer takes over: blocks={given['blocks']} ignored", stacklevel=6)
+        _errors.warn(f"{what}: params_layer takes over: blocks={given['blocks']} ignored")
     return (0, given["params_layer"]) if given["params_layer"] else (given["blocks"], None)
 
 

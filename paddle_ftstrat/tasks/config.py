@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,7 +83,7 @@ class RunConfig:
         for name, default in (("use_pyreader", True), ("enable_memory_optim", False)):
             if getattr(self, name) is not default:
                 # Past the generated __init__, to the line that makes the config.
-                warnings.warn(f"RunConfig({name}={not default}) has no effect in dygraph: leave it out", stacklevel=3)
+                _errors.warn(f"RunConfig({name}={not default}) has no effect in dygraph: leave it out")
 
     def checkpoints(self, folder: str | os.PathLike[str]) -> Checkpoints:
         """The settings of the checkpoints in a folder.
@@ -100,7 +99,7 @@ class RunConfig:
             return
         there = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()
         if self.use_cuda and not there:
-            warnings.warn("use_cuda=True, but there is no GPU: training on the CPU", stacklevel=3)
+            _errors.warn("use_cuda=True, but there is no GPU: training on the CPU")
         paddle.set_device("gpu" if self.use_cuda and there else "cpu")
 
 

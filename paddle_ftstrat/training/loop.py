@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -197,7 +196,7 @@ class Loop:
         finally:
             if not self.features.was_used:
                 text = "cache_frozen: nothing was reused, because no layers at the bottom stayed frozen for two epochs"
-                warnings.warn(text, stacklevel=6)
+                _errors.warn(text)
             self.features.close()
             self.features = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -124,10 +123,9 @@ def load_pretrained(
         put(fill.target.tensor, array, found.dtype, fill.target.dtype, found.release, fill.carried)
     remember(model, report.weights)
     if any(settings.owner_of(target.tensor) is not None for target in targets.values() if target.kind == "weight"):
-        warnings.warn(
+        _errors.warn(
             "the model is bound to a strategy: its L2SP anchors and optimizer state are of the weights before loading; "
-            "load first, then bind",
-            stacklevel=3,
+            "load first, then bind"
         )
     return report
 

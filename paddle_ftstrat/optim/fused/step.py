@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 import importlib.util
 import math
-import warnings
 from collections.abc import Mapping
 from itertools import repeat
 from typing import Any
@@ -295,10 +294,8 @@ class FusedStep:
 def _kernels(rule: str) -> Any:
     """The module of the passes, those of a rule made ready; or why there is none, in words."""
     if not _paddle.compression_works():
-        warnings.warn(
-            f"no fused update: {BROKEN_ZLIB} by Paddle 2.6, imported before paddle_ftstrat; import paddle_ftstrat "
-            "first",
-            stacklevel=4,
+        _errors.warn(
+            f"no fused update: {BROKEN_ZLIB} by Paddle 2.6, imported before paddle_ftstrat; import paddle_ftstrat first"
         )
         return BROKEN_ZLIB
     try:
@@ -309,6 +306,6 @@ def _kernels(rule: str) -> Any:
         return NO_NUMBA
     except Exception as error:
         # What numba raises where it does not get along with a processor or another package has no common class.
-        warnings.warn(f"no fused update: numba fails ({error!r})", stacklevel=4)
+        _errors.warn(f"no fused update: numba fails ({error!r})")
         return f"numba fails ({error!r})"
     return kernels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -75,10 +74,9 @@ def restore(learner: Training, run: Binding, saved: Checkpoint, same_lr: bool) -
     """
     lines = fingerprint.differences(saved.facts["environment"], environment(learner, run))
     if lines:
-        warnings.warn(
+        _errors.warn(
             f"resuming {saved.path} in another environment ({'; '.join(lines)}): the results will differ in the last "
-            "digits from those of an unbroken run",
-            stacklevel=2,
+            "digits from those of an unbroken run"
         )
     tensors = {part: saved.parts.get(part, {}) for part in TENSORS}
     tensors["optimizer"] = joined({"": {}}, tensors["optimizer"])[""]

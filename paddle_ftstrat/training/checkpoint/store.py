@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import shutil
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
@@ -163,7 +162,7 @@ class Store:
                 self._damaged.add(path)
             else:
                 for why in damaged.values():
-                    warnings.warn(f"a damaged checkpoint is passed over: {why}", RuntimeWarning, stacklevel=2)
+                    _errors.warn(f"a damaged checkpoint is passed over: {why}", RuntimeWarning)
                 return Checkpoint(path, manifest.step, parts, facts)
         if not damaged:
             return None
@@ -292,4 +291,4 @@ def _complain(folder: Path, ran: Sequence[futures.Future[None]]) -> None:
     """Warn of a save that failed when nobody is left to ask."""
     for error in filter(None, (save.exception() for save in ran)):
         what = f"saving a checkpoint to {folder} failed: {type(error).__name__}: {error}"
-        warnings.warn(what, RuntimeWarning, stacklevel=2)
+        _errors.warn(what, RuntimeWarning)
