@@ -221,8 +221,7 @@ class DefaultFinetuneStrategy(CombinedStrategy):
 
     Args:
         learning_rate: η > 0.
-        regularization_coeff: λ ≥ 0. The default, PaddleHub's, changes little in short trainings; with Adam 0.1 to 1
-            held a high LR back where that was measured (docs/effectiveness.md).
+        regularization_coeff: λ ≥ 0.
         optimizer_name, **kwargs: as for DefaultStrategy.
 
     Raises:
