@@ -182,7 +182,11 @@ class TestDocuments:
                 text = page.read_text("utf-8")
                 assert docs.filled(text, name, results, shown, language) == text, page
         lines = [line for lines in results["parts"].values() for line in lines]
-        known = {line["name"] for line in lines} | {key for line in lines for key in line["setting"]}
+        known = {
+            *results["parts"],
+            *(line["name"] for line in lines),
+            *(key for line in lines for key in line["setting"]),
+        }
         known |= {value for line in lines for value in line["setting"].values() if isinstance(value, str)}
         assert set(shown.chinese) - known == set()
         assert (docs.DOCS / "img" / f"evidence_{name}.png").exists() == (shown.draw is not None)
