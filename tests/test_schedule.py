@@ -31,6 +31,12 @@ def test_each_piece_answers_from_its_start_and_the_ends_hold(end):
     np.testing.assert_array_equal(schedule.values(8), [1, 1, 1, 2, 2, 2, 6, 7])
 
 
+def test_what_lies_before_0_is_held_at_0():
+    assert [line(end=9)(t) for t in (-2, 0, 0.5)] == [0, 0, 0.5]
+    np.testing.assert_array_equal(line(end=9)(np.array([-2, 0, 0.5])), [0, 0, 0.5])
+    np.testing.assert_array_equal(line(end=9)([-2, 0, 12]), [0, 0, 9])
+
+
 @pytest.mark.parametrize("pieces", [[], [(1, float)], [(-1, float)], [(0, float), (5, float), (4, float)]])
 def test_starts_must_ascend_from_0(pieces):
     with pytest.raises(ValueError, match="must start at 0 and ascend"):
