@@ -266,6 +266,15 @@ class TestLossesAndMetrics:
         assert EarlyStoppingCallback(name).mode == "min"
         assert EarlyStoppingCallback("r2").mode == EarlyStoppingCallback("acc").mode == "max"
 
+    def test_an_epoch_whose_score_is_no_number_is_not_the_best(self, tmp_path):
+        def score(outputs, labels):
+            return next(scores)
+
+        scores = iter([float("nan"), 0.5, 0.25])
+        it = learner(path=tmp_path, checkpoints=hub.Checkpoints(tmp_path / "ckpt", monitor="score"), metrics=score)
+        it.fit(3)
+        assert it.load_checkpoint(best=True) == 4 * 2
+
     def test_loss_is_weighted_by_batch_size(self):
         samples = pairs(11)
         it = learner(valid=samples)
