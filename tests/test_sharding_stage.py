@@ -26,7 +26,7 @@ CONFIGURABLE = hasattr(paddle.distributed.fleet.DistributedStrategy(), "hybrid_c
 
 
 @pytest.mark.skipif(not CONFIGURABLE, reason="paddlepaddle 2.6 cannot read fleet's settings with this protobuf")
-def test_two_processes_are_one_and_a_killed_run_resumes(tmp_path):
+def test_two_processes_are_one_and_a_killed_run_resumes_in_either_number(tmp_path):
     (alone,) = train(tmp_path, 1, "alone")
     first, second = train(tmp_path, 2, "two")
     np.testing.assert_array_equal(first, second)
@@ -38,19 +38,11 @@ def test_two_processes_are_one_and_a_killed_run_resumes(tmp_path):
     train(tmp_path, 2, "cut", updates=3)
     resumed, _ = train(tmp_path, 2, "again", begun="cut")
     np.testing.assert_array_equal(resumed, first[3:])
-
-
-@pytest.mark.skipif(not CONFIGURABLE, reason="paddlepaddle 2.6 cannot read fleet's settings with this protobuf")
-def test_four_processes_are_one_and_resume_as_two_and_as_one(tmp_path):
-    (alone,) = train(tmp_path, 1, "alone")
-    ranks = train(tmp_path, 4, "four")
-    for other in ranks[1:]:
-        np.testing.assert_array_equal(other, ranks[0])
-    np.testing.assert_allclose(ranks[0], alone, atol=1e-6, rtol=0)
-    train(tmp_path, 4, "cut", updates=3)
-    for count in (2, 1):
-        resumed = train(tmp_path, count, f"as {count}", begun="cut")[0]
-        np.testing.assert_allclose(resumed, alone[3:], atol=1e-6, rtol=0)
+    (by_one,) = train(tmp_path, 1, "by one", begun="cut")
+    np.testing.assert_allclose(by_one, alone[3:], atol=1e-6, rtol=0)
+    train(tmp_path, 1, "cut alone", updates=3)
+    by_two, _ = train(tmp_path, 2, "by two", begun="cut alone")
+    np.testing.assert_allclose(by_two, alone[3:], atol=1e-6, rtol=0)
 
 
 def test_errors():
