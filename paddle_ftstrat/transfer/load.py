@@ -120,7 +120,7 @@ def load_pretrained(
     for fill in fills:
         key, found, piece = fill.claim
         array = piece.take(kept[key] if key in kept else found.read())
-        put(fill.target.tensor, array, found.dtype, fill.target.dtype, found.release, fill.carried)
+        put(fill.target, array, found.dtype, found.release, fill.carried)
     remember(model, report.weights)
     if any(settings.owner_of(target.tensor) is not None for target in targets.values() if target.kind == "weight"):
         _errors.warn(

@@ -222,11 +222,11 @@ def _mix(target: Target, entry: Entry, alpha: float) -> None:
             part = flat[start : start + _BLOCK]
             part *= np.float32(alpha)
             part += given[start : start + _BLOCK] * np.float32(1 - alpha)
+        entry.release()
     else:
         own = target.tensor.astype("float32").numpy()
         mixed = own * np.float32(alpha) + values_in(other, entry.dtype, "float32") * np.float32(1 - alpha)
-        put(target.tensor, mixed, "float32", target.dtype, lambda: None)
-    entry.release()
+        put(target, mixed, "float32", entry.release)
 
 
 def _check_alike(first: Contents, other: Contents, number: int) -> None:

@@ -16,6 +16,9 @@ from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.transfer.contents import BFLOAT16, storage_dtype
 from paddle_ftstrat.transfer.rows import Carried
 
+FLOATS = (BFLOAT16, "float16", "float32", "float64")
+_BLOCK = 8 * 2**20  # bytes that are in use at a time
+
 
 @dataclass(frozen=True)
 class Target:
@@ -103,10 +106,6 @@ def find_targets(model: nn.Layer) -> dict[str, Target]:
     return found
 
 
-FLOATS = (BFLOAT16, "float16", "float32", "float64")
-_BLOCK = 8 * 2**20  # bytes that are in use at a time
-
-
 def convertible(source: str, target: str) -> bool:
     """Whether values of one type may fill a tensor of another: any float any float, else only what loses nothing.
 
@@ -131,30 +130,26 @@ def overflows(array: np.ndarray, source: str) -> bool:
 
 
 def put(
-    tensor: Any,
-    array: np.ndarray,
-    source: str,
-    target: str,
-    release: Callable[[], None],
-    carried: Carried | None = None,
+    target: Target, array: np.ndarray, dtype: str, release: Callable[[], None], carried: Carried | None = None
 ) -> None:
-    """Copy an array of dtype `source` into a tensor of dtype `target` and the same shape, in place.
+    """Copy an array of a dtype into a tensor of the same shape, in place.
 
     `release` is called when a part of the array that lies in one piece has been copied. `carried` copies rows into a
     tensor of another shape.
     """
-    view = memory(tensor, target)
+    tensor, wanted = target.tensor, target.dtype
+    view = memory(tensor, wanted)
     if carried is not None:
-        whole = carried.put(values_in(array, source, target), np.array(tensor.numpy() if view is None else view))
-        array, source, release = whole, target, lambda: None
+        whole = carried.put(values_in(array, dtype, wanted), np.array(tensor.numpy() if view is None else view))
+        array, dtype, release = whole, wanted, lambda: None
     if view is None or not array.ndim:
-        tensor.set_value(np.ascontiguousarray(values_in(array, source, target)).reshape(array.shape))
+        tensor.set_value(np.ascontiguousarray(values_in(array, dtype, wanted)).reshape(array.shape))
         release()
         return
     in_one_piece = array.flags.c_contiguous
-    rows = max(1, _BLOCK // max(1, view[:1].nbytes)) if in_one_piece or source != target else len(view)
+    rows = max(1, _BLOCK // max(1, view[:1].nbytes)) if in_one_piece or dtype != wanted else len(view)
     for start in range(0, len(view), rows):
-        view[start : start + rows] = values_in(array[start : start + rows], source, target)
+        view[start : start + rows] = values_in(array[start : start + rows], dtype, wanted)
         if in_one_piece:
             release()
     release()
