@@ -231,8 +231,10 @@ class TestOwnTexts:
             found = experiment.run(job)
             assert found.keys() == {*keys, "seconds"}
             assert all(0 <= found[key] <= 1 for key in keys)
-        again = experiment.run(job)
-        assert {key: found[key] for key in keys} == {key: again[key] for key in keys}
+            if row.name in ("EWC", "soup of three LRs", "head carried over, WiSE-FT"):
+                # Something was made at the first time and kept: that must not matter.
+                again = experiment.run(job)
+                assert {key: found[key] for key in keys} == {key: again[key] for key in keys}
         assert experiment.choose in experiment.run(dataclasses.replace(job, split="dev"))
 
     def test_what_is_refused(self, options, tmp_path):

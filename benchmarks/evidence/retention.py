@@ -121,6 +121,8 @@ class Part:
 
     def trained(self, name: str, setting: Setting, seed: int, mixed: bool = False) -> tuple[nn.Layer, float]:
         """A fine-tuned model, and seconds; weights of constant LRs are kept, since several rows begin with them."""
+        # Made before the seeding: what it draws at its first time must not matter.
+        fisher = {"fisher": self.fisher(seed % len(self.source.weights))} if name == "EWC" else {}
         seed_everything(seed)
         model = self.source.model(seed)
         key = (name, json.dumps(setting), seed, mixed)
@@ -133,7 +135,6 @@ class Part:
             few = together([few, self.of_old(self.labels, seed)])
         strategy = STRATEGIES[name][0](setting, self.epochs)
         anchored = {"pretrained": "*"} if name == "L2SP" else {}
-        fisher = {"fisher": self.fisher(seed % len(self.source.weights))} if name == "EWC" else {}
         learner = hub.Learner(model, self.source.data(few), batch_size=32, progress=False, num_threads=1)
         started = time.process_time()
         learner.fit(self.epochs, strategy=strategy, **anchored, **fisher)

@@ -19,6 +19,7 @@ from ulmfit.vocabulary import Vocabulary
 
 import paddle_ftstrat as hub
 from benchmarks.evidence.core import Options, seed_everything
+from paddle_ftstrat import _files
 
 GOODS, HOTELS, HOTEL = "online_shopping_10_cats", "ChnSentiCorp_htl_all.csv", "酒店"
 LENGTH, WIDTH = 48, 32
@@ -56,9 +57,10 @@ def reviews(options: Options) -> dict[str, Examples]:
         path = options.data / f"{GOODS}.csv"
         if not path.exists():
             path = options.folder / f"{GOODS}.csv"
+        if not path.exists():
             options.folder.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(options.data / f"{GOODS}.zip") as archive:
-                path.write_bytes(archive.read(path.name))
+            with zipfile.ZipFile(options.data / f"{GOODS}.zip") as archive, _files.replacing(path) as file:
+                file.write(archive.read(path.name))
         hotels = read_table(options.data / HOTELS)
         # The hotels among the goods are mostly the same reviews: of equal ones the first stays.
         tables = [(hotels, [HOTEL] * len(hotels.texts)), (read_table(path), read_table(path, label="cat").labels)]
