@@ -38,7 +38,7 @@ TESTS = {
     "schedules/torch_curves": "curves",
     "schedules/suggest": "suggest",
     "resolve": "precedence depth kinds phases binding",
-    "param_attr/depth": "depth",
+    "param_attr/depth": "depth kinds",
     "param_attr/settings": "settings",
     "optim/build": "precedence strategy optimizer_table",
     "optim/regularizer": "precedence strategy configure",

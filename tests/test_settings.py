@@ -158,6 +158,12 @@ def test_frozen_rows_are_the_users_and_survive_owners(param):
     assert settings.in_force(param) == OWN
 
 
+def test_frozen_rows_of_a_parameter_without_settings_leave_it_paddles_default(param):
+    param.optimize_attr = None
+    settings.set_frozen_rows(param, Rows())
+    assert param.optimize_attr["learning_rate"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("regularizer", "text"),
     [(None, ""), (L2Decay(0.01), "L2(0.01)"), (L1Decay(2.0), "L1(2)"), (type("MineDecay", (), {})(), "Mine")],
