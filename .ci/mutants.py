@@ -33,12 +33,12 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "mutants.json"
 TESTS = {
     "schedules/schedule": "schedule",
-    "schedules/curves": "curves golden_hub",
+    "schedules/curves": "curves golden_hub policies",
     "schedules/annealing": "annealing",
-    "schedules/torch_curves": "curves",
+    "schedules/torch_curves": "lr_scheduler",
     "schedules/suggest": "suggest",
     "resolve": "precedence depth kinds phases binding",
-    "param_attr/depth": "depth kinds",
+    "param_attr/depth": "depth kinds transfer_tune",
     "param_attr/settings": "settings",
     "optim/build": "precedence strategy optimizer_table",
     "optim/regularizer": "precedence strategy configure",

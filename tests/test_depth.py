@@ -374,3 +374,36 @@ def test_a_unit_without_a_call_among_called_ones_and_own_parameters_of_a_part():
 
     found = names(Whole(), sample_input=paddle.ones([1, 3, 2]))
     assert found == ["stem", "part", "part.layers.0", "part.layers.1", "head", "unused"]
+
+
+def test_what_only_wraps_containers_is_descended_into_however_deep():
+    class Wrap(nn.Layer):
+        def __init__(self, *inner):
+            super().__init__()
+            self.inner = inner[0]
+            if inner[1:]:
+                self.other = inner[1]
+
+    stack = lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))  # noqa: E731
+    assert names(nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))) == ["0", "1"]
+    wrapped = Wrap(Wrap(Wrap(stack())), stack())
+    assert names(wrapped) == [f"inner.inner.inner.{i}" for i in range(2)] + [f"other.{i}" for i in range(2)]
+    mixed = Wrap(Wrap(nn.Linear(2, 2)), Wrap(stack(), nn.Linear(2, 2)))
+    assert names(mixed) == ["inner", "other"]
+
+
+def test_tracing_a_model_that_draws_numbers_leaves_the_generator_as_it_was():
+    class Noisy(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.fc(x + paddle.randn([1, 2]))
+
+    model, x = Noisy(), paddle.ones([1, 2])
+    paddle.seed(4)
+    expected = paddle.randn([3]).tolist()
+    paddle.seed(4)
+    find_units(model, sample_input=x)
+    assert paddle.randn([3]).tolist() == expected
