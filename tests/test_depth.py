@@ -282,6 +282,10 @@ class TestHead:
             names(Auxiliary()) == names(Auxiliary(), sample_input=paddle.ones([1, 2])) == ["body", "aux1", "aux2", "fc"]
         )
 
+    def test_googlenets_stand_below_its_main_one(self):
+        found = names(paddle.vision.models.GoogLeNet(num_classes=2))
+        assert found[-7:] == ["_conv_o1", "_fc_o1", "_out1", "_conv_o2", "_fc_o2", "_out2", "_fc_out"]
+
     def test_a_model_of_auxiliary_layers_only_keeps_its_order(self):
         class Odd(nn.Layer):
             def __init__(self):
@@ -407,3 +411,15 @@ def test_tracing_a_model_that_draws_numbers_leaves_the_generator_as_it_was():
     paddle.seed(4)
     find_units(model, sample_input=x)
     assert paddle.randn([3]).tolist() == expected
+
+
+def test_own_parameters_stand_lowest_where_no_layer_is_called_as_one():
+    class Functional(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.token, self.fc = self.create_parameter([2]), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return nn.functional.linear(x + self.token, self.fc.weight, self.fc.bias)
+
+    assert names(Functional(), sample_input=paddle.ones([1, 2])) == ["(model)", "fc"]
