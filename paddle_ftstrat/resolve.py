@@ -17,8 +17,7 @@ from paddle_ftstrat.optim.regularizer import EWCDecay, L2Decay, L2SPDecay, ancho
 from paddle_ftstrat.param_attr import depth, description, select, settings
 from paddle_ftstrat.param_attr.settings import ParamSettings
 from paddle_ftstrat.plan import Discriminative, Plan, Spread, Top, spread
-from paddle_ftstrat.transfer.report import LoadReport, loaded_names
-from paddle_ftstrat.transfer.tune import find_head
+from paddle_ftstrat.transfer.report import LoadReport
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,7 @@ def resolve_pretrained(plan: Plan, model: Any, pretrained: Any) -> Collection[st
     if isinstance(pretrained, LoadReport):
         pretrained = pretrained.weights
     if pretrained is None:
-        loaded = loaded_names(model)
+        loaded = select.loaded_names(model)
         if loaded:
             return loaded
         _errors.warn(
@@ -355,7 +354,7 @@ def _trained(train: Any, index: int, model: Any, units: Sequence[depth.Unit]) ->
     if isinstance(train, str) and train == "all":
         return names
     if isinstance(train, str) and train == "head":
-        return set(find_head(model))
+        return set(depth.find_head(model))
     if isinstance(train, int) and not isinstance(train, bool):
         if not 0 < train <= len(units):
             raise ValueError(f"phase {index + 1}: train={train}, but the model has {len(units)} layers: 1 to that many")

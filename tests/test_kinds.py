@@ -1,5 +1,7 @@
 """Words that select parameters by what they are, through the one matcher, and models that use these words as names."""
 
+import subprocess
+import sys
 import warnings
 
 import paddle
@@ -126,3 +128,9 @@ def test_what_a_model_has_none_of():
     with pytest.raises(ValueError, match="Did you mean 'first_block'"):
         select.select(Net(), "first_blok")
     assert set(select.select(Net(), "layers.0")) == MEANT["first_block"]
+
+
+def test_every_word_is_known_whatever_was_imported_before():
+    code = "from paddle_ftstrat.param_attr import select; print(*sorted(select.KINDS))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == sorted(select.KINDS)

@@ -20,7 +20,7 @@ from paddle_ftstrat.optim.custom import (
     times,
 )
 from paddle_ftstrat.param_attr import select
-from paddle_ftstrat.transfer.tune import find_head
+from paddle_ftstrat.param_attr.depth import find_head
 
 ADJUSTMENTS = ("match_rms_adamw", "original")
 # The quintic whose iteration drives singular values towards 1; Keller Jordan's coefficients.

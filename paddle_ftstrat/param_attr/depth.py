@@ -57,6 +57,38 @@ def find_units(model: nn.Layer, sample_input: Any = None, layers: Sequence[Any] 
     return _main_head_last(model, _without_repeats(model, found))
 
 
+@select.kind("head")
+def find_head(model: nn.Layer, head: Any = None) -> list[str]:
+    """The structured names of a model's head.
+
+    Args:
+        model: the model.
+        head: selectors of its parameters: a layer, the name of one, a glob, a regex, a function (name, parameter) →
+            bool, or a list. None means what `load_pretrained` has not filled, if it has filled something and not all;
+            else the last layer that was registered, auxiliary classifiers apart (see `find_units`).
+
+    Raises:
+        ValueError: a selector matches nothing, or the model is a single layer.
+        TypeError: not a selector.
+
+    Example:
+        >>> import paddle
+        >>> find_head(paddle.vision.models.resnet18(num_classes=3))
+        ['fc.weight', 'fc.bias']
+    """
+    weights = select.named_weights(model)
+    if head is not None:
+        chosen = select.select_all(model, head, "head")
+        return [name for name in weights if name in chosen]
+    loaded = set(select.loaded_names(model))
+    if loaded and loaded != set(weights):
+        return [name for name in weights if name not in loaded]
+    units = find_units(model)
+    if len(units) < 2:
+        raise ValueError(f"the model is one layer, so its head is not clear; say head=… of {_errors.listing(weights)}")
+    return list(units[-1].parameters)
+
+
 @select.kind("first_block")
 def _first_block(model: nn.Layer) -> tuple[str, ...]:
     return stack_of(model)[0].parameters

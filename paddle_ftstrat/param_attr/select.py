@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Union
 
@@ -15,6 +15,7 @@ from paddle_ftstrat import _errors, _paddle
 Selector = Union[str, "re.Pattern[str]", Callable[[str, Any], bool], nn.Layer]
 # Word → a function (model) → the names of the parameters that it means, wherever nothing in the model is called so.
 KINDS: dict[str, Callable[[nn.Layer], Iterable[str]]] = {}
+_LOADED = "_ftstrat_loaded"
 
 
 def kind(word: str) -> Callable[[Any], Any]:
@@ -233,3 +234,33 @@ def own_parameters(layer: nn.Layer) -> Iterator[tuple[str, Any]]:
 def join(prefix: str, name: str) -> str:
     """`prefix.name`, or just `name` at the top."""
     return f"{prefix}.{name}" if prefix else name
+
+
+def remember_loaded(model: nn.Layer, names: Sequence[str]) -> None:
+    """Write down in a model which of its weights were loaded; a copy of the model keeps that."""
+    model = _paddle.unwrap(model)
+    model.__dict__[_LOADED] = frozenset(model.__dict__.get(_LOADED, ())) | set(names)
+
+
+def forget_loaded(model: nn.Layer, names: Collection[str]) -> None:
+    """Take back that these weights of a model were loaded."""
+    model = _paddle.unwrap(model)
+    for path, layer in every_layer(model):
+        if _LOADED in layer.__dict__:
+            layer.__dict__[_LOADED] = {name for name in layer.__dict__[_LOADED] if join(path, name) not in names}
+
+
+def loaded_names(model: nn.Layer) -> list[str]:
+    """The weights of a model that `load_pretrained` has filled, in it or in one of its layers, by structured name.
+
+    Example:
+        >>> import paddle, paddle_ftstrat.transfer as transfer
+        >>> backbone = paddle.nn.Linear(2, 2)
+        >>> _ = transfer.load_pretrained(backbone, {"weight": paddle.ones([2, 2]), "bias": paddle.ones([2])})
+        >>> loaded_names(paddle.nn.Sequential(backbone, paddle.nn.Linear(2, 1)))
+        ['0.weight', '0.bias']
+    """
+    model = _paddle.unwrap(model)
+    layers = every_layer(model)
+    noted = {join(path, name) for path, layer in layers for name in layer.__dict__.get(_LOADED, ())}
+    return [name for name, aliases in all_names(model).items() if not noted.isdisjoint(aliases)]

@@ -10,13 +10,13 @@ import numpy as np
 from paddle import nn
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.param_attr import settings
+from paddle_ftstrat.param_attr import select, settings
 from paddle_ftstrat.transfer import matching
 from paddle_ftstrat.transfer.contents import Contents
 from paddle_ftstrat.transfer.files import open_contents
 from paddle_ftstrat.transfer.from_torch import TorchKeys, torch_keys
 from paddle_ftstrat.transfer.matching import Fill
-from paddle_ftstrat.transfer.report import LoadError, LoadReport, Row, remember
+from paddle_ftstrat.transfer.report import LoadError, LoadReport, Row
 from paddle_ftstrat.transfer.rows import Request, requests
 from paddle_ftstrat.transfer.targets import Piece, Target, find_targets, overflows, put
 
@@ -121,7 +121,7 @@ def load_pretrained(
         key, found, piece = fill.claim
         array = piece.take(kept[key] if key in kept else found.read())
         put(fill.target, array, found.dtype, found.release, fill.carried)
-    remember(model, report.weights)
+    select.remember_loaded(model, report.weights)
     if any(settings.owner_of(target.tensor) is not None for target in targets.values() if target.kind == "weight"):
         _errors.warn(
             "the model is bound to a strategy: its L2SP anchors and optimizer state are of the weights before loading; "

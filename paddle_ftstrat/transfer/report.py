@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from paddle import nn
-
-from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat.param_attr import description, select
+from paddle_ftstrat import _errors
+from paddle_ftstrat.param_attr import description
 from paddle_ftstrat.transfer.rows import Carried
 
 STATUSES = ("mismatched", "missing", "partly", "unexpected", "excluded", "loaded", "dropped")
 _WIDEST = 200  # characters of a cell
-_RECORD = "_ftstrat_loaded"
 
 
 class Mismatch(NamedTuple):
@@ -201,33 +197,3 @@ class LoadError(ValueError):
     def __init__(self, message: str, report: LoadReport) -> None:
         super().__init__(f"{message}\n\n{report}")
         self.report = report
-
-
-def remember(model: nn.Layer, names: Sequence[str]) -> None:
-    """Write down in a model which of its weights were loaded; a copy of the model keeps that."""
-    model = _paddle.unwrap(model)
-    model.__dict__[_RECORD] = frozenset(model.__dict__.get(_RECORD, ())) | set(names)
-
-
-def forget(model: nn.Layer, names: Collection[str]) -> None:
-    """Take back that these weights of a model were loaded."""
-    model = _paddle.unwrap(model)
-    for path, layer in select.every_layer(model):
-        if _RECORD in layer.__dict__:
-            layer.__dict__[_RECORD] = {name for name in layer.__dict__[_RECORD] if select.join(path, name) not in names}
-
-
-def loaded_names(model: nn.Layer) -> list[str]:
-    """The weights of a model that `load_pretrained` has filled, in it or in one of its layers, by structured name.
-
-    Example:
-        >>> import paddle, paddle_ftstrat.transfer as transfer
-        >>> backbone = paddle.nn.Linear(2, 2)
-        >>> _ = transfer.load_pretrained(backbone, {"weight": paddle.ones([2, 2]), "bias": paddle.ones([2])})
-        >>> loaded_names(paddle.nn.Sequential(backbone, paddle.nn.Linear(2, 1)))
-        ['0.weight', '0.bias']
-    """
-    model = _paddle.unwrap(model)
-    layers = select.every_layer(model)
-    noted = {select.join(path, name) for path, layer in layers for name in layer.__dict__.get(_RECORD, ())}
-    return [name for name, aliases in select.all_names(model).items() if not noted.isdisjoint(aliases)]

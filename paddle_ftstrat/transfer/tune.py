@@ -12,7 +12,8 @@ from paddle import nn
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle.layers import first_value
 from paddle_ftstrat.param_attr import depth, freezing, select, settings
-from paddle_ftstrat.transfer.report import forget, loaded_names
+from paddle_ftstrat.param_attr.depth import find_head as find_head
+from paddle_ftstrat.param_attr.select import loaded_names as loaded_names
 
 FACTOR = 10.0
 _RECORD = "_ftstrat_tune"
@@ -153,38 +154,6 @@ def tune_differential(model: nn.Layer, head: Any = None, factor: float = FACTOR)
     return names
 
 
-@select.kind("head")
-def find_head(model: nn.Layer, head: Any = None) -> list[str]:
-    """The structured names of a model's head.
-
-    Args:
-        model: the model.
-        head: selectors of its parameters: a layer, the name of one, a glob, a regex, a function (name, parameter) →
-            bool, or a list. None means what `load_pretrained` has not filled, if it has filled something and not all;
-            else the last layer that was registered, auxiliary classifiers apart (see `param_attr.depth.find_units`).
-
-    Raises:
-        ValueError: a selector matches nothing, or the model is a single layer.
-        TypeError: not a selector.
-
-    Example:
-        >>> import paddle
-        >>> find_head(paddle.vision.models.resnet18(num_classes=3))
-        ['fc.weight', 'fc.bias']
-    """
-    weights = select.named_weights(model)
-    if head is not None:
-        chosen = select.select_all(model, head, "head")
-        return [name for name in weights if name in chosen]
-    loaded = set(loaded_names(model))
-    if loaded and loaded != set(weights):
-        return [name for name in weights if name not in loaded]
-    units = depth.find_units(model)
-    if len(units) < 2:
-        raise ValueError(f"the model is one layer, so its head is not clear; say head=… of {_errors.listing(weights)}")
-    return list(units[-1].parameters)
-
-
 def _checked_head(model: nn.Layer, head: Any) -> list[str]:
     _paddle.check_layer(model)
     names = find_head(model, head)
@@ -286,5 +255,5 @@ def reinitialize(model: nn.Layer, layers: int = 1, sample_input: Any = None) -> 
         layer.reset_parameters()
     for tensor, value in values.values():
         tensor.set_value(value.astype(tensor.dtype))
-    forget(model, names)
+    select.forget_loaded(model, names)
     return [name for name in weights if name in names]
