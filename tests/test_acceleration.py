@@ -11,7 +11,7 @@ from paddle import nn
 from paddle.nn import functional
 
 import paddle_ftstrat as hub
-from paddle_ftstrat._paddle import pointers
+from paddle_ftstrat import _paddle
 from paddle_ftstrat.acceleration import forwards
 
 TOLERANCE = 1e-5
@@ -506,7 +506,7 @@ def test_float64_runs_as_it_is(refused):
 
 
 def test_another_device_changes_nothing(monkeypatch):
-    monkeypatch.setattr(pointers, "on_cpu", lambda tensors: False)
+    monkeypatch.setattr(_paddle, "on_cpu", lambda tensors: False)
     model = Model()
     assert str(hub.accelerate(model)) == "layers run by Paddle's own operations: the model is not on the CPU"
     run = hub.DefaultStrategy(0.1).bind(model)

@@ -40,6 +40,11 @@ def unwrap(model: nn.Layer) -> nn.Layer:
     return model
 
 
+def on_cpu(tensors: Iterable[Any]) -> bool:
+    """Whether all tensors lie in the memory of the CPU."""
+    return all(tensor.place.is_cpu_place() for tensor in tensors)
+
+
 def is_wrapped(model: nn.Layer) -> bool:
     """Whether the model or a layer in it is wrapped in `paddle.DataParallel`."""
     return any(isinstance(layer, paddle.DataParallel) for layer in model.sublayers(include_self=True))

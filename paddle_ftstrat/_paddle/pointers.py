@@ -127,8 +127,3 @@ def only_cpu() -> bool:
     if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
         return False
     return not paddle.is_compiled_with_xpu() and not paddle.device.get_all_custom_device_type()
-
-
-def on_cpu(tensors: Iterable[Any]) -> bool:
-    """Whether all tensors lie in the memory of the CPU."""
-    return all(tensor.place.is_cpu_place() for tensor in tensors)

@@ -121,7 +121,7 @@ def _is_ours(layer: nn.Layer) -> bool:
 
 
 def _objection(model: nn.Layer) -> str:
-    if not all(param.place.is_cpu_place() for param in model.parameters()):
+    if not _paddle.on_cpu(model.parameters()):
         return "the model is not on the CPU"
     if _paddle.compiled_layers(model):
         return "compiled by paddle.jit.to_static"

@@ -305,5 +305,5 @@ class FusedParams:
                 raise NotFusable(f"{what} {self.names[i]!r} {oddity}")
             if shapes is not None and tensor.shape != shapes[i]:
                 raise NotFusable(f"{what} {self.names[i]!r} has shape {tensor.shape}, not {shapes[i]}")
-        if self._anywhere and not pointers.on_cpu(tensors):
+        if self._anywhere and not _paddle.on_cpu(tensors):
             raise NotFusable(f"{what} {self.names[0]!r} or another does not lie in the CPU's memory")
