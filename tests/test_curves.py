@@ -74,6 +74,73 @@ def test_array_equals_scalars_and_pickles(name):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(curve)).values(97), curve.values(97))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("warmup", {"proportion": 0.1}),
+        ("linear_decay", {"start_point": 0.0, "end_learning_rate": 0.0, "warmup_proportion": 0.1}),
+        ("linear_decay", {"start_point": 1.0, "end_learning_rate": 0.2, "warmup_proportion": 0.0}),
+        ("noam_decay", {"warmup_proportion": 0.1}),
+        ("slanted_triangle", {"cut_fraction": 0.1, "ratio": 1}),
+        ("slanted_triangle", {"cut_fraction": 0.1, "ratio": 16}),
+    ],
+)
+def test_one_update_that_rises_and_the_ends_of_what_is_allowed(name, options):
+    expected = [by_the_table(name, t, 0.5, 10, options) for t in range(11)]
+    np.testing.assert_allclose(CURVES[name](0.5, 10, **options).values(11), expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "values"),
+    [
+        ("one_cycle", {"div": 0.5, "div_final": 0.25, "pct_start": 0.0}, (1, 2.5, 4)),
+        ("one_cycle", {"div": 0.5, "div_final": 0.25, "pct_start": 1.0}, (2, 1.5, 1)),
+        ("flat_cos", {"div_final": 0.5, "pct_start": 0.0}, (1, 1.5, 2)),
+        ("flat_cos", {"div_final": 0.5, "pct_start": 1.0}, (1, 1, 1)),
+        ("sgdr", {"n_cycles": 1}, (1, 0.5, 0)),
+        ("sgdr", {"n_cycles": 2, "cycle_mult": 1}, (1, 1, 0)),
+    ],
+)
+def test_cosines_at_the_ends_of_what_is_allowed(name, options, values):
+    np.testing.assert_allclose([CURVES[name](1.0, 8, **options)(t) for t in (0, 4, 8)], values, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "defaults"),
+    [
+        ("warmup", {}, {"proportion": 0}),
+        ("linear_decay", {}, {"start_point": 0, "end_learning_rate": 0, "warmup_proportion": 0}),
+        ("slanted_triangle", {}, {"cut_fraction": 0.1, "ratio": 32}),
+        ("one_cycle", {}, {"div": 25, "div_final": 100_000, "pct_start": 0.25}),
+        ("flat_cos", {}, {"div_final": 100_000, "pct_start": 0.75}),
+        ("sgdr", {}, {"n_cycles": 1}),
+        ("sgdr", {"n_cycles": 2}, {"cycle_mult": 2}),
+    ],
+)
+def test_defaults(name, given, defaults):
+    short, full = CURVES[name](0.1, 40, **given), CURVES[name](0.1, 40, **given, **defaults)
+    np.testing.assert_array_equal(short.values(41), full.values(41))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "stretches"),
+    [
+        ("constant", {}, [("constant", 0, 20)]),
+        ("warmup", OPTIONS["warmup"], [("warmup", 0, 6), ("constant", 6, 20)]),
+        ("linear_decay", OPTIONS["linear_decay"], [("warmup", 0, 4), ("constant", 4, 8), ("linear decay", 8, 20)]),
+        ("noam_decay", OPTIONS["noam_decay"], [("warmup", 0, 4), ("noam decay", 4, 20)]),
+        ("slanted_triangle", OPTIONS["slanted_triangle"], [("rise", 0, 5), ("fall", 5, 20)]),
+        ("slanted_triangle", {"cut_fraction": 1}, [("rise", 0, 20)]),
+        ("one_cycle", {}, [("rise", 0, 5), ("fall", 5, 20)]),
+        ("one_cycle", {"pct_start": 0}, [("fall", 0, 20)]),
+        ("flat_cos", {}, [("constant", 0, 15), ("cosine", 15, 20)]),
+        ("sgdr", {"n_cycles": 2}, [("cycle 1", 0, 6), ("cycle 2", 6, 20)]),
+    ],
+)
+def test_the_names_of_the_parts(name, options, stretches):
+    assert CURVES[name](0.1, 20, **options).stretches(20) == stretches
+
+
 @pytest.mark.parametrize("cut", [0.0, 0.001, 1.0])
 def test_triangle_at_its_borders(cut):
     curve = curves.slanted_triangle(0.32, 50, cut, 32)
@@ -101,7 +168,24 @@ def test_then_joins_at_the_start(start):
         (lambda: curves.warmup(0.1, 10, 1.5), "warmup = 1.5 .* ≤ 1"),
         (lambda: curves.noam_decay(0.1, 5, 0.1), "at least one warmup update"),
         (lambda: curves.linear_decay(0.1, 10, start_point=-0.1), "start_point = -0.1"),
+        (lambda: curves.linear_decay(0.1, 10, start_point=1.5), "start_point = 1.5 .* ≤ 1"),
+        (lambda: curves.linear_decay(0.1, 10, end_learning_rate=-0.1), "end_learning_rate = -0.1 .* ≥ 0"),
+        (lambda: curves.slanted_triangle(0.1, 0), "max_train_steps = 0 .* ≥ 1"),
+        (lambda: curves.slanted_triangle(0.1, 10, 1.5), "cut_fraction = 1.5 .* ≤ 1"),
+        (lambda: curves.slanted_triangle(0.1, 10, -0.5), "cut_fraction = -0.5 .* ≥ 0"),
         (lambda: curves.slanted_triangle(0.1, 10, ratio=0.5), "ratio = 0.5 .* ≥ 1"),
+        (lambda: curves.one_cycle(0.1, 0), "max_train_steps = 0 .* ≥ 1"),
+        (lambda: curves.one_cycle(0.1, 10, 0), "^div = 0 .* > 0"),
+        (lambda: curves.one_cycle(0.1, 10, div_final=0), "^div_final = 0 .* > 0"),
+        (lambda: curves.one_cycle(0.1, 10, pct_start=1.5), "^pct_start = 1.5 .* ≤ 1"),
+        (lambda: curves.one_cycle(0.1, 10, pct_start=-0.5), "^pct_start = -0.5 .* ≥ 0"),
+        (lambda: curves.flat_cos(0.1, 0), "max_train_steps = 0 .* ≥ 1"),
+        (lambda: curves.flat_cos(0.1, 10, 0), "div_final = 0 .* > 0"),
+        (lambda: curves.flat_cos(0.1, 10, pct_start=1.5), "pct_start = 1.5 .* ≤ 1"),
+        (lambda: curves.flat_cos(0.1, 10, pct_start=-0.5), "pct_start = -0.5 .* ≥ 0"),
+        (lambda: curves.sgdr(0.1, 0), "max_train_steps = 0 .* ≥ 1"),
+        (lambda: curves.sgdr(0.1, 10, 0), "n_cycles = 0 .* ≥ 1"),
+        (lambda: curves.sgdr(0.1, 10, 2, 0), "cycle_mult = 0 .* ≥ 1"),
         (lambda: Curve([(1, float)]), "start at 0"),
         (lambda: Curve([(0, float)], end=-1), "end must be ≥ 0"),
         (lambda: schedules.register("warmup")(float), "already registered"),
