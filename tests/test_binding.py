@@ -311,6 +311,8 @@ class TestDecayAndAnchors:
         assert decayed() == ["0.weight"]
         assert decayed(no_decay=[]) == ["0.weight", "0.bias", "1.weight", "1.bias"]
         assert decayed(no_decay=["*.weight"]) == ["0.bias", "1.bias"]
+        with pytest.raises(ValueError, match=r"no_decay\b.*2\.weight"):
+            decayed(no_decay=["2.weight"])
 
     def test_l2sp_keeps_one_copy_and_anchors_only_the_pretrained(self):
         model = mlp(2)
@@ -584,6 +586,14 @@ class TestPictureAndTable:
         assert "frozen" in lines[2]
         assert "20 of 60 values train now, in 3 blocks" in lines[-1]
         assert run.describe().to_dict()[0]["factor"] == pytest.approx(2.6**-2)
+
+    @pytest.mark.parametrize("members", [{}, {"averaging": {"EMA": 0.9}}, {"perturbation": {"SAM": 0.05}}], ids=str)
+    def test_totals_leave_frozen_rows_out_and_tell_what_a_plan_has(self, members):
+        model = nn.Linear(4, 3)
+        hub.param_attr.freeze_rows(model, [0])
+        lines = str(hub.CombinedStrategy(**members).bind(model, max_train_steps=9).describe()).splitlines()
+        assert lines[-1] == "10 of 15 values train now, in 1 block"
+        assert {line.partition(" ")[0] for line in lines} & {"averaging", "perturbation"} == set(members)
 
     def test_plot_has_a_line_per_block_and_marks_what_is_frozen(self, tmp_path):
         run = hub.ULMFiTStrategy(0.1).bind(mlp(3), num_epoch=5, steps_per_epoch=20)

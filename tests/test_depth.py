@@ -243,6 +243,24 @@ def test_blocks_of_known_models():
     assert [block[0].split(".")[0] for block in lstm.blocks] == ["embedding", "stack", "head"]
 
 
+@pytest.mark.parametrize(
+    ("lr", "factors"), [([0.02, 0.0, 0.01], [2.0, 0.0, 1.0]), (slice(0.01), [0.1, 0.1, 1.0]), (0.0, [1.0] * 3)], ids=str
+)
+def test_lrs_by_layer_are_factors_of_the_top_ones(lr, factors):
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    assert hub.OneCycleStrategy(lr).bind(model, max_train_steps=9).block_factors == pytest.approx(factors)
+
+
+@pytest.mark.parametrize(("name", "value"), [("gradual_unfreeze", 5), ("discriminative", {"blocks": 5, "factor": 2.0})])
+def test_more_blocks_than_layers_are_told_once(name, value):
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    with pytest.warns(UserWarning, match="5 blocks") as told:
+        hub.CombinedStrategy(scheduler={name: value}).bind(model, num_epoch=9, steps_per_epoch=2)
+    assert [str(one.message) for one in told] == [
+        f"{name}: 5 blocks, but the model has 3 layers; each layer is a block"
+    ]
+
+
 class TestStack:
     def test_the_commonest_class_below_the_head(self):
         assert [unit.name for unit in stack_of(TextNet(transformer(3), 8))] == [f"stack.layers.{i}" for i in range(3)]
