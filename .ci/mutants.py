@@ -37,7 +37,7 @@ TESTS = {
     "schedules/annealing": "annealing",
     "schedules/torch_curves": "lr_scheduler",
     "schedules/suggest": "suggest",
-    "resolve": "precedence depth kinds phases binding",
+    "resolve": "precedence depth kinds phases binding sweeps",
     "param_attr/depth": "depth kinds transfer_tune",
     "param_attr/settings": "settings",
     "optim/build": "precedence strategy optimizer_table",
