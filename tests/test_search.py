@@ -40,6 +40,7 @@ SPACES = [
         hub.AdamWeightDecayStrategy(1e-3, warmup_proportion=0.4),
         {**RATE, "warmup_proportion": (0, 0.4, False), "weight_decay": (1e-3, 0.1, True)},
     ),
+    (hub.CombinedStrategy(learning_rate=1e-3, averaging={"EMA": {"decay": 0.999}}), RATE),
     (hub.DefaultFinetuneStrategy(1e-3), {**RATE, "regularization_coeff": (1e-4, 1e-2, True)}),
     (hub.L2SPFinetuneStrategy(1e-3), {**RATE, "regularization_coeff": (1e-4, 1e-2, True)}),
     (

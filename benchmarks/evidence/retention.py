@@ -40,7 +40,7 @@ MARKS = {
     "head only": ("X", "C9"),
 }
 RATES = (3e-4, 1e-3, 3e-3)
-EPOCHS = {100: 15, 500: 10}
+EPOCHS = {100: 15, 500: 10, 2000: 3}
 # All rows at so many labels, and the frontier; at the others those that answer the question.
 FULL = 500
 FEW = (BASELINE, "constant LR, for hotels alone", "head only", "L2SP", "WiSE-FT", "ULMFiT", "goods mixed in 1:1")

@@ -140,7 +140,8 @@ def _range(path: str, value: float) -> Range | None:
     name = path.rpartition(".")[2]
     if name in _TIMES:
         return Range(value / _TIMES[name], value * _TIMES[name], log=True) if value > 0 else None
-    found = _FIXED.get(name)
+    # The decay of an average is another one than that of LRs: it is below 1, and follows from the number of updates.
+    found = None if path.startswith("averaging.") else _FIXED.get(name)
     # Of the shares only a warmup may be 0; the others are off then.
     if found is None or (value == 0 and "warmup" not in name):
         return None
