@@ -225,7 +225,11 @@ def make(options: Options) -> Experiment:
 def draw(results: Mapping[str, Any], path: Path) -> None:
     """Both accuracies on test: of the settings that were chosen, and along three frontiers."""
     number = len(results["parts"])
-    figure, panels = pyplot().subplots(1, number, figsize=(6 * number, 5), constrained_layout=True, squeeze=False)
+    rows = 1 if number < 4 else 2
+    columns = -(-number // rows)
+    figure, panels = pyplot().subplots(
+        rows, columns, figsize=(6 * columns, 5 * rows), constrained_layout=True, squeeze=False
+    )
     for axes, (part, lines) in zip(panels.flat, results["parts"].items()):
         frontier = part.endswith("frontier")
         for line in () if frontier else lines:
