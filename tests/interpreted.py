@@ -36,7 +36,6 @@ def _take(counter, amount):
 STAND_INS = {
     "carray": np.ctypeslib.as_array,
     "floats": _pointer(ctypes.c_float),
-    "_pointer": _pointer(ctypes.c_float),
     "ints": _pointer(ctypes.c_int64),
     "number": lambda bits: np.float32(struct.unpack("<d", struct.pack("<q", bits))[0]),
     "two_to_the": lambda rounded: np.float32(math.nan if np.isnan(rounded) else 2.0 ** float(rounded - machine.ROUND)),
@@ -57,12 +56,12 @@ def interpreted(function):
     return FunctionType(function.__code__, {**known, **called, **STAND_INS}, function.__name__)
 
 
-def run(name, units, grain, *arguments):
+def run(kernel, units, grain, *arguments):
     """What `machine.run` does, one range after the other."""
     a = np.zeros(machine.SLOTS, np.int64)
     a[1], a[2] = grain, units
     a[machine.OWN : machine.OWN + len(arguments)] = arguments
     loop = interpreted(machine._shared)
-    loop.__globals__["_work"] = interpreted(machine._SOURCES[name])
+    loop.__globals__["_work"] = interpreted(kernel)
     with np.errstate(all="ignore"):
         loop(STAND_INS["ints"](a.ctypes.data))

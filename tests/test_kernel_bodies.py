@@ -77,7 +77,7 @@ def test_updates(rule, pull, masked, clamped, averaged):
     start |= {kind: draw.random(size).astype("float32") for kind in ("f", "v")}
     start["t"] = (draw.random(size) < 0.5).astype("float32")
     start["p"][0] = 0
-    numbers = np.zeros((1, len(members.NUMBERS)), np.float32)
+    numbers = np.zeros((1, members.NUMBERS), np.float32)
     numbers[0, [members.SCALE, members.LR, members.AFTER]] = 0.7, 0.1, 0.99
     numbers[0, [members.BEFORE, members.A, members.B, members.EPS, members.KEEP]] = -0.01, 0.9, 0.8, 1e-3, 0.75
     numbers[0, members.L2] = 0.3 if pull else 0.05
@@ -94,7 +94,7 @@ def test_updates(rule, pull, masked, clamped, averaged):
         at = np.zeros((1, members.ADDRESSES), np.int64)
         for column, kind in places.items():
             at[0, column] = arrays[kind].ctypes.data
-        function(at, members.chunks_of([size]).table, 0, 1, numbers)
+        function(at, members.chunks_of(np.array([size])).table, 0, 1, numbers)
         found.append(arrays)
     compiled, by_python = found
     for kind, value in compiled.items():
@@ -113,7 +113,7 @@ def test_squares(masked):
     at[0, members.GRAD], at[0, members.TRAINS] = g.ctypes.data, trains.ctypes.data if masked else 0
     for function in (kernels.squares, interpreted(kernels.squares)):
         out = np.zeros(1)
-        function(at, members.chunks_of([50]).table, 0, 1, out)
+        function(at, members.chunks_of(np.array([50])).table, 0, 1, out)
         np.testing.assert_allclose(out[0], ((g * trains if masked else g).astype("float64") ** 2).sum(), rtol=1e-12)
 
 
