@@ -110,7 +110,7 @@ def test_freezing_drops_the_gradient(param):
 
 
 def test_capture_and_put_back(param):
-    settings.set_frozen_rows(param, "rows")
+    settings.note(param, settings.ROWS, "rows")
     captured = settings.capture(param)
     settings.apply(param, frozen(PUT), "owner")
     settings.put_back(param, captured)
@@ -146,21 +146,21 @@ def test_frozen_rows_are_the_users_and_survive_owners(param):
     assert settings.frozen_rows(param) is None
     assert not settings.any_frozen_rows([param, other])
     rows = Rows()
-    settings.set_frozen_rows(param, rows)
+    settings.note(param, settings.ROWS, rows)
     settings.apply(param, PUT, "owner")
     assert settings.frozen_rows(param) is rows
     assert settings.any_frozen_rows([other, param])
     assert settings.saved_rows([("a", param), ("b", other)]) == {"a": [1, [0, 2]]}
     settings.restore(param, "owner")
     assert settings.frozen_rows(param) is rows
-    settings.set_frozen_rows(param, None)
+    settings.note(param, settings.ROWS, None)
     assert settings.frozen_rows(param) is None
     assert settings.in_force(param) == OWN
 
 
 def test_frozen_rows_of_a_parameter_without_settings_leave_it_paddles_default(param):
     param.optimize_attr = None
-    settings.set_frozen_rows(param, Rows())
+    settings.note(param, settings.ROWS, Rows())
     assert param.optimize_attr["learning_rate"] == 1.0
 
 

@@ -18,8 +18,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase, BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import paddle
@@ -38,7 +39,7 @@ DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64"),
     *("float16", BFLOAT16, "float32", "float64", "complex64"),
 )
-_BLOCK = 2**24  # bytes that are read at a time
+_BLOCK = 2**20  # bytes that are read at a time
 _LONGEST_MANIFEST = 2**18  # bytes; 1,000 parts take half of it
 _ALIGNMENT = 64  # bytes
 _COPYING = 4  # threads: one alone does not use all of the memory's bandwidth
@@ -75,7 +76,7 @@ def write(
     files: dict[str, dict[str, Any]] = {}
 
     @contextmanager
-    def new_file(name: str) -> Iterator[BinaryIO]:
+    def new_file(name: str) -> Iterator[BufferedRandom]:
         with (folder / name).open("x+b") as file:
             yield file
             file.flush()
@@ -96,10 +97,10 @@ def write(
     sync(folder)
 
 
-def _checksum(file: BinaryIO) -> str:
-    summed = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        summed.update(block)
+def _checksum(file: BufferedIOBase) -> str:
+    summed, block = hashlib.sha256(), memoryview(bytearray(_BLOCK))
+    while size := file.readinto(block):
+        summed.update(block[:size])
     return summed.hexdigest()
 
 
@@ -268,7 +269,7 @@ class Copies:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
+def _opened(file: Path) -> Iterator[BufferedReader]:
     """A file of a checkpoint, open for reading; what goes wrong with it inside is damage."""
     try:
         with open_regular(file) as stream:
