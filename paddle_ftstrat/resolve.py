@@ -326,6 +326,11 @@ def _factors(
         return levels, dict.fromkeys(levels, 1.0)
     if isinstance(spec, Spread):
         lrs = spread(spec.lr, len(units))
+        if any(lrs) and not lrs[-1]:
+            raise ValueError(
+                f"lr = {lrs!r}: the top layers' LR must be > 0, the others are multiples of it; param_attr.freeze "
+                "keeps layers as they are"
+            )
         return levels, {name: lrs[level] / lrs[-1] if lrs[-1] else 1.0 for name, level in levels.items()}
     if spec.factors:
         names = [unit.name for unit in units]

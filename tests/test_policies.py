@@ -153,6 +153,14 @@ def test_a_slice_in_a_file():
         hub.strategy_from_dict({"strategy": "OneCycleStrategy", "lr_max": {"slices": [1, 2]}})
 
 
+def test_the_top_layers_need_a_learning_rate_if_others_have_one():
+    model = paddle.nn.Sequential(paddle.nn.Linear(2, 2), paddle.nn.Linear(2, 1))
+    with pytest.raises(ValueError, match=r"lr = \[0.01, 0.0\]: the top layers' LR must be > 0"):
+        hub.OneCycleStrategy([0.01, 0.0]).bind(model, max_train_steps=4)
+    run = hub.OneCycleStrategy([0.0, 0.01]).bind(model, max_train_steps=4)
+    assert [row.learning_rate for row in run.describe()] == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("make", [*POLICIES_OF_AN_LR.values(), hub.FineTuneStrategy], ids=[*POLICIES_OF_AN_LR, "ft"])
 def test_round_trip(make):
     strategy = make(0.01)
