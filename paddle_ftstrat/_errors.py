@@ -119,11 +119,10 @@ def renamed(module: str, since: str, names: Mapping[str, str]) -> Callable[[str]
     def __getattr__(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warnings.warn(
+        warn(
             f"{module}.{name} is called {names[name]} since {since}: write {module}.{names[name]}; "
             f"the old name goes in {major}.{minor + 2}",
             DeprecationWarning,
-            stacklevel=2,
         )
         return getattr(sys.modules[module], names[name])
 
