@@ -5,7 +5,7 @@
 
 The first kills a process with SIGKILL at random, as tests/test_resume.py does, for longer; a few seconds per kill. The
 second goes through every point of tests/stops.py, of which tests/test_resume_points.py takes a sample: hours. Started
-again with the same `--done`, it goes on with the scripts that are not in that file yet.
+again with the same `--done`, it goes on with the scripts that are not in that file yet; Ctrl+C notes what was done.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import random
 import sys
 import tempfile
 import time
@@ -47,15 +48,20 @@ def at_random(kills: int, seed: int) -> dict[str, Any]:
 
 
 def of_script(name: str) -> dict[str, Any]:
-    """All points of one script of `stops.scenarios`; those with the same files on the disk are run once."""
-    run, begun, differing = stops.scenarios()[name], time.time(), []
+    """All points of one script of `stops.scenarios`.
+
+    Those with the same files on the disk are run once; those that differ in nothing any more once a run has gone on
+    from them are run to the end once.
+    """
+    run, begun, differing, known = stops.scenarios()[name], time.time(), [], set()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "f"
         expected, points = stops.recorded(run, folder)
 
         def compare(what: str, go: Any, *given: Any) -> None:
             try:
-                names = different(expected, go(run, folder, *given))
+                found = go(run, folder, *given)
+                names = [] if found is None else different(expected, found)
             except Exception as error:  # whatever it is, the other points are to be run
                 names = [repr(error)]
             if names:
@@ -63,13 +69,15 @@ def of_script(name: str) -> dict[str, Any]:
 
         states = {point.files: point for point in reversed(points)}
         for files, point in states.items():
-            compare(f"killed before {point.kind} in epoch {point.epoch} of fit {point.fit}", stops.outcome, files)
+            what = f"killed before {point.kind} in epoch {point.epoch} of fit {point.fit}"
+            compare(what, stops.outcome, files, known)
         events = [point for point in points if point.kind in stops.EVENTS]
         for number, point in enumerate(events):
             compare(f"raised in {point.kind} in epoch {point.epoch} of fit {point.fit}", stops.raised, number)
     return {
         "kill points": len(points),
         "different states of the disk": len(states),
+        "run to the end": len(known),
         "exceptions": len(events),
         "arrays compared": len(expected),
         "differences": differing,
@@ -82,21 +90,27 @@ def every_point(jobs: int, done: Path | None) -> dict[str, Any]:
     found = {}
     if done is not None and done.exists():
         found = dict(json.loads(line) for line in done.read_text().splitlines())
-    names = [name for name in stops.scenarios() if name not in found]
+    scripts = list(stops.scenarios())
+    # In an order in which those that are through, should it be stopped, are a sample of all.
+    names = [name for name in random.Random(0).sample(scripts, len(scripts)) if name not in found]
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawned) as pool, tqdm(total=len(names), unit="script") as bar:
         waiting = {pool.submit(of_script, name): name for name in names}
-        for future in as_completed(waiting):
-            name = waiting[future]
-            found[name] = future.result()
-            if done is not None:
-                with done.open("a") as file:
-                    file.write(json.dumps([name, found[name]]) + "\n")
-            bar.set_postfix_str(f"{name}: {len(found[name]['differences'])} differences")
-            bar.update()
-    sums = ("kill points", "different states of the disk", "exceptions", "seconds")
+        try:
+            for future in as_completed(waiting):
+                name = waiting[future]
+                found[name] = future.result()
+                if done is not None:
+                    with done.open("a") as file:
+                        file.write(json.dumps([name, found[name]]) + "\n")
+                bar.set_postfix_str(f"{name}: {len(found[name]['differences'])} differences")
+                bar.update()
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+    sums = ("kill points", "different states of the disk", "run to the end", "exceptions", "seconds")
     return {
-        "scripts": len(found),
+        "scripts": len(scripts),
+        "of them done": len(found),
         **{key: sum(each[key] for each in found.values()) for key in sums},
         "differences": {name: each["differences"] for name, each in found.items() if each["differences"]},
     }

@@ -4,9 +4,11 @@ A point is a callback event or a file-system call of the store. `recorded` runs 
 files as they are just before each of them, which is what a kill there leaves; `outcome` runs it again on such files.
 """
 
+import hashlib
 import io
 import itertools
 import os
+import pickle
 import random
 import shutil
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat.optim.state import TENSORS
+from paddle_ftstrat.training import rng
 from paddle_ftstrat.training.callbacks import EVENTS, Callback
 
 CALLS = ("mkdir", "open", "fsync", "rename", "replace", "unlink", "rmdir")
@@ -132,7 +135,7 @@ class Drawing(Callback):
     def _hear(self, learner, event):
         if event == "epoch_begin" and learner.state.batch_number == 0:
             self.epoch += 1
-        self._heard(event, self.fit, self.epoch)
+        self._heard(event, self.fit, self.epoch, learner)
         drawn = [paddle.rand([1]).item()]
         if not self._noisy or not any(word in event for word in ("batch", "loss", "update")):
             drawn += [np.random.rand(), random.random()]
@@ -253,7 +256,7 @@ def recorded(run, folder, wanted=lambda kind, fit, epoch: True):
     shutil.rmtree(folder, ignore_errors=True)
 
     def heard(kind, *place):
-        at[:] = place or at
+        at[:] = place[:2] or at
         if wanted(kind, *at):
             files = known.setdefault(found := _files(folder), found)
             points.append(Point(kind, *at, files))
@@ -262,15 +265,45 @@ def recorded(run, folder, wanted=lambda kind, fit, epoch: True):
         return run(folder, heard), points
 
 
-def outcome(run, folder, files):
-    """What comes out where a run begins with these files in its folder."""
+def outcome(run, folder, files, known=None):
+    """What comes out where a run begins with these files in its folder.
+
+    Where it has gone on, at its first event but `fit_begin`, just as another of `known` did, what comes out is that
+    one's, and None is returned: all that the two differ in is what they removed.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     for name, content in files:
         (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
         if content is not None:
             (Path(folder) / name).write_bytes(content)
-    with _watched(folder, lambda kind: None):
-        return run(folder, every=None)
+
+    def heard(kind, *place):
+        nonlocal known
+        if known is not None and place and kind != "fit_begin":
+            digest = _digest(folder, *place)
+            if digest in known:
+                raise Stopped
+            known, _ = None, known.add(digest)
+
+    try:
+        with _watched(folder, heard):
+            return run(folder, heard, every=None)
+    except Stopped:
+        return None
+
+
+def _digest(folder, fit, epoch, learner):
+    """Of everything on the disk but the lock, and in memory, on which it depends how a run goes on from an event."""
+    drawing, ema = (next(cb for cb in learner.callbacks if isinstance(cb, kind)) for kind in (Drawing, hub.EMA))
+    files = [file for file in _files(folder) if not file[0].endswith(".lock")]
+    plain = [fit, epoch, files, rng.host_state()]
+    for part in (learner.state, learner.journal, drawing, ema):
+        # Objects of which only the address is seen are the run's own, and hold what `found` is made from.
+        plain += [f"{name}: {text}" for name, held in vars(part).items() if " at 0x" not in (text := repr(held))]
+    with rng.preserved():
+        # Two numbers that are drawn stand for Paddle's generator.
+        found = _outcome(learner, [], drawing, ema)
+    return hashlib.sha256(repr(plain).encode() + pickle.dumps(found)).hexdigest()
 
 
 def raised(run, folder, number):

@@ -6,6 +6,7 @@ Checked on paddlepaddle 2.6.2 and 3.3.1.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -368,6 +369,12 @@ def stored_state(optimizer: Any, kind: str) -> Mapping[str, Any]:
 def kernel_lr(optimizer: Any) -> np.float32:
     """The LR of the coming update as Paddle's kernels get it."""
     return np.float32(optimizer.get_lr())
+
+
+@functools.cache
+def numba_version() -> str:
+    """numba's, which is read from a file."""
+    return importlib.metadata.version("numba")
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +107,7 @@ def survey(model: nn.Layer, wanted: bool | None) -> Acceleration:
 def maker(model: nn.Layer) -> str:
     """What computes the layers of a model wherever it fits, on which their rounding and dropout depend."""
     ours = any(_is_ours(layer) for _, layer in _layers(model))
-    return f"numba {importlib.metadata.version('numba')}" if ours else "Paddle"
+    return f"numba {_paddle.numba_version()}" if ours else "Paddle"
 
 
 def _layers(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import importlib.util
 import math
 from collections.abc import Mapping
@@ -109,7 +108,7 @@ def _why_not(optimizer: Any) -> str:
 def maker(optimizer: Any) -> str:
     """What makes the updates of an optimizer wherever they fit, on which their rounding depends."""
     fused = isinstance(vars(optimizer).get("step"), FusedStep) and _paddle.compression_works()
-    return f"numba {importlib.metadata.version('numba')}" if fused else "Paddle"
+    return f"numba {_paddle.numba_version()}" if fused else "Paddle"
 
 
 class FusedStep:

@@ -14,6 +14,7 @@ from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from paddle_ftstrat import _errors
@@ -93,7 +94,7 @@ class Store:
         self,
         step: int,
         parts: Mapping[str, Mapping[str, Any]],
-        facts: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] = MappingProxyType({}),
         best: bool = False,
     ) -> None:
         """Save a checkpoint; in the background, what is given may change as soon as this returns.
@@ -115,12 +116,11 @@ class Store:
         for part in parts:
             if not isinstance(part, str) or not store_folder.PART.fullmatch(part):
                 raise ValueError(f"part {part!r}: the name of a part is a file's, of letters, digits, '_' and '-'")
-        for name, value in (facts or {}).items():
-            try:
-                json.dumps({name: value})
-            except (TypeError, ValueError) as error:
-                raise TypeError(f"facts[{name!r}] = {value!r:.80} is nothing that JSON can hold: {error}") from error
-        text = json.dumps(facts or {}).encode()
+        try:
+            text = json.dumps(dict(facts)).encode()
+        except (TypeError, ValueError) as error:
+            name, value = next((name, value) for name, value in facts.items() if not _is_json({name: value}))
+            raise TypeError(f"facts[{name!r}] = {value!r:.80} is nothing that JSON can hold: {error}") from error
         if not self._background:
             self._write(step, {part: store_folder.as_entries(held) for part, held in parts.items()}, text, best)
             return
@@ -258,6 +258,14 @@ def _remove(path: Path) -> None:
     draft = _draft(path)
     os.rename(path, draft)
     shutil.rmtree(draft)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _draft(path: Path) -> Path:
