@@ -1,4 +1,4 @@
-"""What averages and perturbations cost: an update with an average over one without, a whole step over a plain one.
+"""What averages, frozen rows and perturbations cost: an update over a plain one, a whole step over a plain one.
 
 python benchmarks/bench_members.py [--quick]
 """
@@ -16,6 +16,7 @@ from common import report
 from paddle import nn
 
 import paddle_ftstrat as hub
+from paddle_ftstrat.param_attr import freeze_rows
 
 # Number of tensors, shape of each, rounds.
 SIZES = {"9.5M in 192": (192, [223, 222], 25), "85M in 192": (192, [664, 666], 11)}
@@ -56,15 +57,19 @@ def medians(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, f
     return {name: float(np.median(measured)) for name, measured in times.items()}
 
 
-def update_costs(count: int, shape: list[int], rounds: int, fused: bool | None) -> dict[str, float]:
-    """`run.step()` of AdamW with a clip, without and with an EMA, on gradients that are there."""
+def update_costs(count: int, shape: list[int], rounds: int, fused: bool | None, what: str = "EMA") -> dict[str, float]:
+    """`run.step()` of AdamW with a clip, without and with an EMA or frozen rows, on gradients that are there."""
     grads = [paddle.full(shape, 1e-3) for _ in range(count)]
 
     def prepared(member: str) -> Callable[[], float]:
         model = nn.Layer()
         for number in range(count):
-            model.add_parameter(f"p{number}", model.create_parameter(shape))
-        run = hub.CombinedStrategy("adamw", 1e-4, clip={"GlobalNorm": 1.0}, **MEMBERS[member]).bind(model, fused=fused)
+            param = model.create_parameter(shape)
+            model.add_parameter(f"p{number}", param)
+            if member == "rows":
+                freeze_rows(param, range(shape[0] - 100 if shape[0] > 100 else shape[0] - 1))
+        strategy = hub.CombinedStrategy("adamw", 1e-4, clip={"GlobalNorm": 1.0}, **MEMBERS.get(member, {}))
+        run = strategy.bind(model, fused=fused)
 
         def update() -> float:
             for param, grad in zip(model.parameters(), grads):
@@ -75,8 +80,9 @@ def update_costs(count: int, shape: list[int], rounds: int, fused: bool | None) 
 
         return update
 
-    found = medians({name: prepared(name) for name in ("plain", "EMA")}, rounds)
-    return {"plain_ms": 1e3 * found["plain"], "ema_ms": 1e3 * found["EMA"], "ratio": found["EMA"] / found["plain"]}
+    found = medians({name: prepared(name) for name in ("plain", what)}, rounds)
+    with_it = f"{what.lower()}_ms"
+    return {"plain_ms": 1e3 * found["plain"], with_it: 1e3 * found[what], "ratio": found[what] / found["plain"]}
 
 
 def step_costs(rounds: int, batch: int, length: int) -> dict[str, dict[str, float]]:
@@ -106,11 +112,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds and a small model: a smoke test")
     quick = parser.parse_args().quick
     sizes = QUICK_SIZES if quick else SIZES
+    embedding = (1, [300 if quick else 30_000, 256], 3 if quick else 25)
     report(
         "quick_members" if quick else "members",
         {
             "updates_fused": {name: update_costs(*size, fused=None) for name, size in sizes.items()},
             "updates_composed": {name: update_costs(*size, fused=False) for name, size in sizes.items()},
+            "frozen_rows": {
+                name: update_costs(*embedding, fused, "rows") for name, fused in (("fused", None), ("composed", False))
+            },
             "steps": step_costs(1 if quick else 31, 2 if quick else 8, 8 if quick else 64),
         },
     )
