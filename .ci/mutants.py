@@ -3,9 +3,11 @@
 python .ci/mutants.py [MODULE …] [--sample 40] [--seed 0] [--survivors]
 
 A mutant is a module with one comparison, operator, constant, condition or returned value changed, or one call left
-out. Paddle is loaded once; each mutant is imported and tested in a process forked from that one, the shortest of the
-tests that call the changed function first. benchmarks/results/mutants.json gets the figures and what survived; a
-survivor that has a `reason` there behaves like the original and is not counted. `--survivors` tries only those again.
+out. Paddle is loaded once; each mutant is imported and tested in a process forked from that one, first by the tests
+that call the changed function: those that have killed most, then the shortest. benchmarks/results/mutants.json gets
+the figures and what survived; a survivor that has a `reason` there, for this change in this function, behaves like the
+original and is not counted; the second of equal changes in a function has " (2)" behind it. `--survivors` tries only
+those again.
 """
 
 import zlib  # isort: skip - before Paddle (see paddle_ftstrat/__init__.py)  # noqa: F401
@@ -21,7 +23,9 @@ import random
 import resource
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import hypothesis  # noqa: F401
 import matplotlib.pyplot  # noqa: F401
@@ -40,8 +44,8 @@ TESTS = {
     "resolve": "precedence depth kinds phases binding sweeps",
     "param_attr/depth": "depth kinds transfer_tune",
     "param_attr/settings": "settings",
-    "optim/build": "precedence strategy optimizer_table",
-    "optim/regularizer": "precedence strategy configure",
+    "optim/build": "strategy binding",
+    "optim/regularizer": "binding",
     "binding": "binding phases policies",
 }
 SWAPS = {
@@ -83,27 +87,43 @@ def changed(node, **fields):
     return node
 
 
+class Change(NamedTuple):
+    """A mutant: where it is, and what is changed there."""
+
+    line: int
+    function: str
+    text: str
+    span: tuple  # the function's lines
+
+
 class Mutator(ast.NodeTransformer):
     """Notes every change that there is, and makes number `target`. Messages, types and decorators are left alone."""
 
     def __init__(self, target=None):
-        self.target, self.found, self.functions = target, [], [(0, 1_000_000)]
+        self.target, self.found, self.scopes = target, [], [("", (0, 1_000_000))]
+        self.times = Counter()
 
     def visit(self, node):
         """The node, or what stands in its place."""
         if isinstance(node, (ast.Raise, ast.JoinedStr)):
             return node
-        is_function = isinstance(node, (ast.FunctionDef, ast.Lambda))
-        self.functions += [(node.lineno, node.end_lineno)] if is_function else []
+        name, span = self.scopes[-1]
+        inner = f"{name}.{node.name}".lstrip(".") if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else name
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            # Python has a decorated function begin with its decorators.
+            span = min(one.lineno for one in (node, *getattr(node, "decorator_list", ()))), node.end_lineno
+        self.scopes.append((inner, span))
         for field, value in ast.iter_fields(node):
             if isinstance(value, ast.AST) and field not in ("annotation", "returns"):
                 setattr(node, field, self.visit(value))
             elif isinstance(value, list) and field != "decorator_list":
                 value[:] = [self.visit(part) if isinstance(part, ast.AST) else part for part in value]
-        self.functions = self.functions[: len(self.functions) - is_function]
+        self.scopes.pop()
         for other in others(node):
             text = " → ".join(ast.unparse(one).split("\n")[0] for one in (node, other))
-            self.found.append((node.lineno, text, self.functions[-1]))
+            self.times[name, text] += 1
+            text += f" ({self.times[name, text]})" if self.times[name, text] > 1 else ""
+            self.found.append(Change(node.lineno, name, text, self.scopes[-1][1]))
             if len(self.found) - 1 == self.target:
                 return ast.fix_missing_locations(ast.copy_location(other, node))
         return node
@@ -183,24 +203,28 @@ def forked(path, tree, files, chosen=None, seconds=3_000):
 
 
 def of_module(key, wanted):
-    """(line, change) of each mutant tried, and whether it was killed."""
+    """Each change tried, and whether it was killed."""
     path = ROOT / "paddle_ftstrat" / f"{key}.py"
     source = path.read_text("utf-8")
     files = [str(path.relative_to(ROOT)), *(f"tests/test_{name}.py" for name in TESTS[key].split())]
     status, tests = forked(path, ast.parse(source), files)
     if status or not tests:
         sys.exit(f"the tests of {key} fail without a change, too")
-    every = Mutator()
+    every, kills = Mutator(), Counter()
     every.visit(ast.parse(source))
     for number in wanted(every.found):
-        line, text, (first, last) = every.found[number]
+        change = every.found[number]
+        first, last = change.span
         calling = {name for name, (_, lines) in tests.items() if any(first <= at <= last for at in lines)}
         # What is called while tests are collected, in tables of cases, is not known: the others run last.
-        order = sorted(tests, key=lambda name: (name not in calling, tests[name][0]))
+        order = sorted(tests, key=lambda name: (name not in calling, -kills[name], tests[name][0]))
         limit = 10 + 5 * int(sum(seconds for seconds, _ in tests.values()))
-        killed = forked(path, Mutator(number).visit(ast.parse(source)), files, order, limit)[0] != 0
-        print(f"{'killed  ' if killed else 'SURVIVED'} {key}:{line} {text} ({len(calling)} tests)", flush=True)
-        yield line, text, killed
+        status, run = forked(path, Mutator(number).visit(ast.parse(source)), files, order, limit)
+        killed = status != 0
+        kills.update([*run][-1:] if killed else [])
+        result = "killed  " if killed else "SURVIVED"
+        print(f"{result} {key}:{change.line} {change.function}: {change.text} ({len(calling)} tests)", flush=True)
+        yield change, killed
 
 
 def main():
@@ -217,15 +241,19 @@ def main():
     for key in options.modules:
         known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
         before = known.get(key, {"survivors": []})
-        reasons = {one["change"]: one["reason"] for one in before["survivors"]}
+        reasons = {(one["function"], one["change"]): one["reason"] for one in before["survivors"]}
 
-        def wanted(found, texts=frozenset(reasons)):
+        def wanted(found, known=frozenset(reasons)):
             if options.survivors:
-                return [number for number, (_, text, _) in enumerate(found) if text in texts]
+                return [number for number, one in enumerate(found) if (one.function, one.text) in known]
             return sorted(random.Random(options.seed).sample(range(len(found)), min(options.sample, len(found))))
 
         tried = list(of_module(key, wanted))
-        left = [{"line": n, "change": text, "reason": reasons.get(text, "")} for n, text, killed in tried if not killed]
+        left = [
+            {"line": n, "function": name, "change": text, "reason": reasons.get((name, text), "")}
+            for (n, name, text, _), killed in tried
+            if not killed
+        ]
         mutants = before["mutants"] if options.survivors else len(tried)
         equivalent = sum(bool(one["reason"]) for one in left)
         known[key] = {"mutants": mutants, "killed": mutants - len(left), "equivalent": equivalent, "survivors": left}
