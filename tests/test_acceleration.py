@@ -113,6 +113,7 @@ LAYERS = {
         "Convolution",
     ),
     "convolution of points": (lambda: nn.Conv2D(6, 5, 1, stride=2), [normal(4, 6, 9, 7)], "Convolution"),
+    "convolution of few points": (lambda: nn.Conv2D(6, 5, 1), [normal(4, 6, 2, 3)], "Convolution"),
     "depthwise": (lambda: nn.Conv2D(6, 6, 3, padding=1, groups=6), [normal(3, 6, 9, 7)], "Depthwise"),
     "depthwise with strides": (
         lambda: nn.Conv2D(6, 6, (5, 3), stride=(3, 2), padding=(2, 0), groups=6),
@@ -144,6 +145,14 @@ def test_convolutions_of_many_samples_go_in_parts(monkeypatch):
     close(fast_output, output)
     for key, grad in grads.items():
         close(fast_grads[key], grad)
+
+
+def test_a_convolution_of_many_points_is_paddles_product(refused):
+    layer = nn.Conv2D(6, 5, 1)
+    hub.accelerate(layer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forwards, "_fits", lambda x, least: True)
+        layer(paddle.to_tensor(normal(4, 6, 3, 3)))
 
 
 @pytest.mark.parametrize("labels", [[1, 0, 3, 2], [[1], [0], [3], [3]]])

@@ -35,6 +35,9 @@ def plain_here(x: Any) -> bool:
     )
 
 
+# Kernel, strides and paddings, over height and width, of a convolution that multiplies each position by one matrix.
+POINTS = (1, 1, 1, 1, 0, 0)
+
 Edge = tuple[bool, str]
 
 
@@ -92,6 +95,11 @@ def embedding_options(layer: nn.Embedding) -> tuple[int, bool]:
 def convolution_options(layer: nn.Conv2D) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Strides and paddings of a Conv2D, over height and width."""
     return tuple(layer._stride), tuple(layer._updated_padding)
+
+
+def is_pointwise(layer: nn.Conv2D) -> bool:
+    """Whether a Conv2D multiplies each position by one matrix, and no more."""
+    return layer._groups == 1 and (*layer._kernel_size, *sum(convolution_options(layer), ())) == POINTS
 
 
 def is_depthwise(layer: nn.Conv2D) -> bool:

@@ -210,7 +210,11 @@ class Convolution(PyLayer):
                 part = paddle.matmul(turned, shape.unfolded(x, first, count), transpose_y=True)
                 dw = part if dw is None else dw.add_(part)
             if wanted[0]:
-                shape.run(fold, x.shape[1], dx, paddle.matmul(matrix, turned, transpose_x=True), first, count)
+                rows = paddle.matmul(matrix, turned, transpose_x=True)
+                if shape.points:
+                    shape.turn(rows, dx, first, count, back=True)
+                else:
+                    shape.run(fold, x.shape[1], dx, rows, first, count)
         grads = [dx, None if dw is None else dw.reshape(weight.shape)]
         if len(wanted) > 2:
             grads.append(dy.sum([0, 2, 3]) if wanted[2] else None)
@@ -226,6 +230,7 @@ class _Shape:
         self.out = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(self.image[1:], kernel, stride, padding)]
         self.positions = self.out[0] * self.out[1]
         self.rows, self.numbers = self.image[0] * kernel[0] * kernel[1], (*kernel, *stride, *padding)
+        self.points = self.numbers == forwards.POINTS
 
     def parts(self) -> Iterator[tuple[int, int]]:
         """The samples in stretches (first, how many)."""
@@ -243,7 +248,10 @@ class _Shape:
     def unfolded(self, x: Any, first: int, count: int) -> Any:
         """The rows of a stretch of samples."""
         rows = paddle.empty([self.rows, count * self.positions])
-        self.run(unfold, self.rows, x, rows, first, count)
+        if self.points:
+            self.turn(x, rows, first, count)
+        else:
+            self.run(unfold, self.rows, x, rows, first, count)
         return rows
 
     def turn(self, source: Any, target: Any, first: int, count: int, back: bool = False) -> None:

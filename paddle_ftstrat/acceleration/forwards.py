@@ -20,6 +20,7 @@ from paddle_ftstrat._paddle import forwards
 
 # With fewer values in its output a layer runs as it is: an operation in Python costs some 50 µs.
 LEAST = 1 << 15
+MANY = 9
 LINEAR, RELU, GELU = range(3)
 NO_NUMBA = "numba is not installed"
 BROKEN_ZLIB = "numba unpacks what it keeps on disk, and this process's zlib is broken"
@@ -168,7 +169,11 @@ def cross_entropy(self: nn.CrossEntropyLoss, input: Tensor, label: Tensor) -> Te
 
 @stands_for(nn.Conv2D, forwards.special_convolution)
 def convolution(self: nn.Conv2D, x: Tensor) -> Tensor:
-    if not (_fits(x) and len(x.shape) == 4 and _float32(self.weight, self.bias)):
+    points = forwards.is_pointwise(self)
+    # A product of few values may still be large: of many channels by many.
+    fits = _fits(x, least=LEAST // 4 if points else None) and len(x.shape) == 4 and _float32(self.weight, self.bias)
+    # From so many positions on, Paddle's product for each sample is as fast, and needs no turned copies.
+    if not fits or (points and x.shape[2] * x.shape[3] >= MANY):
         return type(self).forward(self, x)
     operation = operations().Depthwise if forwards.is_depthwise(self) else operations().Convolution
     return operation.apply(x, self.weight, self.bias, *forwards.convolution_options(self))
