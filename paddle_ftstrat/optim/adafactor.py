@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import paddle
@@ -29,7 +29,7 @@ class Adafactor(CustomOptimizer):
         relative_step: ρ = min(lr, 1/√t) instead of lr; with `scale_parameter` and lr = 0.01 the paper's own schedule.
         factored: False keeps V whole, as Adam does.
         weight_decay: λ ≥ 0, decoupled.
-        parameters, grad_clip, multi_precision, apply_decay_param_fun, name: as for `CustomOptimizer`.
+        **common: parameters, grad_clip, multi_precision, apply_decay_param_fun, name, as for `CustomOptimizer`.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -59,12 +59,9 @@ class Adafactor(CustomOptimizer):
         scale_parameter: bool = False,
         relative_step: bool = False,
         factored: bool = True,
-        parameters: Iterable[Any] | None = None,
+        *,
         weight_decay: float = 0.0,
-        grad_clip: Any = None,
-        multi_precision: bool = False,
-        apply_decay_param_fun: Callable[[str], bool] | None = None,
-        name: str | None = None,
+        **common: Any,
     ) -> None:
         self._beta1 = None if beta1 is None else _errors.check_number("beta1", beta1, minimum=0, maximum=1)
         self._rate = _errors.check_number("decay_rate", decay_rate, maximum=0)
@@ -74,9 +71,7 @@ class Adafactor(CustomOptimizer):
         self._scaled = _errors.check_flag("scale_parameter", scale_parameter)
         self._relative = _errors.check_flag("relative_step", relative_step)
         self._factored = _errors.check_flag("factored", factored)
-        super().__init__(
-            learning_rate, parameters, weight_decay, grad_clip, multi_precision, apply_decay_param_fun, name
-        )
+        super().__init__(learning_rate, weight_decay=weight_decay, **common)
 
     def accumulators_of(self, param: Any) -> Accumulators:
         """The count of updates; R and C, or V; the mean of the updates where there is a β₁."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import paddle
@@ -47,7 +47,7 @@ class Muon(CustomOptimizer):
         adamw_ratio: LR of AdamW over lr, ≥ 0.
         beta1, beta2, epsilon: AdamW's β₁, β₂ in [0, 1) and ε ≥ 0.
         weight_decay: λ ≥ 0, decoupled, of both.
-        parameters, grad_clip, multi_precision, apply_decay_param_fun, name: as for `CustomOptimizer`.
+        parameters, **common: as for `CustomOptimizer`, with grad_clip, multi_precision, apply_decay_param_fun and name.
 
     Raises:
         ValueError: an argument out of range, or a hidden weight of one axis.
@@ -81,10 +81,7 @@ class Muon(CustomOptimizer):
         epsilon: float = 1e-8,
         parameters: Iterable[Any] | None = None,
         weight_decay: float = 0.0,
-        grad_clip: Any = None,
-        multi_precision: bool = False,
-        apply_decay_param_fun: Callable[[str], bool] | None = None,
-        name: str | None = None,
+        **common: Any,
     ) -> None:
         self._momentum = _errors.check_number("momentum", momentum, minimum=0, maximum=1)
         self._nesterov = _errors.check_flag("nesterov", nesterov)
@@ -107,9 +104,7 @@ class Muon(CustomOptimizer):
             raise ValueError(
                 f"hidden: {flat[0].name!r} has shape {list(flat[0].shape)}, and Muon needs a matrix: leave it to AdamW"
             )
-        super().__init__(
-            learning_rate, parameters, weight_decay, grad_clip, multi_precision, apply_decay_param_fun, name
-        )
+        super().__init__(learning_rate, parameters, weight_decay, **common)
 
     def describe(self) -> str:
         """How many weights go which way."""

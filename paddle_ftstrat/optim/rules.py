@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -21,7 +21,7 @@ class Lion(CustomOptimizer):
         beta1: β₁ in [0, 1].
         beta2: β₂ in [0, 1].
         weight_decay: λ ≥ 0, decoupled; the paper uses 3–10 times more than for AdamW.
-        parameters, grad_clip, multi_precision, apply_decay_param_fun, name: as for `CustomOptimizer`.
+        **common: parameters, grad_clip, multi_precision, apply_decay_param_fun, name, as for `CustomOptimizer`.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -45,18 +45,13 @@ class Lion(CustomOptimizer):
         learning_rate: Any = 1e-4,
         beta1: float = 0.9,
         beta2: float = 0.99,
-        parameters: Iterable[Any] | None = None,
+        *,
         weight_decay: float = 0.0,
-        grad_clip: Any = None,
-        multi_precision: bool = False,
-        apply_decay_param_fun: Callable[[str], bool] | None = None,
-        name: str | None = None,
+        **common: Any,
     ) -> None:
         self._beta1 = _errors.check_number("beta1", beta1, minimum=0, maximum=1)
         self._beta2 = _errors.check_number("beta2", beta2, minimum=0, maximum=1)
-        super().__init__(
-            learning_rate, parameters, weight_decay, grad_clip, multi_precision, apply_decay_param_fun, name
-        )
+        super().__init__(learning_rate, weight_decay=weight_decay, **common)
 
     def update(self, param: Any, grad: Any, lr: float, state: dict[str, Any]) -> None:
         """The formula above, decay excepted, which the base class does."""
@@ -75,7 +70,7 @@ class DecayedAdagrad(CustomOptimizer):
         decay: ρ in [0, 1].
         epsilon: ε ≥ 0.
         weight_decay: λ of L2, or a Paddle regulariser.
-        learning_rate, parameters, grad_clip, multi_precision, name: as for `CustomOptimizer`.
+        learning_rate, **common: as for `CustomOptimizer`, with parameters, grad_clip, multi_precision and name.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -93,20 +88,10 @@ class DecayedAdagrad(CustomOptimizer):
 
     accumulators = ("moment",)
 
-    def __init__(
-        self,
-        learning_rate: Any = 0.001,
-        decay: float = 0.95,
-        epsilon: float = 1e-6,
-        parameters: Iterable[Any] | None = None,
-        weight_decay: Any = None,
-        grad_clip: Any = None,
-        multi_precision: bool = False,
-        name: str | None = None,
-    ) -> None:
+    def __init__(self, learning_rate: Any = 0.001, decay: float = 0.95, epsilon: float = 1e-6, **common: Any) -> None:
         self._rho = _errors.check_number("decay", decay, minimum=0, maximum=1)
         self._epsilon = _errors.check_number("epsilon", epsilon, minimum=0)
-        super().__init__(learning_rate, parameters, weight_decay, grad_clip, multi_precision, name=name)
+        super().__init__(learning_rate, **common)
 
     def update(self, param: Any, grad: Any, lr: float, state: dict[str, Any]) -> None:
         """The formula above."""
@@ -126,7 +111,7 @@ class Ftrl(CustomOptimizer):
         l2: l2 ≥ 0.
         lr_power: k ≤ 0.
         weight_decay: λ of a further L2 in the gradient, or a Paddle regulariser.
-        learning_rate, parameters, grad_clip, multi_precision, name: as for `CustomOptimizer`.
+        learning_rate, **common: as for `CustomOptimizer`, with parameters, grad_clip, multi_precision and name.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -146,21 +131,12 @@ class Ftrl(CustomOptimizer):
     accumulators = ("squared", "linear")
 
     def __init__(
-        self,
-        learning_rate: Any = 0.001,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        lr_power: float = -0.5,
-        parameters: Iterable[Any] | None = None,
-        weight_decay: Any = None,
-        grad_clip: Any = None,
-        multi_precision: bool = False,
-        name: str | None = None,
+        self, learning_rate: Any = 0.001, l1: float = 0.0, l2: float = 0.0, lr_power: float = -0.5, **common: Any
     ) -> None:
         self._l1 = _errors.check_number("l1", l1, minimum=0)
         self._l2 = _errors.check_number("l2", l2, minimum=0)
         self._power = -_errors.check_number("lr_power", lr_power, maximum=0)
-        super().__init__(learning_rate, parameters, weight_decay, grad_clip, multi_precision, name=name)
+        super().__init__(learning_rate, **common)
 
     def update(self, param: Any, grad: Any, lr: float, state: dict[str, Any]) -> None:
         """The formula above."""
@@ -195,7 +171,7 @@ class LarsMomentum(CustomOptimizer):
         weight_decay: λ of a further L2 in the gradient, or a Paddle regulariser.
         exclude_from_weight_decay_fn: parameter → whether `lars_weight_decay` skips it.
         epsilon: ε ≥ 0.
-        learning_rate, parameters, grad_clip, multi_precision, name: as for `CustomOptimizer`.
+        learning_rate, **common: as for `CustomOptimizer`, with parameters, grad_clip, multi_precision and name.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -220,20 +196,17 @@ class LarsMomentum(CustomOptimizer):
         momentum: float = 0.9,
         lars_coeff: float = 0.001,
         lars_weight_decay: float = 0.0005,
-        parameters: Iterable[Any] | None = None,
-        weight_decay: Any = None,
-        grad_clip: Any = None,
+        *,
         exclude_from_weight_decay_fn: Callable[[Any], bool] | None = None,
         epsilon: float = 0.0,
-        multi_precision: bool = False,
-        name: str | None = None,
+        **common: Any,
     ) -> None:
         self._momentum = _errors.check_number("momentum", momentum, minimum=0)
         self._lars_coeff = _errors.check_number("lars_coeff", lars_coeff, above=0)
         self._lars_decay = _errors.check_number("lars_weight_decay", lars_weight_decay, minimum=0)
         self._epsilon = _errors.check_number("epsilon", epsilon, minimum=0)
         self._excluded = exclude_from_weight_decay_fn
-        super().__init__(learning_rate, parameters, weight_decay, grad_clip, multi_precision, name=name)
+        super().__init__(learning_rate, **common)
 
     def _move(self, param: Any, weight: Any, grad: Any) -> None:
         if self._excluded is not None:

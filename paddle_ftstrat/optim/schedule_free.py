@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import paddle
@@ -23,19 +23,32 @@ class ScheduleFree(CustomOptimizer):
 
     w = t^r·(largest lr so far)^p; c = w/Σw; y ← y + c(z − y) − lr·(1 − β(1 − c))·u; z ← z − lr·u. u = step + λy.
     The model holds y = βx + (1 − β)z; x are the weights to evaluate and to keep.
+
+    Args: as for `ScheduleFreeSGD`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of a wrong type.
     """
 
     decoupled = True
 
-    def __init__(self, averaging: tuple[float, float, float], *args: Any) -> None:
-        interpolation, r, power = averaging
+    def __init__(
+        self,
+        learning_rate: Any = 1.0,
+        beta: float = 0.9,
+        r: float = 0.0,
+        weight_lr_power: float = 2.0,
+        *,
+        weight_decay: float = 0.0,
+        **common: Any,
+    ) -> None:
         # Under no name of a momentum: what a schedule has moved would leave no average in y and z.
         self.averaging = (
-            _errors.check_number("beta", interpolation, above=0, maximum=1),
+            _errors.check_number("beta", beta, above=0, maximum=1),
             _errors.check_number("r", r, minimum=0),
-            _errors.check_number("weight_lr_power", power, minimum=0),
+            _errors.check_number("weight_lr_power", weight_lr_power, minimum=0),
         )
-        super().__init__(*args)
+        super().__init__(learning_rate, weight_decay=weight_decay, **common)
 
     def averaged_weights(self) -> dict[str, Any]:
         """The averages x by parameter `.name`, of the parameters that have been updated; new tensors."""
@@ -91,7 +104,7 @@ class ScheduleFreeSGD(ScheduleFree):
         r: r ≥ 0, more weight for later updates.
         weight_lr_power: p ≥ 0, more weight for updates after the warmup.
         weight_decay: λ ≥ 0, decoupled, taken at y.
-        parameters, grad_clip, multi_precision, apply_decay_param_fun, name: as for `CustomOptimizer`.
+        **common: parameters, grad_clip, multi_precision, apply_decay_param_fun, name, as for `CustomOptimizer`.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -111,22 +124,6 @@ class ScheduleFreeSGD(ScheduleFree):
 
     accumulators: ClassVar[dict[str, Accumulator]] = _STATE
 
-    def __init__(
-        self,
-        learning_rate: Any = 1.0,
-        beta: float = 0.9,
-        r: float = 0.0,
-        weight_lr_power: float = 2.0,
-        parameters: Iterable[Any] | None = None,
-        weight_decay: float = 0.0,
-        grad_clip: Any = None,
-        multi_precision: bool = False,
-        apply_decay_param_fun: Callable[[str], bool] | None = None,
-        name: str | None = None,
-    ) -> None:
-        common = (learning_rate, parameters, weight_decay, grad_clip, multi_precision, apply_decay_param_fun, name)
-        super().__init__((beta, r, weight_lr_power), *common)
-
 
 class ScheduleFreeAdamW(ScheduleFree):
     """Schedule-free AdamW: AdamW's steps at a constant LR; an average of the weights takes the place of a schedule.
@@ -142,7 +139,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         beta2: β₂ in [0, 1).
         epsilon: ε ≥ 0.
         r, weight_lr_power, weight_decay: as for `ScheduleFreeSGD`.
-        parameters, grad_clip, multi_precision, apply_decay_param_fun, name: as for `CustomOptimizer`.
+        **common: parameters, grad_clip, multi_precision, apply_decay_param_fun, name, as for `CustomOptimizer`.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -161,24 +158,11 @@ class ScheduleFreeAdamW(ScheduleFree):
     accumulators: ClassVar[dict[str, Accumulator]] = {**_STATE, "moment2": Accumulator()}
 
     def __init__(
-        self,
-        learning_rate: Any = 0.0025,
-        beta: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        r: float = 0.0,
-        weight_lr_power: float = 2.0,
-        parameters: Iterable[Any] | None = None,
-        weight_decay: float = 0.0,
-        grad_clip: Any = None,
-        multi_precision: bool = False,
-        apply_decay_param_fun: Callable[[str], bool] | None = None,
-        name: str | None = None,
+        self, learning_rate: Any = 0.0025, beta: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, **common: Any
     ) -> None:
         self._beta2 = _errors.check_number("beta2", beta2, minimum=0, below=1)
         self._epsilon = _errors.check_number("epsilon", epsilon, minimum=0)
-        common = (learning_rate, parameters, weight_decay, grad_clip, multi_precision, apply_decay_param_fun, name)
-        super().__init__((beta, r, weight_lr_power), *common)
+        super().__init__(learning_rate, beta, **common)
 
     def _step(self, grad: Any, lr: float, state: State) -> Any:
         return grad.scale(lr).divide_(

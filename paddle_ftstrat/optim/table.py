@@ -331,5 +331,7 @@ def _arguments(cls: type[Optimizer]) -> dict[str, Any]:
 
 
 def _takes_anything(cls: type[Optimizer]) -> bool:
+    """Whether there is no telling what a constructor takes; those of this package hand on to `CustomOptimizer`'s."""
     parameters = inspect.signature(cls).parameters.values()
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    return open_ended and not cls.__init__.__module__.startswith(f"{__package__}.")
