@@ -69,8 +69,7 @@ def check_model(model: Any) -> dict[str, Any]:
         raise RuntimeError(
             "strategies train in dynamic mode, but Paddle is in static mode: call paddle.disable_static()"
         )
-    if not isinstance(model, paddle.nn.Layer):
-        raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+    _paddle.check_layer(model)
     weights = select.named_weights(model)
     if not weights:
         raise ValueError("the model has no parameters to train")

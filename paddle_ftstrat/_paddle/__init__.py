@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle import nn
 from paddle.base.layer_helper import LayerHelper
@@ -149,6 +148,23 @@ def before_update(optimizer: Any, act: Callable[[Pairs], None]) -> None:
     stand_in(optimizer, "_apply_optimize", watched, act)
 
 
+def list_anew(optimizer: Any) -> None:
+    """Have updates of many tensors at once (`use_multi_tensor`) list their parameters and state at each of them.
+
+    Paddle lists those that train at the first update, and for good: one that thaws later is not among them, nor is a
+    state that was loaded or reset since.
+    """
+
+    def empty(pairs: Pairs) -> None:
+        for name, by_dtype in vars(optimizer).items():
+            # {"FP32_…": [list of each group], "FP16_…": …}, where float32 has no master weights.
+            if name.endswith("_dict") and isinstance(by_dtype, dict) and any(k.startswith("FP32_") for k in by_dtype):
+                by_dtype.update({dtype: groups and [[] for _ in groups] for dtype, groups in by_dtype.items()})
+
+    if getattr(optimizer, "_use_multi_tensor", False):
+        before_update(optimizer, empty)
+
+
 def before_each_update(optimizer: Any, act: Callable[[Any], None]) -> None:
     """Have `act(parameter)` called right before the optimizer updates each parameter."""
     update = optimizer._append_optimize_op
@@ -203,9 +219,9 @@ def master_weight(optimizer: Any, param: Any) -> Any | None:
     return getattr(optimizer, "_master_weights", {}).get(param.name)
 
 
-def accumulators(optimizer: Any) -> dict[str, dict[str, Any]]:
-    """Optimizer state: accumulator name → parameter's `.name` → tensor. Empty before the first step."""
-    return {name: dict(by_param) for name, by_param in optimizer._accumulators.items() if by_param}
+def accumulators(optimizer: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Optimizer state, live: accumulator name → parameter's `.name` → tensor; empty before the first step."""
+    return optimizer._accumulators
 
 
 def create_accumulators(optimizer: Any, params: Iterable[Any]) -> None:
@@ -285,14 +301,16 @@ _STAGES = ("_apply_optimize", "_create_optimization_pass", "_append_optimize_op"
 
 
 def special_setting(optimizer: Any) -> str:
-    """The first setting that makes the update another than the plain one, "" without any."""
+    """The first setting that makes the update another than the plain one, in words, "" without any."""
+    which = f"the optimizer {type(optimizer).__name__} has"
     if not isinstance(optimizer._param_groups, list) or isinstance(optimizer._param_groups[0], dict):
-        return "has parameter groups"
+        return f"{which} parameter groups"
     for attribute, plain in _PLAIN.items():
         value = getattr(optimizer, attribute, plain)
         if value != plain and not (plain is False and value is None):
-            return f"has {attribute.lstrip('_')}={value!r}"
-    return ""
+            return f"{which} {attribute.lstrip('_')}={value!r}"
+    across = getattr(optimizer._grad_clip, "should_comm_on_shard_dim", False)
+    return "the gradient clip's norm is a sum over processes" if across else ""
 
 
 def update_listeners(optimizer: Any) -> list[Any] | None:
@@ -351,24 +369,9 @@ def coefficient(regularizer: Any) -> float:
     return regularizer._coeff
 
 
-def clips_across_processes(clip: Any) -> bool:
-    """Whether the norm of a ClipGradByGlobalNorm is a sum over processes."""
-    return bool(getattr(clip, "should_comm_on_shard_dim", False))
-
-
 def parameter_list(optimizer: Any) -> list[Any]:
     """The parameters of an optimizer without groups."""
     return optimizer._parameter_list
-
-
-def stored_state(optimizer: Any, kind: str) -> Mapping[str, Any]:
-    """The accumulators of one kind, parameter `.name` → tensor, live."""
-    return optimizer._accumulators.get(kind, {})
-
-
-def kernel_lr(optimizer: Any) -> np.float32:
-    """The LR of the coming update as Paddle's kernels get it."""
-    return np.float32(optimizer.get_lr())
 
 
 @functools.cache

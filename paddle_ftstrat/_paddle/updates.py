@@ -114,21 +114,3 @@ def scaled_step(scaler: Any, optimizer: Any, half: Iterable[Any]) -> bool:
         scaler.update()
         scaler._scale = scaler._scale.reshape([1])
     return done
-
-
-def is_of_many(optimizer: Any) -> bool:
-    """Whether an optimizer updates all tensors in one call, which Momentum and Adam do with `use_multi_tensor=True`."""
-    return bool(getattr(optimizer, "_use_multi_tensor", False))
-
-
-def list_anew(optimizer: Any) -> None:
-    """Have an update of many tensors at once (`use_multi_tensor`) list its parameters and their state again.
-
-    Paddle lists those that train at the first update, and for good: one that thaws later is not among them, nor is a
-    state that was loaded or reset since.
-    """
-    for name, by_dtype in vars(optimizer).items():
-        # {"FP32_…": [list of each group], "FP16_…": …}, where float32 has no master weights.
-        if name.endswith("_dict") and isinstance(by_dtype, dict) and any(key.startswith("FP32_") for key in by_dtype):
-            for dtype, groups in by_dtype.items():
-                by_dtype[dtype] = [[] for _ in groups] if groups is not None else None

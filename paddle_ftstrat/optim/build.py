@@ -11,7 +11,6 @@ from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 from paddle.regularizer import L2Decay
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat._paddle import updates
 from paddle_ftstrat.optim import fused, masters, table
 from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
 from paddle_ftstrat.param_attr import select, settings
@@ -83,8 +82,7 @@ def build_optimizer(
     check = masters.FiniteGradients(names, lr_scheduler)
     # Inside what turns half precision into float32, where all sums have the range.
     _paddle.before_update(optimizer, check)
-    if updates.is_of_many(optimizer):
-        _paddle.before_update(optimizer, lambda pairs: updates.list_anew(optimizer))
+    _paddle.list_anew(optimizer)
     restore = masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
     decoupled = None
     if not in_force.by_optimizer:

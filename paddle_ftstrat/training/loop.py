@@ -54,8 +54,7 @@ class Loop:
         num_threads: int | None,
         cache_frozen: bool | int,
     ) -> None:
-        if not isinstance(model, nn.Layer):
-            raise TypeError(f"model must be a paddle.nn.Layer, not {type(model).__name__}")
+        _paddle.check_layer(model)
         threads.take_widest_code()
         # Under DataParallel layers could not be thawed; gradients are reduced without it.
         self.model = _paddle.unwrap(model)

@@ -221,7 +221,7 @@ class FusedParams:
 
         Regularizers may be changed as well as replaced; Momentum's own is made anew at each question.
         """
-        common = _paddle.coupled_regularizer(self._optimizer)
+        common, state = _paddle.coupled_regularizer(self._optimizer), _paddle.accumulators(self._optimizer)
         return [
             seen.rates,
             seen.clipped,
@@ -229,7 +229,7 @@ class FusedParams:
             seen.noted,
             list(map(_paddle.coefficient, self._regularizers)),
             [_paddle.coefficient(common) if type(common) is L2Decay else common],
-            *(_paddle.stored_state(self._optimizer, kind).values() for kind in self._kinds),
+            *(state.get(kind, {}).values() for kind in self._kinds),
             self._fixed(),
         ]
 
@@ -264,11 +264,12 @@ class FusedParams:
         return [*(getattr(regularizer, kind) for regularizer, kind in self._sources), *self._masks]
 
     def _take_state(self) -> None:
-        if any(key not in _paddle.stored_state(self._optimizer, kind) for kind in self._kinds for key in self.keys):
+        state = _paddle.accumulators(self._optimizer)
+        if any(key not in state.get(kind, ()) for kind in self._kinds for key in self.keys):
             _paddle.create_accumulators(self._optimizer, self.params)
         self._state = []
         for number, kind in enumerate(self._kinds):
-            tensors = list(map(_paddle.stored_state(self._optimizer, kind).get, self.keys))
+            tensors = list(map(state.get(kind, {}).get, self.keys))
             if any(tensor is None for tensor in tensors):
                 raise NotFusable(f"the optimizer keeps no {kind} of some parameters")
             self._check(f"the {kind} of", tensors, self._shapes if number < self._moments else None)

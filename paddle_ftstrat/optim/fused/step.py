@@ -47,15 +47,13 @@ def rule_of(optimizer: Any) -> table.FusedRule:
         NotFusable: the optimizer is of another class, or has a setting or clip that the fused update does not know.
     """
     rule, clip = RULES.get(type(optimizer)), _paddle.gradient_clip(optimizer)
-    name = type(optimizer).__name__
     if rule is None:
-        raise NotFusable(f"the optimizer is {name}, and only {', '.join(cls.__name__ for cls in RULES)} are fused")
-    if special := _paddle.special_setting(optimizer):
-        raise NotFusable(f"the optimizer {name} {special}")
+        name, fused = type(optimizer).__name__, ", ".join(cls.__name__ for cls in RULES)
+        raise NotFusable(f"the optimizer is {name}, and only {fused} are fused")
     if type(clip) not in _CLIPS:
         raise NotFusable(f"the gradient clip is {type(clip).__name__}")
-    if _paddle.clips_across_processes(clip):
-        raise NotFusable("the gradient clip's norm is a sum over processes")
+    if special := _paddle.special_setting(optimizer):
+        raise NotFusable(special)
     return rule
 
 
@@ -214,7 +212,7 @@ class FusedStep:
                 raise NotFusable("a hyper-parameter of the optimizer is a tensor")
             by_key = varied.get(attribute)
             numbers[:, column] = value if by_key is None else [by_key.get(key, value) for key in keys]
-        numbers[:, LR] = _paddle.kernel_lr(optimizer) * params.rates.astype(np.float32)
+        numbers[:, LR] = np.float32(optimizer.get_lr()) * params.rates.astype(np.float32)
         numbers[:, BEFORE], numbers[:, AFTER] = 0.0, 1.0
         decay, reaches = _paddle.own_decay(optimizer)
         if decay or "_weight_decay" in varied:
