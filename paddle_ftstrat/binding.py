@@ -278,7 +278,7 @@ class Binding:
 
     def hyper(self, name: str) -> Any:
         """A hyper-parameter in force: `mom` (or β₁), `sqr_mom` (β₂, ρ), `eps`, `wd`; a list where blocks differ."""
-        return self._hypers.by_block(name, lambda: resolve.by_block(self._rows, lambda row: row.param.name))
+        return self._hypers.get(name, lambda: resolve.by_block(self._rows, lambda row: row.param.name))
 
     def has_hyper(self, name: str) -> bool:
         """Whether the optimizer has a hyper-parameter (see `hyper`)."""
@@ -292,7 +292,7 @@ class Binding:
                 length than the number of blocks.
         """
         self._check_in_force()
-        self._hypers.set_by_block(name, value, lambda: resolve.by_block(self._rows, lambda row: row.param.name))
+        self._hypers.set(name, value, lambda: resolve.by_block(self._rows, lambda row: row.param.name))
 
     def state_dict(self) -> dict[str, Any]:
         """What the model does not hold: optimizer state by structured name, curve position, epoch, L2SP anchors."""

@@ -12,7 +12,7 @@ from paddle.regularizer import L2Decay
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import fused, masters, table
-from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
+from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.param_attr import select, settings
 from paddle_ftstrat.plan import Plan
 
@@ -84,14 +84,11 @@ def build_optimizer(
     _paddle.before_update(optimizer, check)
     _paddle.list_anew(optimizer)
     restore = masters.install(optimizer, arguments["parameters"], lasting=options.get("multi_precision") is not False)
-    decoupled = None
-    if not in_force.by_optimizer:
-        decayed = {r.param.name for r in rows if r.decayed}
-        decoupled = Decoupled(optimizer, lr_scheduler, decayed, in_force.coefficient)
-    hypers = HyperParameters(optimizer, decoupled)
+    decayed = None if in_force.by_optimizer else {r.param.name for r in rows if r.decayed}
+    hypers = HyperParameters(optimizer, lr_scheduler, decayed, in_force.coefficient)
     hypers.check(plan.schedules)
     _paddle.after_update(optimizer, restore)
-    fused.attach(optimizer, names, (decoupled, restore), hypers, check, fused_update)
+    fused.attach(optimizer, names, restore, hypers, check, fused_update)
     return optimizer, in_force, hypers
 
 

@@ -17,6 +17,7 @@ AHEAD = 1024
 CARRIED = "ftstrat"
 NAMES = ("mom", "sqr_mom", "wd", "eps")
 _MAXIMUM = {"mom": 1.0, "sqr_mom": 1.0}
+Blocks = Callable[[], Sequence[Sequence[str]]]  # the parameters' names, bottom block first
 
 
 class ScheduleLR(LRScheduler):
@@ -122,44 +123,6 @@ class ScheduleLR(LRScheduler):
         self.last_lr = self._look_ahead(0)
 
 
-class Decoupled:
-    """p ← p·(1 − lr·wd) after each update, with lr the one the update used, multiplier included.
-
-    Args:
-        optimizer: the optimizer whose updates it follows.
-        lr_scheduler: what tells the LR.
-        decayed: `.name` of the parameters it reaches.
-        coefficient: wd.
-
-    Attributes:
-        value: wd, or a dict parameter `.name` → wd.
-        coefficients: wd of each parameter that decays, by `.name`.
-    """
-
-    def __init__(self, optimizer: Any, lr_scheduler: Any, decayed: set[str], coefficient: float) -> None:
-        self._optimizer = optimizer
-        self._lr = lr_scheduler
-        self._decayed = decayed
-        self._hooked = False
-        self.set(coefficient)
-
-    def set(self, value: float | dict[str, float]) -> None:
-        """Use another wd from the next update on, or a dict parameter `.name` → wd."""
-        self.value = value
-        each = value if isinstance(value, dict) else dict.fromkeys(self._decayed, value)
-        self.coefficients = {name: wd for name, wd in each.items() if wd and name in self._decayed}
-        if self.coefficients and not self._hooked:
-            _paddle.after_update(self._optimizer, self)
-            self._hooked = True
-
-    def __call__(self, params_grads: Sequence[tuple[Any, Any]]) -> None:
-        """Decay the parameters that were just updated."""
-        for param, grad in params_grads:
-            coefficient = self.coefficients.get(param.name)
-            if coefficient is not None and grad is not None:
-                param.scale_(1.0 - self._lr.last_lr * param.optimize_attr["learning_rate"] * coefficient)
-
-
 class HyperParameters:
     """Momentum, second-moment decay, epsilon and weight decay of an optimizer, settable at any time.
 
@@ -168,10 +131,13 @@ class HyperParameters:
 
     Args:
         optimizer: the Paddle optimizer.
-        decoupled: what carries out decoupled decay in the optimizer's place; None: the optimizer does it.
+        lr_scheduler: what tells the LR.
+        decayed: `.name` of the parameters that are decayed here, in the optimizer's place; None: the optimizer does it.
+        wd: the decay of these.
 
     Attributes:
         varied: what differs between parameters: the optimizer's attribute → parameter `.name` → number.
+        coefficients: wd of each parameter that is decayed here, by `.name`.
 
     Example:
         >>> import paddle
@@ -182,81 +148,85 @@ class HyperParameters:
         0.85
     """
 
-    def __init__(self, optimizer: Any, decoupled: Decoupled | None) -> None:
+    def __init__(self, optimizer: Any, lr_scheduler: Any, decayed: set[str] | None = None, wd: float = 0.0) -> None:
         self.varied: dict[str, dict[str, float]] = {}
-        self._optimizer = optimizer
-        self._decoupled = decoupled
-        self._hooked = False
+        self.coefficients: dict[str, float] = {}
+        self._optimizer, self._lr, self._decayed = optimizer, lr_scheduler, decayed
+        self._hooked: set[Callable[..., Any]] = set()
+        self._set_decay(wd)
 
     def has(self, name: str) -> bool:
         """Whether this optimizer has the hyper-parameter."""
         _errors.check_keys("hyper-parameter", [name], NAMES)
-        by_us = name == "wd" and self._decoupled is not None
-        return by_us or _paddle.hyper_attribute(self._optimizer, name) is not None
+        return self._is_ours(name) or _paddle.hyper_attribute(self._optimizer, name) is not None
 
-    def get(self, name: str) -> Any:
-        """The number in force, or a dict parameter `.name` → number where they differ."""
-        if name == "wd" and self._decoupled is not None:
-            return self._decoupled.value
+    def get(self, name: str, blocks: Blocks = tuple) -> Any:
+        """The number in force, or a list with one per block where parameters differ; `blocks()` has their `.name`s."""
         attribute = self._attribute(name)
-        return dict(self.varied[attribute]) if attribute in self.varied else getattr(self._optimizer, attribute)
+        value = self._wd if self._is_ours(name) else self.varied.get(attribute, getattr(self._optimizer, attribute))
+        if not isinstance(value, dict):
+            return value
+        return [next((value[key] for key in block if key in value), None) for block in blocks()]
 
-    def set(self, name: str, value: float | Mapping[str, float]) -> None:
-        """Use another number from the next update on, or a dict parameter `.name` → number."""
+    def set(self, name: str, value: Any, blocks: Blocks = tuple) -> None:
+        """Use another number from the next update on, or a list with one per block of `blocks()`."""
 
         def checked(number: Any) -> float:
             return _errors.check_number(name, number, minimum=0, maximum=_MAXIMUM.get(name, math.inf))
 
-        decoupled = self._decoupled if name == "wd" else None
-        attribute = self._attribute(name) if decoupled is None else ""
-        each = {key: checked(number) for key, number in value.items()} if isinstance(value, Mapping) else checked(value)
-        if decoupled is not None:
-            decoupled.set(each)
+        attribute, one = self._attribute(name), np.ndim(value) == 0
+        keys = [] if one else blocks()
+        if not one and len(value) != len(keys):
+            raise ValueError(f"{name} has {len(value)} values, but there are {len(keys)} blocks")
+        each = checked(value) if one else {k: checked(number) for block, number in zip(keys, value) for k in block}
+        if self._is_ours(name):
+            self._set_decay(each)
         elif isinstance(each, float):
             self.varied.pop(attribute, None)
             setattr(self._optimizer, attribute, each)
         else:
             self.varied[attribute] = each
-            if not self._hooked:
-                _paddle.before_each_update(self._optimizer, self._put)
-                self._hooked = True
-
-    def by_block(self, name: str, blocks: Callable[[], Sequence[Sequence[str]]]) -> Any:
-        """The number in force, or a list with one per block where parameters differ; `blocks()` has their `.name`s."""
-        value = self.get(name)
-        if not isinstance(value, dict):
-            return value
-        return [next((value[key] for key in block if key in value), None) for block in blocks()]
-
-    def set_by_block(self, name: str, value: Any, blocks: Callable[[], Sequence[Sequence[str]]]) -> None:
-        """As `set`, or a list with one number per block of `blocks()`."""
-        if np.ndim(value) == 0:
-            self.set(name, value)
-            return
-        keys = blocks()
-        if len(value) != len(keys):
-            raise ValueError(f"{name} has {len(value)} values, but there are {len(keys)} blocks")
-        self.set(name, {key: number for block, number in zip(keys, value) for key in block})
+            self._hook(_paddle.before_each_update, self._put)
 
     def check(self, names: Iterable[str]) -> None:
         """Refuse hyper-parameters, beside `lr`, that the optimizer lacks: ValueError."""
         for name in names:
-            if name != "lr" and not self.has(name):
+            if name != "lr":
                 self._attribute(name)  # which refuses it
+
+    def decay(self, params_grads: Sequence[tuple[Any, Any]]) -> None:
+        """p ← p·(1 − lr·wd) for those that were just updated, with the lr of the update, multiplier included."""
+        for param, grad in params_grads:
+            coefficient = self.coefficients.get(param.name)
+            if coefficient is not None and grad is not None:
+                param.scale_(1.0 - self._lr.last_lr * param.optimize_attr["learning_rate"] * coefficient)
+
+    def _set_decay(self, value: Any) -> None:
+        self._wd, reached = value, self._decayed or ()
+        each = value if isinstance(value, dict) else dict.fromkeys(reached, value)
+        self.coefficients = {name: wd for name, wd in each.items() if wd and name in reached}
+        if self.coefficients:
+            self._hook(_paddle.after_update, self.decay)
+
+    def _hook(self, listen: Callable[..., None], act: Callable[..., None]) -> None:
+        if listen not in self._hooked:
+            listen(self._optimizer, act)
+            self._hooked.add(listen)
 
     def _put(self, param: Any) -> None:
         for attribute, by_param in self.varied.items():
             if param.name in by_param:
                 setattr(self._optimizer, attribute, by_param[param.name])
 
+    def _is_ours(self, name: str) -> bool:
+        return name == "wd" and self._decayed is not None
+
     def _attribute(self, name: str) -> str:
-        """Where the optimizer itself keeps a hyper-parameter."""
-        _errors.check_keys("hyper-parameter", [name], NAMES)
-        attribute = _paddle.hyper_attribute(self._optimizer, name)
-        if attribute is None:
+        """Where the optimizer itself keeps a hyper-parameter; "" for one that is kept here."""
+        if not self.has(name):
             have = [known for known in NAMES if self.has(known)]
             raise ValueError(
                 f"optimizer {type(self._optimizer).__name__} has no hyper-parameter {name!r}; "
                 f"it has {_errors.listing(['lr', *have])}"
             )
-        return attribute
+        return "" if self._is_ours(name) else _paddle.hyper_attribute(self._optimizer, name) or ""

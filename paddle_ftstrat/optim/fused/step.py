@@ -32,7 +32,7 @@ from paddle_ftstrat.optim.fused.members import (
     FusedParams,
     NotFusable,
 )
-from paddle_ftstrat.optim.hyper import Decoupled, HyperParameters
+from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.optim.masters import FiniteGradients
 from paddle_ftstrat.param_attr import settings
 
@@ -60,7 +60,7 @@ def rule_of(optimizer: Any) -> table.FusedRule:
 def attach(
     optimizer: Any,
     names: Mapping[str, str],
-    taken: tuple[Decoupled | None, Any],
+    restore: Any,
     hypers: HyperParameters,
     check: FiniteGradients,
     fused: bool | None,
@@ -70,8 +70,8 @@ def attach(
     Args:
         optimizer: a Paddle optimizer over a flat list of parameters; its class and state stay as they are.
         names: parameter `.name` → structured name, for messages.
-        taken: the listeners that become part of the pass: the decoupled decay, and what puts frozen rows back.
-        hypers: the hyper-parameters that may differ between parameters.
+        restore: what puts frozen rows back; the pass does that itself.
+        hypers: the hyper-parameters that may differ between parameters, and the decoupled decay, also part of the pass.
         check: what refuses gradients that are not finite.
         fused: None or True for the fused pass, False for none; ValueError where True and there is none.
     """
@@ -81,7 +81,7 @@ def attach(
         return
     reason = _why_not(optimizer)
     if not reason:
-        optimizer.step = FusedStep(optimizer, names, taken, hypers, check)
+        optimizer.step = FusedStep(optimizer, names, restore, hypers, check)
     elif fused:
         raise ValueError(f"fused=True, but there is no fused update: {reason}")
 
@@ -121,14 +121,13 @@ class FusedStep:
         self,
         optimizer: Any,
         names: Mapping[str, str],
-        taken: tuple[Decoupled | None, Any],
+        restore: Any,
         hypers: HyperParameters,
         check: FiniteGradients,
     ) -> None:
         self._optimizer = optimizer
         self._names = names
-        self._decoupled, self._taken = taken[0], taken
-        self._hypers = hypers
+        self._hypers, self._taken = hypers, (hypers.decay, restore)
         self._check = check
         self.average: Any = None  # what keeps an average of the weights (see `optim.averaging`), which sets it
         self._averaged: list[str] = []
@@ -221,8 +220,8 @@ class FusedStep:
             if reaches is not None:
                 each = [wd if reaches(key) else 0.0 for key, wd in zip(keys, each)]
             numbers[:, BEFORE] = -numbers[:, LR] * np.array(each, np.float32)
-        if self._decoupled is not None and self._decoupled.coefficients:
-            coefficients = np.array([*map(self._decoupled.coefficients.get, keys, repeat(0.0))])
+        if self._hypers.coefficients:
+            coefficients = np.array([*map(self._hypers.coefficients.get, keys, repeat(0.0))])
             numbers[:, AFTER] = 1.0 - optimizer.get_lr() * params.rates * coefficients
 
     def _run(self, params: FusedParams) -> None:
