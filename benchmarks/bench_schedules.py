@@ -15,7 +15,7 @@ import numpy as np
 from common import report
 from paddle.optimizer.lr import NoamDecay
 
-from paddle_ftstrat.optim.hyper import ScheduleLR
+from paddle_ftstrat.optim.build import ScheduleLR
 from paddle_ftstrat.schedules import SCHEDULES
 from paddle_ftstrat.schedules.annealing import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly, combined_cos
 

@@ -16,7 +16,6 @@ from paddle_ftstrat import _errors, _paddle, acceleration, pictures, resolve
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat._paddle.layers import trained_changed
 from paddle_ftstrat.optim import averaging, build, masters, state
-from paddle_ftstrat.optim.hyper import ScheduleLR
 from paddle_ftstrat.optim.perturbation import Perturbing
 from paddle_ftstrat.param_attr import depth, description, settings
 from paddle_ftstrat.plan import Plan, Progress
@@ -77,7 +76,7 @@ class Binding:
         named = resolve.resolve_anchors(plan, model, pretrained, fisher), resolve.resolve_no_decay(model, no_decay)
         self._rows = resolve.resolve(plan, weights, depths, *named)
         self.perturbing = None if plan.perturbation is None else Perturbing(plan.perturbation, model)
-        self.lr_scheduler = ScheduleLR(plan.lr)
+        self.lr_scheduler = build.ScheduleLR(plan.lr)
         built = build.build_optimizer(plan, model, self._rows, self.lr_scheduler, fused)
         self.optimizer, self._decay, self._hypers = built
         self.average = None if plan.averaging is None else averaging.keep(self, weights)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddle_ftstrat import schedules
-from paddle_ftstrat.optim.hyper import ScheduleLR
+from paddle_ftstrat.optim.build import ScheduleLR
 from paddle_ftstrat.schedules import SCHEDULES as CURVES
 from paddle_ftstrat.schedules import Schedule as Curve
 from paddle_ftstrat.schedules import curves

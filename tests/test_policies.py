@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paddle import nn
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.optim.hyper import ScheduleLR
+from paddle_ftstrat.optim.build import ScheduleLR
 from paddle_ftstrat.plan import spread
 from paddle_ftstrat.schedules.annealing import SchedCos, SchedLin, annealer, combined_cos
 from paddle_ftstrat.schedules.curves import flat_cos, one_cycle, sgdr

@@ -8,11 +8,11 @@ from typing import Any
 import paddle
 
 from paddle_ftstrat import _errors, _paddle
-from paddle_ftstrat.optim.hyper import NAMES
 from paddle_ftstrat.optim.regularizer import EWCDecay, L2SPDecay
 from paddle_ftstrat.param_attr import rows as labels
 from paddle_ftstrat.param_attr import settings
 from paddle_ftstrat.plan import Plan, Progress
+from paddle_ftstrat.schedules.schedule import HYPERS
 
 MASTER = "master_weight"
 # What a binding's state holds as tensors; the rest of it is plain data.
@@ -53,7 +53,7 @@ def of_binding(run: Any, rows: Sequence[Any]) -> dict[str, Any]:
         "frozen_rows": settings.saved_rows((row.name, row.param) for row in rows),
         "average": {} if run.average is None else dict(run.average.values),
         "averaged": 0 if run.average is None else run.average.count,
-        "hypers": {name: run.hyper(name) for name in NAMES if run.has_hyper(name)},
+        "hypers": {name: run.hyper(name) for name in HYPERS[1:] if run.has_hyper(name)},
     }
 
 

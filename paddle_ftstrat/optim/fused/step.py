@@ -32,7 +32,6 @@ from paddle_ftstrat.optim.fused.members import (
     FusedParams,
     NotFusable,
 )
-from paddle_ftstrat.optim.hyper import HyperParameters
 from paddle_ftstrat.optim.masters import FiniteGradients
 from paddle_ftstrat.param_attr import settings
 
@@ -61,7 +60,7 @@ def attach(
     optimizer: Any,
     names: Mapping[str, str],
     restore: Any,
-    hypers: HyperParameters,
+    hypers: Any,
     check: FiniteGradients,
     fused: bool | None,
 ) -> None:
@@ -71,7 +70,7 @@ def attach(
         optimizer: a Paddle optimizer over a flat list of parameters; its class and state stay as they are.
         names: parameter `.name` → structured name, for messages.
         restore: what puts frozen rows back; the pass does that itself.
-        hypers: the hyper-parameters that may differ between parameters, and the decoupled decay, also part of the pass.
+        hypers: the optimizer's `HyperParameters`; the decay among them is part of the pass, too.
         check: what refuses gradients that are not finite.
         fused: None or True for the fused pass, False for none; ValueError where True and there is none.
     """
@@ -122,7 +121,7 @@ class FusedStep:
         optimizer: Any,
         names: Mapping[str, str],
         restore: Any,
-        hypers: HyperParameters,
+        hypers: Any,
         check: FiniteGradients,
     ) -> None:
         self._optimizer = optimizer
