@@ -56,13 +56,13 @@ from .training.callbacks import EarlyStoppingCallback as EarlyStoppingCallback
 from .training.callbacks import SaveModelCallback as SaveModelCallback
 from .training.callbacks import StopTraining as StopTraining
 from .training.checkpoint.manager import Checkpoints as Checkpoints
+from .training.evaluation import RDrop as RDrop
 from .training.learner import Learner as Learner
 from .training.lr_find import LRFinder as LRFinder
 from .training.lr_find import minimum as minimum
 from .training.lr_find import slide as slide
 from .training.lr_find import steep as steep
 from .training.lr_find import valley as valley
-from .training.passes import RDrop as RDrop
 from .training.precision import mixed_precision as mixed_precision
 from .training.sweeps import AutoRGN as AutoRGN
 from .training.sweeps import auto_rgn as auto_rgn

@@ -12,8 +12,7 @@ from test_parallel import launched
 
 import paddle_ftstrat as hub
 from paddle_ftstrat import strategies
-from paddle_ftstrat.training.evaluation import cross_entropy
-from paddle_ftstrat.training.passes import RDrop
+from paddle_ftstrat.training.evaluation import RDrop, cross_entropy
 
 UPDATES = 20
 MEMBERS = {

@@ -1,4 +1,4 @@
-"""What a model's outputs are worth: losses by the kind of label, evaluation with its metrics; and prediction."""
+"""What a model's outputs are worth: losses by the kind of label, R-Drop's of two passes, evaluation; and prediction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paddle_ftstrat.training.metrics import HALVES, IGNORED, array, dtype_name
 from paddle_ftstrat.training.recorder import summary
 from paddle_ftstrat.training.state import Training
 
-__all__ = ["IGNORED", "Evaluation", "array", "evaluate", "find", "main_output", "outputs", "summary"]
+__all__ = ["IGNORED", "Evaluation", "RDrop", "array", "evaluate", "find", "main_output", "outputs", "summary"]
 
 _WHOLE = (paddle.int64, paddle.int32, paddle.int16, paddle.int8, paddle.uint8)
 _NUMBERS = "make them int64 for classes, float32 for numbers, e.g. labels.astype('int64')"
@@ -164,6 +164,41 @@ def loss_of(given: Any, output: Any, label: Any, *again: Any) -> Any:
     return cross_entropy(output, label) if label.dtype in _WHOLE else elementwise(functional.mse_loss, output, label)
 
 
+class RDrop:
+    """R-Drop: a loss over two forward passes of a batch, whose dropout differs, and how far their outputs are apart.
+
+    ½(L(output) + L(output')) + α·½(KL(p‖p') + KL(p'‖p)), with p = softmax of the logits, the mean over all samples
+    whose label is not −100. A Learner or task that has it as its loss makes the second pass by itself; evaluations take
+    L alone.
+
+    Args:
+        loss: L, as for a Learner; None: cross entropy.
+        alpha: α ≥ 0. The paper sums L where this takes the mean, so that its α is twice this one.
+
+    Raises:
+        ValueError: α < 0; outputs that are no logits of classes.
+        TypeError: α is no number.
+
+    Example:
+        >>> loss, logits = RDrop(alpha=0.5), paddle.to_tensor([[1.0, 2.0]])
+        >>> label = paddle.to_tensor([1])
+        >>> (loss(logits, label, logits) == loss(logits, label)).item()  # in a loop of one's own: the model twice
+        True
+
+    Source: Liang et al., "R-Drop: Regularized Dropout for Neural Networks" (arXiv:2106.14448, eq. 2 and 3).
+    """
+
+    def __init__(self, loss: Any = None, alpha: float = 1.0) -> None:
+        self.loss, self.alpha = loss, _errors.check_number("alpha", alpha, minimum=0)
+
+    def __call__(self, output: Any, label: Any, again: Any = None) -> Any:
+        """The loss of an output, with that of a second pass that of both."""
+        if again is None:
+            return loss_of(self.loss, output, label)
+        loss = (loss_of(self.loss, output, label) + loss_of(self.loss, again, label)) / 2
+        return loss + self.alpha * _apart(main_output(output), main_output(again), label)
+
+
 def elementwise(loss: Any, output: Any, label: Any) -> Any:
     """A loss of two tensors whose shapes differ in axes of length 1 only; the label takes the output's shape and dtype.
 
@@ -244,3 +279,13 @@ def _check_classes(output: Any, label: Any, cause: Exception | None = None) -> N
 
 def _long_axes(tensor: Any) -> list[int]:
     return [length for length in tensor.shape if length != 1]
+
+
+def _apart(logits: Any, others: Any, label: Any) -> Any:
+    """½(KL(p‖q) + KL(q‖p)) of two outputs, the mean over the samples that count: ½ Σ (p − q)(log p − log q)."""
+    if list(logits.shape) in (list(label.shape), [*label.shape, 1]) or logits.ndim < 2:
+        raise ValueError(f"RDrop compares logits of classes, not outputs of shape {list(logits.shape)}")
+    p, q = (functional.log_softmax(one.astype("float32"), axis=-1) for one in (logits, others))
+    apart = ((p.exp() - q.exp()) * (p - q)).sum(-1) / 2
+    counts = (label.reshape(apart.shape) != IGNORED).astype(apart.dtype)
+    return (apart * counts).sum() / counts.sum().clip(min=1.0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import paddle
 from paddle import nn
@@ -16,9 +16,10 @@ from paddle import nn
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
+from paddle_ftstrat.optim.perturbation import Perturbing
 from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.param_attr.depth import call, find_units, split_batch
-from paddle_ftstrat.training import data, distributed, evaluation, passes, precision, rng
+from paddle_ftstrat.training import data, distributed, evaluation, precision, rng
 from paddle_ftstrat.training.callbacks import StopTraining, as_list, evaluated_weights
 from paddle_ftstrat.training.checkpoint import contents
 from paddle_ftstrat.training.checkpoint.manager import CheckpointManager, Checkpoints, Start
@@ -28,6 +29,19 @@ from paddle_ftstrat.training.recorder import Recorder
 from paddle_ftstrat.training.state import Position, TrainState
 
 _beginning = threading.Lock()
+
+
+class Part(NamedTuple):
+    """What one batch gives to its update: its loss, summed over its samples, and the weight of its mean loss.
+
+    With its number in the epoch, from 1, and the batch, where the update goes over it again.
+    """
+
+    loss: float
+    samples: int
+    weight: float
+    number: int
+    batch: Any = None
 
 
 class Loop:
@@ -293,10 +307,10 @@ class Loop:
             else:
                 compute = partial(self.features.call, inputs, sampler.indices(self.state.epoch, number - 1))
             output = compute()
-            again = (compute(),) if isinstance(self.loss, passes.RDrop) else ()
+            again = (compute(),) if isinstance(self.loss, evaluation.RDrop) else ()
             return output, evaluation.loss_of(self.loss, output, label, *again)
 
-    def _one_batch(self) -> passes.Part:
+    def _one_batch(self) -> Part:
         """Forward and backward of the batch."""
         state = self.state
         paddle.seed(rng.fold(state.seed, state.epoch, state.batch_number, self.ranks.rank))
@@ -307,9 +321,9 @@ class Loop:
         self.call_event("after_loss", state.batch, output, state.loss)
         self.precision.backward(loss if weight == 1 else loss * weight)
         again = None if self.run.perturbing is None else state.batch
-        return passes.Part(state.loss * samples, samples, weight, state.batch_number, again)
+        return Part(state.loss * samples, samples, weight, state.batch_number, again)
 
-    def _one_update(self, parts: Sequence[passes.Part]) -> None:
+    def _one_update(self, parts: Sequence[Part]) -> None:
         """The update of the gradients of its batches."""
         state, run, dist = self.state, self.run, self.ranks
         totals = [float(sum(column)) for column in zip(*(part[:3] for part in parts))]
@@ -324,7 +338,7 @@ class Loop:
             )
         distributed.reduce_gradients(self.weights.values(), dist)
         if run.perturbing is not None:
-            passes.further(self, run.perturbing, parts)
+            self._go_over_again(run.perturbing, parts)
         if not math.isclose(weights, dist.world, rel_tol=1e-9):
             with paddle.no_grad():
                 for param in self.weights.values():
@@ -338,3 +352,19 @@ class Loop:
             state.step += 1
             self.recorder.add_update(lr, state.loss, hypers)
             self.call_event("after_update")
+
+    def _go_over_again(self, perturbing: Perturbing, parts: Sequence[Part]) -> None:
+        """The further passes of an update whose strategy moves the weights; gradients are the update's then.
+
+        Each pass is over all batches and processes before the next move, so that neither how a batch is divided among
+        processes nor how it is accumulated changes the update. The gradients of the plain pass have been averaged.
+        """
+        state, rule = self.state, perturbing.rule
+        with closing(perturbing.passes()) as passes:
+            for number, _ in enumerate(passes, 1):
+                draws = () if rule is not None and rule.same_draws else (number,)
+                for part in parts:
+                    paddle.seed(rng.fold(state.seed, state.epoch, part.number, self.ranks.rank, *draws))
+                    loss = self.forward(part.batch, part.number)[1]
+                    self.precision.backward(loss if part.weight == 1 else loss * part.weight)
+                distributed.reduce_gradients(self.weights.values(), self.ranks)
