@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle.io import BatchSampler, DataLoader, Dataset, DistributedBatchSampler, IterableDataset
+from paddle.io import BatchSampler, DataLoader, DistributedBatchSampler, IterableDataset
 from paddle.io.dataloader.collate import default_collate_fn, default_convert_fn
 
 from paddle_ftstrat._paddle import threads
@@ -59,8 +59,7 @@ def as_loader(data: Any, batch_size: int, shuffle: bool, what: str, dist: Ranks 
     if is_loader:
         return data
     seed = gather_facts(int(np.random.randint(2**31 - 1)), dist)[0] if shuffle else 0
-    dataset = data if isinstance(data, Dataset) else _Indexed(data)
-    return DataLoader(dataset, batch_sampler=EpochSampler(length, batch_size, shuffle, seed, dist))
+    return DataLoader(data, batch_sampler=EpochSampler(length, batch_size, shuffle, seed, dist))
 
 
 def first_inputs(loader: DataLoader) -> Any:
@@ -145,20 +144,6 @@ def is_fixed(loader: DataLoader, host: Mapping[str, Any]) -> bool:
     `host` are Python's and numpy's generators when the epoch began.
     """
     return own_sampler(loader) is not None and loader.num_workers == 0 and rng.host_state() == host
-
-
-class _Indexed(Dataset):
-    """A list (of samples) as a Dataset."""
-
-    def __init__(self, items: Any) -> None:
-        super().__init__()
-        self._items = items
-
-    def __getitem__(self, index: int) -> Any:
-        return self._items[index]
-
-    def __len__(self) -> int:
-        return len(self._items)
 
 
 def concatenated(parts: list[Any]) -> Any:
