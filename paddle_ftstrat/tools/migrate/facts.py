@@ -85,16 +85,12 @@ class Facts(cst.CSTVisitor):
             if read:
                 self.readers.update(dict.fromkeys(self.locals_of(target), read))
 
-    def visit_Attribute(self, node: cst.Attribute) -> None:
-        self._use(node)
-
-    def visit_Name(self, node: cst.Name) -> None:
-        self._use(node)
-
-    def _use(self, node: cst.CSTNode) -> None:
+    def visit_Attribute(self, node: cst.Attribute | cst.Name) -> None:
         name = self.name_of(node)
         if name is not None:
             self.uses.add((dotted(node).partition(".")[0], name))
+
+    visit_Name = visit_Attribute
 
     def name_of(self, node: cst.CSTNode) -> str | None:
         """The PaddleHub or fluid name that a node stands for, by its import or through an assignment."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import libcst as cst
+from libcst import matchers as m
+from libcst.metadata import MetadataWrapper, ParentNodeProvider
 
 from paddle_ftstrat.tools.migrate import arguments, names
 from paddle_ftstrat.tools.migrate.counterparts import MODELS, TextData, TextModel, data_of
@@ -153,37 +156,36 @@ class Counterpart:
         return f'AutoTokenizer.from_pretrained("{self.model.weights}")'
 
 
-def find(module: cst.Module, facts: Facts) -> Counterpart | None:
+def find(wrapper: MetadataWrapper, facts: Facts) -> Counterpart | None:
     """The counterpart of a script's model and data, None where it has not one known model, or not one task for it."""
-    walk = _Walk(facts)
-    module.visit(walk)
-    models = [found for found in walk.calls if found.name == "Module" and _first(found) in MODELS]
-    tasks = [found for found in walk.calls if found.name in names.TASKS]
-    tokenizers = [found for found in walk.calls if found.name in _TOKENIZERS]
+    script = _Script(wrapper, facts)
+    models = [found for found in script.calls if found.name == "Module" and _first(found) in MODELS]
+    tasks = [found for found in script.calls if found.name in names.TASKS]
+    tokenizers = [found for found in script.calls if found.name in _TOKENIZERS]
     if len(models) != 1 or len(tasks) != 1 or len(tokenizers) > 1 or tasks[0].name not in _HEADS:
         return None
     (model,), (task,), made = models, tasks, next(iter(tokenizers), None)
-    tokenizer = walk.fresh("tokenizer") if made is None else made.target
+    tokenizer = script.fresh("tokenizer") if made is None else made.target
     head = _HEADS[task.name]
-    samples = _samples(walk, head, tokenizer)
+    samples = _samples(script, head, tokenizer)
     places = [model, *tokenizers, *([samples.dataset, samples.last] if samples else [])]
     classes = _classes(task, samples)
     if classes is None or not (model.target and tokenizer) or not all(_sees(one.scope, model.scope) for one in places):
         return None
     row = MODELS[_first(model) or ""]
-    return Counterpart(row, head, classes, model, tokenizer, made, samples, walk.anchored, frozenset(walk.lists))
+    return Counterpart(row, head, classes, model, tokenizer, made, samples, script.anchored, script.lists)
 
 
-def _samples(walk: _Walk, head: str, tokenizer: str) -> Samples | None:
+def _samples(script: _Script, head: str, tokenizer: str) -> Samples | None:
     """The one data set of a script and the one reader of it, None where what it is today is not known."""
-    datasets = [found for found in walk.calls if found.name.startswith("dataset.")]
-    readers = [found for found in walk.calls if found.name.startswith("reader.")]
+    datasets = [found for found in script.calls if found.name.startswith("dataset.")]
+    readers = [found for found in script.calls if found.name.startswith("reader.")]
     if len(datasets) != 1 or len(readers) > 1 or (readers and arguments.find(readers[0].call, "dataset", 0) is None):
         return None
     row = data_of(datasets[0].name.partition(".")[2], _first(datasets[0]))
     if row is None or not row.columns or (row.columns == ("tokens",)) != (head == TOKENS):
         return None
-    return Samples(row, datasets[0], next(iter(readers), None), tokenizer, walk.fresh("encode"))
+    return Samples(row, datasets[0], next(iter(readers), None), tokenizer, script.fresh("encode"))
 
 
 def _classes(task: Found, samples: Samples | None) -> int | None:
@@ -210,19 +212,18 @@ def _sees(scope: tuple[str, ...] | None, other: tuple[str, ...] | None) -> bool:
     return scope is not None and other is not None and scope[: len(other)] == other
 
 
-class _Walk(cst.CSTVisitor):
-    """The calls of PaddleHub's names in a script, and the identifiers that it uses."""
+class _Script:
+    """The calls of PaddleHub's names in a script, the variables that hold lists, and the identifiers that it uses."""
 
-    def __init__(self, facts: Facts) -> None:
-        super().__init__()
-        self.calls: list[Found] = []
-        self.lists: set[str] = set()
-        self.anchored = "L2SPFinetuneStrategy" in facts.used
-        self._facts = facts
-        self._names: set[str] = set()
-        # None where a statement cannot stand before or after: in a class, and behind the colon of one line.
-        self._scopes: list[tuple[str, ...] | None] = [()]
-        self._targets: dict[int, str] = {}
+    def __init__(self, wrapper: MetadataWrapper, facts: Facts) -> None:
+        module, self._parents = wrapper.module, wrapper.resolve(ParentNodeProvider)
+        calls: Any = m.findall(module, m.Call())
+        called = ((facts.name_of(call.func) or "", call) for call in calls)
+        self.calls = [self._found(name, call) for name, call in called if name.startswith("paddlehub.")]
+        self.lists = frozenset(map(self._target, m.findall(module, m.List()))) - {""}
+        strings = map(arguments.string_of, m.findall(module, m.SimpleString()))
+        self.anchored = "L2SPFinetuneStrategy" in facts.used or "L2SP" in strings
+        self._names = arguments.identifiers(module)
 
     def fresh(self, name: str) -> str:
         """The name, or one like it that the script does not use."""
@@ -230,28 +231,19 @@ class _Walk(cst.CSTVisitor):
             name += "_"
         return name
 
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        """Note what a node says."""
-        scope = self._scopes[-1]
-        if isinstance(node, cst.FunctionDef):
-            self._scopes.append(None if scope is None else (*scope, node.name.value))
-        elif isinstance(node, (cst.ClassDef, cst.SimpleStatementSuite, cst.Lambda)):
-            self._scopes.append(None)
-        elif isinstance(node, cst.Name):
-            self._names.add(node.value)
-        elif isinstance(node, cst.SimpleString):
-            self.anchored |= node.evaluated_value == "L2SP"
-        elif isinstance(node, cst.Assign) and len(node.targets) == 1 and isinstance(node.targets[0].target, cst.Name):
-            self._targets[id(node.value)] = node.targets[0].target.value
-            if isinstance(node.value, cst.List):
-                self.lists.add(node.targets[0].target.value)
-        elif isinstance(node, cst.Call):
-            name = self._facts.name_of(node.func)
-            if name is not None and name.startswith("paddlehub."):
-                self.calls.append(Found(names.short(name), node, scope, self._targets.get(id(node), "")))
-        return True
+    def _found(self, name: str, call: cst.Call) -> Found:
+        scope: tuple[str, ...] | None = ()
+        around: Any = call
+        while not isinstance(around, cst.Module):
+            around = self._parents[around]
+            # A statement cannot stand before or after one in a class, and behind the colon of one line.
+            if scope is None or isinstance(around, (cst.ClassDef, cst.SimpleStatementSuite, cst.Lambda)):
+                scope = None
+            elif isinstance(around, cst.FunctionDef):
+                scope = (around.name.value, *scope)
+        return Found(names.short(name), call, scope, self._target(call))
 
-    def on_leave(self, node: cst.CSTNode) -> None:
-        """Leave the scope of a node."""
-        if isinstance(node, (cst.FunctionDef, cst.ClassDef, cst.SimpleStatementSuite, cst.Lambda)):
-            self._scopes.pop()
+    def _target(self, value: cst.CSTNode) -> str:
+        """The variable that a value is assigned to, "" for none."""
+        assign: Any = self._parents[value]
+        return assign.targets[0].target.value if m.matches(assign, m.Assign([m.AssignTarget(m.Name())])) else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import libcst as cst
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
 
 from paddle_ftstrat.tools.migrate import advice, arguments, imports, ipython, names, paddlenlp, strategies, tasks
 from paddle_ftstrat.tools.migrate.facts import CONTEXT, DERIVED, MODULE, Facts
@@ -95,7 +95,7 @@ def _rewritten(module: cst.Module) -> tuple[cst.Module, tuple[Note, ...]]:
         return module, ()
     unused = Unused(facts)
     wrapper.module.visit(unused)
-    text = paddlenlp.find(wrapper.module, facts)
+    text = paddlenlp.find(wrapper, facts)
     rewriter = Rewriter(wrapper, facts, unused, text)
     module = wrapper.module.visit(rewriter)
     module, notes = imports.rewrite(module, facts.finetunes, rewriter.required, rewriter.line)
@@ -139,6 +139,7 @@ class Rewriter(cst.CSTTransformer):
     ) -> None:
         super().__init__()
         self._positions = wrapper.resolve(PositionProvider)
+        self._parents = wrapper.resolve(ParentNodeProvider)
         self.notes: list[Note] = []
         self.required: set[tuple[str, str, str]] = set()
         self._facts = facts
@@ -148,11 +149,6 @@ class Rewriter(cst.CSTTransformer):
         self._skipped = {id(item) for guard in unused.guards for item in guard.items}
         self._gone: set[cst.CSTNode] = set()
         self._frames: list[Frame] = []
-        self._inner: set[int] = set()
-        self._called: set[int] = set()
-        self._aliased: set[int] = set()
-        self._unread: set[int] = set()
-        self._annotations = 0
         self._head = advice.head_for(facts.used)
 
     def on_visit(self, node: cst.CSTNode) -> bool:
@@ -193,39 +189,12 @@ class Rewriter(cst.CSTTransformer):
         above = [*updated.leading_lines, *own_comments(updated.body.header), *first.leading_lines]
         return cst.FlattenSentinel([first.with_changes(leading_lines=above), *more])
 
-    def visit_Call(self, node: cst.Call) -> None:
-        self._called.add(id(node.func))
-
-    def visit_Expr(self, node: cst.Expr) -> None:
-        self._unread.add(id(node.value))
-
-    def visit_Assign(self, node: cst.Assign) -> None:
-        self._inner.update(id(target.target) for target in node.targets)
-        if self._facts.is_alias(node.targets[0].target):
-            self._aliased.add(id(node.value))
-
-    def visit_AnnAssign(self, node: cst.AnnAssign) -> None:
-        self._inner.add(id(node.target))
-        if self._facts.is_alias(node.target):
-            self._aliased.add(id(node.value))
-
-    def visit_Attribute(self, node: cst.Attribute) -> None:
-        if id(node) in self._inner or self._facts.name_of(node) is not None:
-            self._inner.add(id(node.value))
-
     def visit_Comment(self, node: cst.Comment) -> None:
         if node.value.startswith(ipython.INSTALL):
             self._frames[-1].todos.append(advice.INSTALL)
 
-    def visit_Annotation(self, node: cst.Annotation) -> None:
-        self._annotations += 1
-
-    def leave_Annotation(self, original: cst.Annotation, updated: cst.Annotation) -> cst.Annotation:
-        self._annotations -= 1
-        return updated
-
     def leave_Attribute(self, original: cst.Attribute, updated: cst.Attribute) -> cst.BaseExpression:
-        if self._samples is not None and self._samples.is_in(original.value) and id(original) not in self._called:
+        if self._samples is not None and self._samples.is_in(original.value) and not self._is_called(original):
             return self._of_data(self._samples, original, updated)
         return self._named(original, updated)
 
@@ -276,10 +245,10 @@ class Rewriter(cst.CSTTransformer):
         """The text model, its tokenizer, data or reader."""
         code, uses = text.of(site.original) or ("", "")
         if text.samples is not None and text.samples.last.call is site.original:
-            site.before(text.samples.encode_code())
+            site.frame.before.append(text.samples.encode_code())
             site.require("numpy", alias="np")
         if text.module.call is site.original and text.made is None:
-            site.after(f"{text.tokenizer} = {text.tokenizer_code()}")
+            site.frame.after.append(f"{text.tokenizer} = {text.tokenizer_code()}")
             site.require("paddlenlp.transformers", "AutoTokenizer")
         if uses:
             module, _, name = uses.rpartition(".")
@@ -310,7 +279,7 @@ class Rewriter(cst.CSTTransformer):
             return strategies.add_scheduler(updated, functools.partial(self._note, original))
         if kind == "task":
             site = self._site(name, original)
-            return tasks.method(updated, name, site, is_read=id(original) not in self._unread)
+            return tasks.method(updated, name, site, is_read=not isinstance(self._parents[original], cst.Expr))
         if kind == MODULE and name in (CONTEXT, "get_params_layer"):
             self._frames[-1].todos.append(advice.CONTEXT if name == CONTEXT else strategies.LAYERS_TODO)
         elif kind == MODULE:
@@ -320,14 +289,13 @@ class Rewriter(cst.CSTTransformer):
 
     def _named(self, original: cst.CSTNode, updated: Any) -> Any:
         """A name on its own: `S = hub.X`, `class S(hub.X)`, `isinstance(o, fluid.X)`."""
-        if id(original) in self._inner or id(original) in self._called:
+        if self._is_inner(original) or self._is_called(original):
             return updated
         name = self._facts.name_of(original)
         if name is None:
             return updated
         inner, frame = names.short(name), self._frames[-1]
-        is_passed_on = id(original) not in self._aliased and not self._annotations
-        if is_passed_on and inner == "AdamWeightDecayStrategy":
+        if inner == "AdamWeightDecayStrategy" and self._is_passed_on(original):
             frame.weak.append(strategies.WARMUP_TODO)
         if self._facts.through_alias(original) or name in names.ROOTS:
             return updated
@@ -342,11 +310,30 @@ class Rewriter(cst.CSTTransformer):
         self._require("paddle")
         return cst.parse_expression(today[0])
 
+    def _is_called(self, node: cst.CSTNode) -> bool:
+        parent = self._parents[node]
+        return isinstance(parent, cst.Call) and parent.func is node
+
+    def _is_inner(self, node: cst.CSTNode) -> bool:
+        """Whether a name is given a value, or is a part of one that counts as a whole."""
+        parent = self._parents[node]
+        if isinstance(parent, cst.Attribute):
+            return self._facts.name_of(parent) is not None or self._is_inner(parent)
+        return isinstance(parent, cst.AssignTarget) or (isinstance(parent, cst.AnnAssign) and parent.target is node)
+
+    def _is_passed_on(self, node: cst.CSTNode) -> bool:
+        """Whether a name goes elsewhere than into an annotation, or a variable that stands for it."""
+        parent = self._parents[node]
+        if isinstance(parent, (cst.Assign, cst.AnnAssign)):
+            target = parent.target if isinstance(parent, cst.AnnAssign) else parent.targets[0].target
+            return not self._facts.is_alias(target)
+        while not isinstance(parent, (cst.Module, cst.Annotation)):
+            parent = self._parents[parent]
+        return isinstance(parent, cst.Module)
+
     def _site(self, name: str, call: cst.Call) -> Site:
         note = functools.partial(self._note, call)
-        frame = self._frames[-1]
-        todo, before, after = frame.todos.append, frame.before.append, frame.after.append
-        return Site(name, call, self._facts, note, todo, self._require, before, after, self._text)
+        return Site(name, call, self._facts, self._text, self._frames[-1], note, self._require)
 
     def _require(self, module: str, name: str = "", alias: str = "") -> None:
         self.required.add((module, name, alias))

@@ -27,31 +27,6 @@ class Note:
     text: str
 
 
-@dataclass(frozen=True)
-class Site:
-    """One call.
-
-    Attributes:
-        name: the dotted name that is called, under PaddleHub or fluid.
-        original: the call as it was; its arguments resolve to facts, those of the rewritten one do not.
-        facts: what is known of the script.
-        note, todo: say what was rewritten, and what is left to do at this statement.
-        require: have a module, or a name from it, imported.
-        before, after: have a statement put before or after this one.
-        text: the script's text model and data in PaddleNLP, None where there are none.
-    """
-
-    name: str
-    original: cst.Call
-    facts: Facts
-    note: Callable[[str], None]
-    todo: Callable[[str], None]
-    require: Callable[..., None]
-    before: Callable[[str], None]
-    after: Callable[[str], None]
-    text: Counterpart | None
-
-
 @dataclass
 class Frame:
     """What was said about one statement; `weak` TODOs only count where there is no other.
@@ -64,6 +39,33 @@ class Frame:
     comments: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One call.
+
+    Attributes:
+        name: the dotted name that is called, under PaddleHub or fluid.
+        original: the call as it was; its arguments resolve to facts, those of the rewritten one do not.
+        facts: what is known of the script.
+        text: the script's text model and data in PaddleNLP, None where there are none.
+        frame: what is said about the statement that the call is in.
+        note: say what was rewritten.
+        require: have a module, or a name from it, imported.
+    """
+
+    name: str
+    original: cst.Call
+    facts: Facts
+    text: Counterpart | None
+    frame: Frame
+    note: Callable[[str], None]
+    require: Callable[..., None]
+
+    def todo(self, text: str) -> None:
+        """Say what is left to do at this statement."""
+        self.frame.todos.append(text)
 
 
 def comment(text: str) -> list[str]:
