@@ -1,4 +1,4 @@
-"""Pickles, read by a machine that can only build data, and the numpy arrays in them."""
+"""Pickles, read by an Unpickler that can only build data, and the numpy arrays in them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Global(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
-class Machine:
-    """Reads one pickle.
+class Machine(pickle._Unpickler):
+    """Reads one pickle, by the operations of Python's own reader that build data, of which nothing is copied.
 
     Args:
         data: the bytes; the pickle may end before them.
@@ -50,7 +50,8 @@ class Machine:
             ...
         ValueError: x.pdparams contains posix.system, which no state dict needs: refused, and nothing of it was run. ...
 
-    Source: the operations are those of CPython's `pickletools`.
+    Source: the operations are those of CPython's `pickletools`; derived from `pickle._Unpickler`, as joblib does,
+    because the reader in C asks nobody before an operation.
     """
 
     def __init__(
@@ -66,23 +67,23 @@ class Machine:
         self._calls = {**_CALLS, **(calls or {})}
         self._admitted = {*self._calls, Global("numpy", "ndarray"), *symbols}
         self._persistent = persistent
-        self._stack: list[Any] = []
-        self._outer: list[list[Any]] = []
-        self._memo: dict[int, Any] = {}
+        self.memo: Any = {}
+        self.metastack: list[list[Any]] = []
+        self.stack: list[Any] = []
+        self.append = self.stack.append
 
     def run(self) -> Any:
         """The object that the pickle describes; `position` is then the byte after it."""
         try:
             for _ in range(MAX_OPERATIONS):
-                code = self._data[self.position]
-                self.position += 1
+                code = self.read(1)[0]
                 if code == _STOP:
-                    return self._stack.pop()
+                    return self.stack.pop()
                 operation = _OPERATIONS.get(code)
                 if operation is None:
                     raise ValueError(f"uses the pickle operation {chr(code)!r}, which no state dict needs")
                 operation(self)
-        except (IndexError, KeyError, struct.error) as error:
+        except (IndexError, KeyError, struct.error, pickle.UnpicklingError) as error:
             raise ValueError(f"{self._where} is truncated or not a pickle (at byte {self.position})") from error
         except (TypeError, AttributeError, UnicodeError, OverflowError) as error:
             raise ValueError(f"{self._where} is a damaged pickle (at byte {self.position}): {error}") from error
@@ -91,61 +92,43 @@ class Machine:
             raise ValueError(str(error) if named else f"{self._where} {error}") from error
         raise ValueError(f"{self._where} has more than {MAX_OPERATIONS:,} pickle operations: not a state dict")
 
-    def _take(self, length: int) -> memoryview:
+    def read(self, length: int) -> memoryview:
+        """The next bytes, not copied."""
         end = self.position + length
-        if length < 0 or end > len(self._data):
+        if end > len(self._data):
             raise ValueError(f"is truncated: {length} bytes are to follow byte {self.position}, the end is before that")
         piece = self._data[self.position : end]
         self.position = end
         return piece
 
-    def _number(self, form: str) -> Any:
-        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+    def readline(self) -> bytes:
+        """The next line; names are short: none of a state dict's pickle needs more than 512 bytes."""
+        line, end, _ = bytes(self._data[self.position : self.position + 512]).partition(b"\n")
+        if not end:
+            raise ValueError("is truncated or not a pickle: a name does not end")
+        return bytes(self.read(len(line) + 1))
 
-    def _line(self) -> str:
-        # Names are short: no line of a state dict's pickle needs more.
-        for end in range(self.position, min(self.position + 512, len(self._data))):
-            if self._data[end] == 0x0A:
-                text = str(self._take(end - self.position), "utf-8")
-                self.position += 1
-                return text
-        raise ValueError("is truncated or not a pickle: a name does not end")
+    def find_class(self, module: str, name: str) -> Global:
+        """The name itself, where it is admitted."""
+        found = Global(module, name)
+        if found not in self._admitted:
+            raise ValueError(
+                f"contains {found}, which no state dict needs: refused, and nothing of it was run. "
+                "Save the weights alone where the file comes from, for example model.state_dict()"
+            )
+        return found
 
-    def _push(self, value: Any) -> None:
-        self._stack.append(value)
+    def persistent_load(self, pid: Any) -> Any:
+        """What a persistent id stands for."""
+        if self._persistent is None:
+            raise ValueError("refers to data outside the pickle, which is not admitted here")
+        return self._persistent(pid)
 
-    def _bytes(self, form: str) -> memoryview:
-        return self._take(self._number(form))
-
-    def _text(self, form: str) -> None:
-        self._push(str(self._bytes(form), "utf-8", "surrogatepass"))
-
-    def _old_string(self, form: str) -> None:
-        raw = self._bytes(form)
-        self._push(str(raw, "latin1") if len(raw) <= _SHORT else raw)
-
-    def _mark(self) -> None:
-        self._outer.append(self._stack)
-        self._stack = []
-
-    def _since_mark(self) -> list[Any]:
-        items, self._stack = self._stack, self._outer.pop()
-        return items
-
-    def _tuple(self, length: int) -> None:
-        items = tuple(self._stack[-length:])
-        if len(items) < length:
-            raise IndexError
-        self._stack[-length:] = [items]
-
-    def _append(self, values: list[Any]) -> None:
-        target = self._stack[-1]
-        if not isinstance(target, list):
-            raise TypeError(f"appends to a {type(target).__name__}")
-        target.extend(values)
+    def _decode_string(self, value: memoryview) -> str | memoryview:
+        return str(value, "latin1") if len(value) <= _SHORT else value
 
     def _set_items(self, items: list[Any]) -> None:
-        target = self._stack[-1]
+        target = self.stack[-1]
         if not isinstance(target, dict):
             raise TypeError(f"sets items of a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2]):
@@ -154,90 +137,42 @@ class Machine:
                 raise ValueError(f"has a dict key of type {type(key).__name__}: only text and numbers are admitted")
             target[key] = value
 
-    def _global(self, module: Any, name: Any) -> None:
-        if not isinstance(name, str) or not isinstance(module, str):
-            raise TypeError("a global's name is not text")
-        found = Global(module, name)
-        if found not in self._admitted:
-            raise ValueError(
-                f"contains {found}, which no state dict needs: refused, and nothing of it was run. "
-                "Save the weights alone where the file comes from, for example model.state_dict()"
-            )
-        self._push(found)
-
     def _reduce(self) -> None:
-        arguments, function = self._stack.pop(), self._stack.pop()
+        arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or function not in self._calls:
             raise ValueError(f"calls {function!s:.80}, which is not admitted")
         if not isinstance(arguments, tuple):
             raise TypeError("the arguments of a call are not a tuple")
-        self._push(self._calls[function](*arguments))
+        self.append(self._calls[function](*arguments))
 
     def _build(self) -> None:
-        state, target = self._stack.pop(), self._stack[-1]
+        state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, (_DType, PickledArray)):
             target.build(state)
         # torch gives its OrderedDicts attributes (`_metadata`); they say nothing about the arrays.
         elif not isinstance(target, dict):
             raise ValueError(f"gives a {type(target).__name__} a state, which is not admitted")
 
-    def _persistent_id(self) -> None:
-        if self._persistent is None:
-            raise ValueError("refers to data outside the pickle, which is not admitted here")
-        self._push(self._persistent(self._stack.pop()))
-
-    def _memoize(self, index: int) -> None:
-        self._memo[index] = self._stack[-1]
-
 
 _STOP = pickle.STOP[0]
-_OPERATIONS: dict[int, Callable[[Machine], object]] = {
-    code[0]: operation
-    for code, operation in {
-        pickle.PROTO: lambda m: m._take(1),
-        pickle.FRAME: lambda m: m._take(8),
-        pickle.MARK: Machine._mark,
-        pickle.POP: lambda m: m._stack.pop(),
-        pickle.POP_MARK: Machine._since_mark,
-        pickle.NONE: lambda m: m._push(None),
-        pickle.NEWTRUE: lambda m: m._push(True),
-        pickle.NEWFALSE: lambda m: m._push(False),
-        pickle.BININT: lambda m: m._push(m._number("<i")),
-        pickle.BININT1: lambda m: m._push(m._number("<B")),
-        pickle.BININT2: lambda m: m._push(m._number("<H")),
-        pickle.BINFLOAT: lambda m: m._push(m._number(">d")),
-        pickle.LONG1: lambda m: m._push(int.from_bytes(m._bytes("<B"), "little", signed=True)),
-        pickle.BINUNICODE: lambda m: m._text("<I"),
-        pickle.SHORT_BINUNICODE: lambda m: m._text("<B"),
-        pickle.BINUNICODE8: lambda m: m._text("<Q"),
-        pickle.BINBYTES: lambda m: m._push(m._bytes("<I")),
-        pickle.SHORT_BINBYTES: lambda m: m._push(m._bytes("<B")),
-        pickle.BINBYTES8: lambda m: m._push(m._bytes("<Q")),
-        pickle.BYTEARRAY8: lambda m: m._push(m._bytes("<Q")),
-        pickle.BINSTRING: lambda m: m._old_string("<i"),
-        pickle.SHORT_BINSTRING: lambda m: m._old_string("<B"),
-        pickle.EMPTY_TUPLE: lambda m: m._push(()),
-        pickle.TUPLE1: lambda m: m._tuple(1),
-        pickle.TUPLE2: lambda m: m._tuple(2),
-        pickle.TUPLE3: lambda m: m._tuple(3),
-        pickle.TUPLE: lambda m: m._push(tuple(m._since_mark())),
-        pickle.EMPTY_LIST: lambda m: m._push([]),
-        pickle.APPEND: lambda m: m._append([m._stack.pop()]),
-        pickle.APPENDS: lambda m: m._append(m._since_mark()),
-        pickle.EMPTY_DICT: lambda m: m._push({}),
-        pickle.SETITEM: lambda m: m._set_items([m._stack.pop(-2), m._stack.pop()]),
-        pickle.SETITEMS: lambda m: m._set_items(m._since_mark()),
-        pickle.GLOBAL: lambda m: m._global(m._line(), m._line()),
-        pickle.STACK_GLOBAL: lambda m: m._global(m._stack.pop(-2), m._stack.pop()),
-        pickle.REDUCE: Machine._reduce,
-        pickle.BUILD: Machine._build,
-        pickle.BINPERSID: Machine._persistent_id,
-        pickle.BINPUT: lambda m: m._memoize(m._number("<B")),
-        pickle.LONG_BINPUT: lambda m: m._memoize(m._number("<I")),
-        pickle.MEMOIZE: lambda m: m._memoize(len(m._memo)),
-        pickle.BINGET: lambda m: m._push(m._memo[m._number("<B")]),
-        pickle.LONG_BINGET: lambda m: m._push(m._memo[m._number("<I")]),
-    }.items()
+_ADMITTED = (
+    *(pickle.PROTO, pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
+    *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.BINFLOAT, pickle.LONG1),
+    *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8, pickle.BINSTRING, pickle.SHORT_BINSTRING),
+    *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.TUPLE),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.BINPERSID),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+)
+_OPERATIONS: dict[int, Callable[[Any], object]] = {
+    **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _ADMITTED},
+    pickle.FRAME[0]: lambda m: m.read(8),
+    pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
+    pickle.SETITEM[0]: lambda m: m._set_items([m.stack.pop(-2), m.stack.pop()]),
+    pickle.SETITEMS[0]: lambda m: m._set_items(m.pop_mark()),
+    pickle.REDUCE[0]: Machine._reduce,
+    pickle.BUILD[0]: Machine._build,
 }
 
 
