@@ -258,11 +258,6 @@ def _member_start(file: Mapped, info: zipfile.ZipInfo) -> int:
     return info.header_offset + 30 + name + extra
 
 
-def is_npz(archive: zipfile.ZipFile) -> bool:
-    """Whether an archive is numpy's: all its members are arrays."""
-    return bool(archive.filelist) and all(name.endswith(".npy") for name in archive.namelist())
-
-
 def read_npz(file: Mapped, archive: zipfile.ZipFile) -> Contents:
     """The arrays of an `.npz`, stored or deflated; only arrays that are wanted are ever decompressed.
 

@@ -87,7 +87,8 @@ def _open_file(file: Mapped, entry: str | None) -> Contents:
     start = bytes(file.buffer[:16])
     if start.startswith(b"PK\x03\x04"):
         opened = archives.open_zip(file)
-        if archives.is_npz(opened):
+        members = opened.namelist()
+        if members and all(name.endswith(".npy") for name in members):
             return archives.read_npz(file, opened)
         return archives.read_zip(file, opened, entry)
     if start.startswith(b"\x80"):
