@@ -81,90 +81,61 @@ class _Imports(cst.CSTTransformer):
         parts: list[Any] = []
         todos: list[str] = []
         for part in statement.body:
-            module = "" if getattr(part, "relative", ()) else dotted(getattr(part, "module", None))
-            if isinstance(part, cst.Import):
-                new, texts = self._import(part)
-            elif names.under(module, ("paddlehub",)):
-                new, texts = self._from_hub(part, module)
-            elif names.under(module, ("paddle.fluid",)) or module == "paddle":
-                new, texts = self._from_fluid(part, module)
-            else:
-                new, texts = [part], []
+            is_import = isinstance(part, (cst.Import, cst.ImportFrom)) and not getattr(part, "relative", ())
+            new, texts = self._put_right(part) if is_import else ([part], [])
             parts += new
             todos += texts
         return parts, todos
 
-    def _import(self, node: cst.Import) -> tuple[list[Any], list[str]]:
-        kept, todos = [], []
-        for item in node.names:
-            name, local = item.evaluated_name, item.evaluated_alias
-            if names.under(name, ("paddlehub",)):
-                new = self._our_module(name)
-                if new is None:
-                    todos.append(advice.of_import(name))
-                else:
-                    alias = f" as {local}" if local else ""
-                    self._note(node, f"import {name}{alias} → import {new}{alias}")
-                    item = item.with_changes(name=cst.parse_expression(new))
-            elif names.under(name) and self._is_used(local or "paddle", name):
-                todos.append(FLUID_TODO)
-            elif names.under(name):
-                self._note(node, f"import {name} dropped: nothing uses it any more")
-                continue
-            kept.append(item)
-        return _with_names(node, kept), todos
-
-    def _from_hub(self, node: cst.ImportFrom, module: str) -> tuple[list[Any], list[str]]:
-        """Ours move, what the script still uses of the rest stays with a TODO."""
+    def _put_right(self, node: Any) -> tuple[list[Any], list[str]]:
+        """What is ours moves; what the script still uses of the rest stays with a TODO, what it does not use goes."""
+        module = dotted(node.module) if isinstance(node, cst.ImportFrom) else ""
         new = self._our_module(module) or ("paddle_ftstrat" if module == "paddlehub" else "")
         if isinstance(node.names, cst.ImportStar):
-            if not new:
-                return [node], [advice.of_import(module)]
-            self._note(node, f"from {module} import * → from {new} import *")
-            return [node.with_changes(module=cst.parse_expression(new))], [_STAR_TODO] if module == "paddlehub" else []
-        prefix = module.partition(".")[2] + "."
-        ours, theirs, gone = [], [], []
+            return self._star(node, module, new)
+        ours, kept, dropped, todos = [], [], [], []
         for item in node.names:
-            name = item.evaluated_name
-            if new and names.is_ours(names.short((prefix + name).lstrip("."))):
+            name = f"{module}.{item.evaluated_name}" if module else item.evaluated_name
+            local, moved = item.evaluated_alias, None if module else self._our_module(name)
+            is_hub = names.under(name, ("paddlehub",))
+            if moved:
+                alias = f" as {local}" if local else ""
+                self._note(node, f"import {name}{alias} → import {moved}{alias}")
+                kept.append(item.with_changes(name=cst.parse_expression(moved)))
+            elif new and names.is_ours(names.short(name)):
                 ours.append(item)
-            elif self._is_used(item.evaluated_alias or name, f"{module}.{name}"):
-                theirs.append(item)
+            elif not names.under(name):
+                kept.append(item)
+            elif (is_hub and not module) or self._is_used(local or (item.evaluated_name if module else "paddle"), name):
+                kept.append(item)
+                todos.append(advice.of_import(name) if is_hub else FLUID_TODO)
+            elif module:
+                dropped.append(item)
             else:
-                gone.append(item)
-        if gone:
-            self._note(node, f"from {module} import {_listed(gone)} dropped: nothing uses it any more")
+                self._note(node, f"import {name} dropped: nothing uses it any more")
+        if dropped:
+            self._note(node, f"from {module} import {_listed(dropped)} dropped: nothing uses it any more")
         parts: list[Any] = []
         if ours:
             self._note(node, f"from {module} import {_listed(ours)} → from {new} import {_listed(ours)}")
             parts = _with_names(node.with_changes(module=cst.parse_expression(new)), ours)
-        todos = [advice.of_import(f"{module}.{item.evaluated_name}") for item in theirs]
-        return [*parts, *(_with_names(node, theirs) if theirs else [])], todos
+        return [*parts, *(_with_names(node, kept) if kept else [])], todos
+
+    def _star(self, node: cst.ImportFrom, module: str, new: str) -> tuple[list[Any], list[str]]:
+        if new:
+            self._note(node, f"from {module} import * → from {new} import *")
+            return [node.with_changes(module=cst.parse_expression(new))], [_STAR_TODO] if module == "paddlehub" else []
+        if names.under(module):
+            return [node], [FLUID_TODO if names.under(module, ("paddle.fluid",)) else advice.of_import(module)]
+        return [node], []
 
     def _our_module(self, name: str) -> str | None:
         """Our module for one of PaddleHub's, None where there is none or nothing of ours is used."""
-        inner = name.partition(".")[2]
+        package, _, inner = name.partition(".")
         inner = "finetune.task" if names.under(inner, ("finetune.task",)) else inner
-        if inner not in names.MODULES or not (self._finetunes or inner):
+        if package != "paddlehub" or inner not in names.MODULES or not (self._finetunes or inner):
             return None
         return f"paddle_ftstrat.{inner}".rstrip(".")
-
-    def _from_fluid(self, node: cst.ImportFrom, module: str) -> tuple[list[Any], list[str]]:
-        if isinstance(node.names, cst.ImportStar):
-            return [node], [FLUID_TODO] if module != "paddle" else []
-        kept, dropped, todos = [], [], []
-        for item in node.names:
-            name = f"{module}.{item.evaluated_name}"
-            if not names.under(name):
-                kept.append(item)
-            elif self._is_used(item.evaluated_alias or item.evaluated_name, name):
-                kept.append(item)
-                todos = [FLUID_TODO]
-            else:
-                dropped.append(item.evaluated_name)
-        if dropped:
-            self._note(node, f"from {module} import {', '.join(dropped)} dropped: nothing uses it any more")
-        return _with_names(node, kept), todos
 
     def _is_used(self, root: str, name: str) -> bool:
         """Whether anything under a name is used through an identifier."""
