@@ -23,7 +23,6 @@ from paddle_ftstrat.tools.migrate.site import (
     todos,
     with_todos,
 )
-from paddle_ftstrat.tools.migrate.unused import Unused
 
 _STATEMENTS = (cst.SimpleStatementLine, cst.BaseCompoundStatement)
 
@@ -93,7 +92,7 @@ def _rewritten(module: cst.Module) -> tuple[cst.Module, tuple[Note, ...]]:
     wrapper.module.visit(facts)
     if not facts.relevant:
         return module, ()
-    unused = Unused(facts)
+    unused = tasks.Unused(facts)
     wrapper.module.visit(unused)
     text = paddlenlp.find(wrapper, facts)
     rewriter = Rewriter(wrapper, facts, unused, text)
@@ -135,7 +134,7 @@ class Rewriter(cst.CSTTransformer):
     """
 
     def __init__(
-        self, wrapper: MetadataWrapper, facts: Facts, unused: Unused, text: paddlenlp.Counterpart | None
+        self, wrapper: MetadataWrapper, facts: Facts, unused: tasks.Unused, text: paddlenlp.Counterpart | None
     ) -> None:
         super().__init__()
         self._positions = wrapper.resolve(PositionProvider)
