@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -48,34 +47,23 @@ def attach(run: Any, host: Any = None) -> tuple[Any, Any]:
         4
         6
     """
-    _known(host)(run, host)
+    # By name, so that no host is imported that is not there.
+    trainer_of = {cls.__module__.partition(".")[0] for cls in type(host).__mro__ if cls.__name__ == "Trainer"}
+    if isinstance(host, paddle.Model):
+        paddle_model.attach(run, host)
+    elif is_wrapper(host):
+        sharding.attach(run, host)
+    elif not trainer_of.isdisjoint(trainers.PACKAGES):
+        trainers.attach(run, host)
+    elif "ppdet" in trainer_of:
+        paddledet.attach(run, host)
+    elif host is not None:
+        raise TypeError(
+            f"attach() does not know {type(host).__name__}; it knows paddle.Model, the Trainers of PaddleNLP, "
+            "PaddleFormers and PaddleDetection, fleet's distributed optimizer, and, without an argument, any loop that "
+            "is given an optimizer and an LR scheduler. PaddleOCR and PaddleSeg take a strategy in their configuration "
+            "(docs/integrations.md); in a loop of your own, with a GradScaler or paddle.DataParallel too, call "
+            "run.step(scaler)"
+        )
     carry(run)
     return run.optimizer, run.lr_scheduler
-
-
-def _known(host: Any) -> Callable[[Any, Any], None]:
-    """How this host is entered.
-
-    Raises:
-        TypeError: it is not known.
-    """
-    if host is None:
-        return lambda run, host: None
-    if isinstance(host, paddle.Model):
-        return paddle_model.attach
-    if is_wrapper(host):
-        return sharding.attach
-    for cls in type(host).__mro__:
-        # By name, so that no host is imported that is not there.
-        package = cls.__module__.partition(".")[0]
-        if cls.__name__ == "Trainer" and package in trainers.PACKAGES:
-            return trainers.attach
-        if cls.__name__ == "Trainer" and package == "ppdet":
-            return paddledet.attach
-    raise TypeError(
-        f"attach() does not know {type(host).__name__}; it knows paddle.Model, the Trainers of PaddleNLP, "
-        "PaddleFormers and PaddleDetection, fleet's distributed optimizer, and, without an argument, any loop that is "
-        "given an optimizer and an LR scheduler. PaddleOCR and PaddleSeg take a strategy in their configuration "
-        "(docs/integrations.md); in a loop of your own, with a GradScaler or paddle.DataParallel too, call "
-        "run.step(scaler)"
-    )
