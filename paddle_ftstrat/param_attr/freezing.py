@@ -185,24 +185,18 @@ def verify_frozen(model: nn.Layer) -> Iterator[list[str]]:
     raise RuntimeError(message)
 
 
-class FrozenStage:
+class FrozenStage(contextlib.ExitStack):
     """A boundary made by `freeze_stage`: `remove()` takes it away, and so does leaving its `with` block."""
 
     def __init__(self, layer: nn.Layer, model: nn.Layer) -> None:
-        self._model = model
-        self._hook = layer.register_forward_post_hook(_cut)
+        super().__init__()
+        self.callback(_paddle.forget_traces, model)
+        self.callback(layer.register_forward_post_hook(_cut).remove)
         _paddle.forget_traces(model)
 
     def remove(self) -> None:
         """Let gradients through again; a second call does nothing."""
-        self._hook.remove()
-        _paddle.forget_traces(self._model)
-
-    def __enter__(self) -> FrozenStage:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.remove()
+        self.close()
 
 
 def freeze_stage(layer: nn.Layer, model: nn.Layer | None = None) -> FrozenStage:
