@@ -13,6 +13,7 @@ from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.param_attr import select, settings
+from paddle_ftstrat.param_attr.settings import frozen_rows as frozen_rows
 
 # The axis of the weight that has an entry per label: Linear's are [in, out], an Embedding's [labels, width].
 _LABEL_AXES = (
@@ -143,11 +144,6 @@ def unfreeze_rows(param: Any, rows: Any = None, axis: int | None = None) -> None
         thawed = set(frozen.rows if rows is None else _indices(rows, frozen.size))
         left = tuple(row for row in frozen.rows if row not in thawed)
         settings.note(one, settings.ROWS, FrozenRows(frozen.axis, left, frozen.size) if left else None)
-
-
-def frozen_rows(param: Any) -> FrozenRows | None:
-    """The rows of a parameter that `freeze_rows` keeps, None for none."""
-    return settings.frozen_rows(param)
 
 
 def checked(resolved: Iterable[Any], given: Any) -> Callable[[], None]:
