@@ -46,6 +46,15 @@ def short_messages() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def needed(what: str, extra: str) -> Iterator[None]:
+    """Have an import of a package that is not there say what it is for, and by which extra it is installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{what}: pip install 'paddle_ftstrat[{extra}]'") from error
+
+
 def listing(names: Iterable[Any], limit: int = MAX_LISTED) -> str:
     """The names, comma-separated; past `limit` the rest is counted instead of printed."""
     names = list(names)

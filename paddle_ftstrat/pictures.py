@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from paddle_ftstrat import _paddle
+from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.plan import Plan
 from paddle_ftstrat.resolve import Resolved
 
 
 def pyplot() -> Any:
     """matplotlib's pyplot, or an error that says how to get it."""
-    try:
+    with _errors.needed("pictures need matplotlib", "plot"):
         import matplotlib
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'paddle_ftstrat[plot]'") from error
     headless = sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and "MPLBACKEND" not in os.environ
     if headless and "matplotlib.pyplot" not in sys.modules:
         # A GUI backend would fail at the first figure; writing a file needs none.

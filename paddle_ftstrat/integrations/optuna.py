@@ -31,10 +31,8 @@ class OptunaPruning(Callback):
     """
 
     def __init__(self, trial: Any, monitor: str = "valid_loss") -> None:
-        try:
+        with _errors.needed("OptunaPruning needs Optuna", "optuna"):
             import optuna  # noqa: F401
-        except ImportError as error:
-            raise ImportError("OptunaPruning needs Optuna: pip install 'paddle_ftstrat[optuna]'") from error
         self.trial, self.monitor = trial, monitor
 
     def on_fit_begin(self, learner: Training) -> None:

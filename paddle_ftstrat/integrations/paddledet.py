@@ -54,11 +54,9 @@ def install() -> None:
 
     Source: checked with paddledet 2.6.0: `ppdet/optimizer/optimizer.py`, `ppdet/engine/trainer.py`.
     """
-    try:
+    with _errors.needed("PaddleDetection is not installed", "paddledet"):
         built = importlib.import_module("ppdet.optimizer.optimizer")
         workspace = importlib.import_module("ppdet.core.workspace")
-    except ImportError as error:
-        raise ImportError("PaddleDetection is not installed: pip install 'paddle_ftstrat[paddledet]'") from error
     rate, builder = built.LearningRate, built.OptimizerBuilder
     if hasattr(builder, _MARK):
         return

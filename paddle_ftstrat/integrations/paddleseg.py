@@ -32,10 +32,8 @@ def install() -> None:
 
     Source: checked with paddleseg 2.8.0: `paddleseg/cvlibs/builder.py`, `paddleseg/core/train.py`.
     """
-    try:
+    with _errors.needed("PaddleSeg is not installed", "paddleseg"):
         manager = importlib.import_module("paddleseg.cvlibs.manager")
-    except ImportError as error:
-        raise ImportError("PaddleSeg is not installed: pip install 'paddle_ftstrat[paddleseg]'") from error
     if _NAME not in manager.OPTIMIZERS.components_dict:
         manager.OPTIMIZERS.add_component(Strategy)
 

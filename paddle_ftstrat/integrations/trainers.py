@@ -99,10 +99,8 @@ class StrategyArguments:
 
 @functools.cache
 def _callback_class(package: str) -> type:
-    try:
+    with _errors.needed(f"this callback needs {package}", package):
         base = importlib.import_module(f"{package}.trainer").TrainerCallback
-    except ImportError as error:
-        raise ImportError(f"this callback needs {package}: pip install 'paddle_ftstrat[{package}]'") from error
 
     # A class in here, because its base exists only where the package is installed.
     class StrategyTrainerCallback(base):  # type: ignore[valid-type, misc]

@@ -39,10 +39,8 @@ class VisualDLCallback(Callback):
     """
 
     def __init__(self, logdir: str | Path, interval: int = 10) -> None:
-        try:
+        with _errors.needed("VisualDLCallback needs visualdl", "visualdl"):
             from visualdl import LogWriter
-        except ImportError as error:
-            raise ImportError("VisualDLCallback needs visualdl: pip install 'paddle_ftstrat[visualdl]'") from error
         self.logdir = str(logdir)
         self.interval = _errors.check_whole("interval", interval, minimum=1)
         self._make = LogWriter
