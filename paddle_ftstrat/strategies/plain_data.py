@@ -210,10 +210,8 @@ def read(path_or_text: str | Path) -> Any:
 
 def yaml() -> Any:
     """The PyYAML module, or an error that says how to get it."""
-    try:
+    with _errors.needed("YAML needs PyYAML", "yaml"):
         import yaml as parser
-    except ImportError as error:
-        raise ImportError("YAML needs PyYAML: pip install 'paddle_ftstrat[yaml]'") from error
     return parser
 
 

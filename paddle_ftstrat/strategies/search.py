@@ -118,10 +118,8 @@ class SearchSpace(dict[str, Range]):
         Raises:
             ImportError: Optuna is not installed.
         """
-        try:
+        with _errors.needed("distributions() needs Optuna", "optuna"):
             from optuna.distributions import FloatDistribution
-        except ImportError as error:
-            raise ImportError("distributions() needs Optuna: pip install 'paddle_ftstrat[optuna]'") from error
         return {path: FloatDistribution(one.low, one.high, log=one.log) for path, one in self.items()}
 
 

@@ -155,11 +155,9 @@ def _joined(parts: list[Any]) -> Any:
 def _score(name: str, module: str = "sklearn.metrics", options: Mapping[str, Any] | None = None) -> Score:
     """Function (labels, predictions) → number of another package."""
     function, usual = _FUNCTIONS[name]
-    try:
+    package, extra = _PACKAGES[module]
+    with _errors.needed(f"metric {name!r} needs {package}", extra):
         score = getattr(import_module(module), function)
-    except ImportError as error:
-        package, extra = _PACKAGES[module]
-        raise ImportError(f"metric {name!r} needs {package}: pip install 'paddle_ftstrat[{extra}]'") from error
     return lambda labels, predictions: score(labels, predictions, **(usual if options is None else options))
 
 
