@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Records:
         """The recorded outcome, or that of `run()`, which is recorded then."""
         place = {"row": row, "lr": lr, "seed": seed, "stage": stage}
         if _key(place) not in self._known:
-            entry = {"digest": self.digests[row], **place, **asdict(run()), "peak_mb": _peak_megabytes()}
+            entry = {"digest": self.digests[row], **place, **asdict(run())}
             if self.path is not None:
                 append(self.path, entry)
             self._known[_key(entry)] = entry
@@ -87,8 +87,11 @@ class Records:
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
     """What `append` has put into a file; half a line is passed over, no file has none."""
-    lines = path.read_text("utf-8").splitlines() if path.exists() else ()
-    return [entry for entry in map(_entry, lines) if entry]
+    found = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return [entry for entry in found if entry and isinstance(entry, dict)]
 
 
 def append(path: Path, entry: Mapping[str, Any]) -> None:
@@ -102,26 +105,8 @@ def append(path: Path, entry: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def _entry(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return entry["row"], entry["lr"], entry["seed"], entry["stage"]
-
-
-def _peak_megabytes() -> int | None:
-    """The largest memory of this process so far, where the system tells."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1024 if sys.platform.startswith("linux") else 2**20
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
 def best_rate(entries: Iterable[Mapping[str, Any]], mode: str = "max") -> float:
