@@ -103,14 +103,11 @@ def _ending_like(arg: cst.Arg, last: cst.Arg) -> cst.Arg:
     """An argument that has become the last one: its own comment, the layout of the former last one."""
     own = arg.comma.whitespace_after if isinstance(arg.comma, cst.Comma) else None
     if own is not None and comments(own):
-        return arg.with_changes(comma=cst.Comma(whitespace_after=_with_comments_of(_end_of(last), own)))
+        end = last.comma.whitespace_after if isinstance(last.comma, cst.Comma) else last.whitespace_after_arg
+        return arg.with_changes(comma=cst.Comma(whitespace_after=_with_comments_of(end, own)))
     if isinstance(last.comma, cst.Comma):
         return arg.with_changes(comma=cst.Comma(whitespace_after=_without_comment(last.comma.whitespace_after)))
     return arg.with_changes(comma=cst.MaybeSentinel.DEFAULT, whitespace_after_arg=last.whitespace_after_arg)
-
-
-def _end_of(last: cst.Arg) -> Any:
-    return last.comma.whitespace_after if isinstance(last.comma, cst.Comma) else last.whitespace_after_arg
 
 
 def _separator(call: cst.Call) -> Any:

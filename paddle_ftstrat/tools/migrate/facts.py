@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import libcst as cst
@@ -64,14 +64,11 @@ class Facts(cst.CSTVisitor):
         self._imported |= any(names.under(item.evaluated_name) for item in node.names)
         return False
 
-    def visit_Assign(self, node: cst.Assign) -> None:
-        self._assigned([target.target for target in node.targets], node.value)
-
-    def visit_AnnAssign(self, node: cst.AnnAssign) -> None:
-        if node.value is not None:
-            self._assigned([node.target], node.value)
-
-    def _assigned(self, targets: Sequence[cst.BaseExpression], value: cst.BaseExpression) -> None:
+    def visit_Assign(self, node: cst.Assign | cst.AnnAssign) -> None:
+        targets = [node.target] if isinstance(node, cst.AnnAssign) else [target.target for target in node.targets]
+        value = node.value
+        if value is None:
+            return
         name = self.name_of(value)
         if name is not None and len(targets) == 1:
             for local in self.locals_of(targets[0]):
@@ -84,6 +81,8 @@ class Facts(cst.CSTVisitor):
                 self._mark(target, kind)
             if read:
                 self.readers.update(dict.fromkeys(self.locals_of(target), read))
+
+    visit_AnnAssign = visit_Assign
 
     def visit_Attribute(self, node: cst.Attribute | cst.Name) -> None:
         name = self.name_of(node)
