@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("libcst", reason="the tool needs LibCST")
 
-from paddle_ftstrat.tools.migrate import counterparts, rewriter
+from paddle_ftstrat.tools.migrate import paddlenlp, rewriter
 
 SCRIPT = """\
 import paddlehub as hub
@@ -32,7 +32,7 @@ def migrated(text, **options):
 @pytest.mark.parametrize("model", ["ernie_tiny", "bert_chinese_L-12_H-768_A-12", "rbtl3", "chinese-electra-base"])
 def test_a_model_is_built_with_its_tokenizer(model):
     code, left = migrated(SCRIPT, model=model)
-    weights = counterparts.MODELS[model].weights
+    weights = paddlenlp.MODELS[model].weights
     assert f'module = AutoModelForSequenceClassification.from_pretrained("{weights}", num_classes=2)\n' in code
     assert f'tokenizer = AutoTokenizer.from_pretrained("{weights}")\n' in code
     assert "from paddlenlp.transformers import AutoModelForSequenceClassification, AutoTokenizer\n" in code

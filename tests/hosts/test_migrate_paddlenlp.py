@@ -16,11 +16,11 @@ from paddlenlp import datasets, transformers
 from paddlenlp.datasets.dataset import MapDataset, import_main_class
 from paddlenlp.transformers.auto.tokenizer import get_configurations
 
-from paddle_ftstrat.tools.migrate import counterparts, rewriter
+from paddle_ftstrat.tools.migrate import paddlenlp, rewriter
 
 INPUTS = Path(__file__).parent.parent / "migrate" / "inputs"
 FAMILIES = {"ernie": "Ernie", "bert": "Bert", "roberta": "Roberta", "electra": "Electra"}
-ROWS = {**counterparts.DATA, **counterparts.GLUE, "XNLI": counterparts.data_of("XNLI", "")}
+ROWS = {**paddlenlp.DATA, **paddlenlp.GLUE, "XNLI": paddlenlp.data_of("XNLI", "")}
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -30,9 +30,9 @@ def tokenizers():
     return {name for names in get_configurations() for name in names}
 
 
-@pytest.mark.parametrize("name", counterparts.MODELS)
+@pytest.mark.parametrize("name", paddlenlp.MODELS)
 def test_weights_and_tokenizer_are_there(name, tokenizers):
-    model = counterparts.MODELS[name]
+    model = paddlenlp.MODELS[name]
     base = getattr(transformers, f"{FAMILIES[model.encoder]}PretrainedModel")
     assert model.weights in base.pretrained_init_configuration
     assert model.encoder == base.base_model_prefix

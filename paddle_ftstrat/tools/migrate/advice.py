@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import libcst as cst
 import paddle
 
-from paddle_ftstrat.tools.migrate import arguments, counterparts
-from paddle_ftstrat.tools.migrate.counterparts import MODELS
+from paddle_ftstrat.tools.migrate import arguments, paddlenlp
+from paddle_ftstrat.tools.migrate.paddlenlp import MODELS
 from paddle_ftstrat.tools.migrate.site import Site
 
 CONTEXT = "delete: a Paddle 2/3 model is called directly, it has no context(), programs or input and output variables"
@@ -189,7 +189,7 @@ def _dataset(name: str, call: cst.Call | None) -> str:
             "has a folder per class (paddle.vision.datasets.Flowers is another one: 102 classes, labels 1 to 102)"
         )
     argument = _argument(call, {"GLUE": "sub_dataset", "XNLI": "language"}.get(name, ""), "")
-    data = counterparts.data_of(name, argument)
+    data = paddlenlp.data_of(name, argument)
     if data is not None:
         given = f"{', '.join(map(repr, data.given))}, splits={list(data.splits.values())}"
         more = "" if "test" in data.splits else ", whose test split has no labels"
