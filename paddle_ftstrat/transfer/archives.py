@@ -18,6 +18,7 @@ from paddle_ftstrat import _errors
 from paddle_ftstrat.transfer.contents import Contents, Entry, Mapped, pick, refuse_many, storage_dtype, whole_numbers
 from paddle_ftstrat.transfer.pickles import Global, Machine, array_in
 
+_ORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
     "BFloat16Storage": "bfloat16",
@@ -37,34 +38,15 @@ _STORAGES = {
 
 @dataclass
 class _Storage:
-    """A run of numbers in the file; `start` is 0 until its place is known, in a legacy file after the pickle."""
+    """A run of numbers in the file; `whole` is None until its place is known, in a legacy file after the pickle."""
 
     key: str
     dtype: str
     length: int
-    start: int = 0
+    whole: Any = None
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    def entry(self, file: Mapped, order: Literal["<", ">"]) -> Entry:
-        """It as an array of the file."""
-        whole = file.entry(self.storage.start, (self.storage.length,), self.storage.dtype, order)
-
-        def read() -> np.ndarray:
-            numbers = whole.read()[self.offset :]
-            strides = [stride * numbers.itemsize for stride in self.stride]
-            return as_strided(numbers, self.shape, strides, writeable=False)
-
-        return Entry(self.shape, self.storage.dtype, read, whole.release)
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Tensor:
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Entry:
     """`torch._utils._rebuild_tensor_v2`, with the bounds checked that torch leaves to C++."""
     if not isinstance(storage, _Storage) or not isinstance(offset, int) or offset < 0:
         raise ValueError("has a tensor without a storage")
@@ -74,23 +56,28 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Ten
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride)) if prod(shape) else 0
     if prod(shape) and last >= storage.length:
         raise ValueError(f"has a tensor of shape {shape} that ends beyond its storage of {storage.length} numbers")
-    return _Tensor(storage, offset, shape, stride)
+
+    def read() -> np.ndarray:
+        numbers = storage.whole.read()[offset:]
+        return as_strided(numbers, shape, [step * numbers.itemsize for step in stride], writeable=False)
+
+    return Entry(shape, storage.dtype, read, lambda: storage.whole.release())
 
 
-def _parameter(data: Any, *_: Any) -> _Tensor:
-    if not isinstance(data, _Tensor):
+def _parameter(data: Any, *_: Any) -> Entry:
+    if not isinstance(data, Entry):
         raise ValueError("has a Parameter that is not a tensor")
     return data
 
 
-def _from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> _Tensor:
+def _from_type(function: Any, kind: Any, arguments: Any, *_: Any) -> Entry:
     """`torch._tensor._rebuild_from_type_v2`: a tensor that somebody gave Python attributes; they are dropped."""
     if function not in _REBUILDERS or not isinstance(arguments, tuple):
         raise ValueError(f"rebuilds a tensor with {function!s:.80}, which is not admitted")
     return _REBUILDERS[function](*arguments)
 
 
-_REBUILDERS: dict[Global, Callable[..., _Tensor]] = {
+_REBUILDERS: dict[Global, Callable[..., Entry]] = {
     Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
     Global("torch._utils", "_rebuild_tensor"): _tensor,
     Global("torch._utils", "_rebuild_parameter"): _parameter,
@@ -123,6 +110,10 @@ def read_zip(file: Mapped, opened: zipfile.ZipFile, entry: str | None = None) ->
             f"{file.path} is a TorchScript program; save its weights in torch: "
             "torch.save(torch.jit.load(path).state_dict(), new_path)"
         )
+    listed = members.get(f"{root}byteorder")
+    order = bytes(file.slice(_member_start(file, listed), min(listed.file_size, 16))) if listed else b"little"
+    if order not in _ORDERS:
+        raise ValueError(f"{file.path} has the byte order {order!r}")
 
     def place(storage: _Storage) -> None:
         info = members.get(f"{root}data/{storage.key}")
@@ -131,16 +122,12 @@ def read_zip(file: Mapped, opened: zipfile.ZipFile, entry: str | None = None) ->
         length = storage.length * storage_dtype(storage.dtype).itemsize
         if info.file_size != length:
             raise ValueError(f"claims {length} bytes for the storage {storage.key!r}, which has {info.file_size}")
-        storage.start = _member_start(file, info)
+        start = _member_start(file, info)
+        storage.whole = file.entry(start, (storage.length,), storage.dtype, _ORDERS[order])
 
     info = members[pickled[0]]
     data = file.slice(_member_start(file, info), info.file_size)
-    tree = _machine(data, str(file.path), {}, place).run()
-    order = members.get(f"{root}byteorder")
-    text = bytes(file.slice(_member_start(file, order), min(order.file_size, 16))) if order else b"little"
-    if text not in (b"little", b"big"):
-        raise ValueError(f"{file.path} has the byte order {text!r}")
-    return _contents(file, tree, entry, ">" if text == b"big" else "<")
+    return _contents(file, _machine(data, str(file.path), {}, place).run(), entry)
 
 
 def read_legacy(file: Mapped, entry: str | None = None) -> Contents:
@@ -165,12 +152,12 @@ def read_legacy(file: Mapped, entry: str | None = None) -> Contents:
         length = struct.unpack("<q", file.slice(position, 8))[0]
         if length != storage.length:
             raise ValueError(f"{where} is damaged: storage {key} has {length} numbers, not {storage.length}")
-        storage.start = position + 8
-        position = storage.start + length * storage_dtype(storage.dtype).itemsize
-    homeless = [key for key, storage in storages.items() if not storage.start]
+        storage.whole = file.entry(position + 8, (length,), storage.dtype)
+        position += 8 + length * storage_dtype(storage.dtype).itemsize
+    homeless = [key for key, storage in storages.items() if storage.whole is None]
     if homeless:
         raise ValueError(f"{where} is truncated: the storages {_errors.listing(homeless)} are not in it")
-    return _contents(file, tree, entry, "<")
+    return _contents(file, tree, entry)
 
 
 def _machine(
@@ -196,11 +183,8 @@ def _machine(
     return Machine(data, where, _CALLS, _SYMBOLS, persistent, start)
 
 
-def _contents(file: Mapped, tree: Any, entry: str | None, order: Literal["<", ">"]) -> Contents:
-    def as_entry(value: Any) -> Entry | None:
-        return value.entry(file, order) if isinstance(value, _Tensor) else array_in(value)
-
-    entries, notes = pick(tree, as_entry, str(file.path), entry)
+def _contents(file: Mapped, tree: Any, entry: str | None) -> Contents:
+    entries, notes = pick(tree, array_in, str(file.path), entry)
     return Contents(str(file.path), "torch", entries, "torch", notes)
 
 
