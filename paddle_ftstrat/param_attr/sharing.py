@@ -112,7 +112,13 @@ def _create(make: Any, layer: str, attr: Any, shape: Any, dtype: Any) -> Any:
     label = f"layer {layer!r} ({_building_line()})"
     shared = next((scope._entries[name] for scope in reversed(scopes) if name in scope), None)
     if shared is None:
-        _check_unused(name, label)
+        if layers.name_is_used(name):
+            raise ValueError(
+                f"{label} cannot share the parameter {name!r}: that name belongs to a layer built before or outside "
+                "this `with shared_parameters()`. Build that layer inside too; or pass its parameter, "
+                f"`shared_parameters({{{name!r}: layer.weight}})`; or, for a second model of its own, build it inside "
+                "`with paddle.utils.unique_name.guard():`"
+            )
         shared = _Shared(make(), _fields_of(attr), label)
     else:
         _check_same(name, shared, attr, shape, dtype, label)
@@ -141,16 +147,6 @@ def _given(name: str, param: Any) -> _Shared:
     fields = {field: getattr(own, field, None) for field in _FIELDS}
     fields["do_model_average"] = bool(getattr(param, "do_model_average", True))
     return _Shared(param, fields, f"the parameter {param.name!r} given to shared_parameters")
-
-
-def _check_unused(name: str, label: str) -> None:
-    if layers.name_is_used(name):
-        raise ValueError(
-            f"{label} cannot share the parameter {name!r}: that name belongs to a layer built before or outside this "
-            "`with shared_parameters()`. Build that layer inside too; or pass its parameter, "
-            f"`shared_parameters({{{name!r}: layer.weight}})`; or, for a second model of its own, build it inside "
-            "`with paddle.utils.unique_name.guard():`"
-        )
 
 
 def _check_same(name: str, shared: _Shared, attr: Any, shape: Any, dtype: Any, label: str) -> None:

@@ -44,7 +44,10 @@ def explain(outline: Outline, findings: Sequence[lint.Finding] = ()) -> str:
     if outline.run is not None and len(outline.blocks) > 1:
         members = [f"  {block.label:<14} {_errors.listing(block.names, 4)}" for block in outline.blocks]
         sections.append("\n".join(["  parameters of each block", *members]))
-    return "\n\n".join([*sections, _lint(outline, findings)])
+    worth = [f"  - it cannot be bound to the model: {outline.failed}"] if outline.failed else []
+    worth += [f"  - {finding.text} [{finding.rule}]" for finding in findings if finding.text != outline.failed]
+    sections.append("\n".join(["Worth a look:", *worth]) if worth else "Nothing stands out.")
+    return "\n\n".join(sections)
 
 
 def draw(outline: Outline, path: Any = None) -> Any:
@@ -195,12 +198,6 @@ def _block_cells(outline: Outline, stage: Stage, block: Block) -> tuple[str, ...
     else:  # without a model nobody knows whether what a phase names has this block in it
         why = f"as far as {label_of(outline.plan.phases[index].train)} includes it"
     return "-", "-", "-", why
-
-
-def _lint(outline: Outline, findings: Sequence[lint.Finding]) -> str:
-    lines = [f"  - it cannot be bound to the model: {outline.failed}"] if outline.failed else []
-    lines += [f"  - {finding.text} [{finding.rule}]" for finding in findings if finding.text != outline.failed]
-    return "\n".join(["Worth a look:", *lines]) if lines else "Nothing stands out."
 
 
 def _count(number: int, noun: str) -> str:

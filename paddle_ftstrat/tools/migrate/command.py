@@ -88,14 +88,10 @@ def _jobs(paths: Sequence[Path], output: Path | None) -> Iterator[tuple[Path, Pa
         if not path.is_dir():
             yield path, path if output is None else output / path.name if into_folder else output
             continue
-        for file in _files_in(path):
-            yield file, file if output is None else output / file.relative_to(path)
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED)
-        yield from (Path(place, name) for name in sorted(files) if name.endswith((".py", ".ipynb")))
+        for place, folders, files in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED)
+            for file in (Path(place, name) for name in sorted(files) if name.endswith((".py", ".ipynb"))):
+                yield file, file if output is None else output / file.relative_to(path)
 
 
 def _clash(jobs: Sequence[tuple[Path, Path]]) -> str:
