@@ -8,8 +8,8 @@ from . import transfer as transfer
 from ._paddle.threads import cpu_threads as cpu_threads
 from .acceleration import accelerate as accelerate
 from .binding import Binding as Binding
-from .integrations.optuna import OptunaPruning as OptunaPruning
-from .integrations.visualdl import VisualDLCallback as VisualDLCallback
+from .integrations.reporting import OptunaPruning as OptunaPruning
+from .integrations.reporting import VisualDLCallback as VisualDLCallback
 from .plan import Phase as Phase
 from .plan import Plateau as Plateau
 from .schedules import ParamScheduler as ParamScheduler

@@ -1,4 +1,4 @@
-"""Curves of a fit for VisualDL: loss, LR of each block, gradient norm, frozen share, results."""
+"""Values of a fit told to other packages while it runs: curves for VisualDL, results for a trial of Optuna."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class VisualDLCallback(Callback):
         lr = learner.run.optimizer.get_lr()
         self._due = {f"lr/block_{i}": lr * factor for i, factor in enumerate(learner.run.block_factors)}
         self._due["train/gradient_norm"] = gradient_norm(self._weights)
-        self._due["train/frozen"] = frozen_share(self._weights)
+        frozen = sum(weight.size for weight in self._weights if weight.stop_gradient)
+        self._due["train/frozen"] = frozen / (sum(weight.size for weight in self._weights) or 1)
 
     def on_after_update(self, learner: Training) -> None:
         if not self._due:
@@ -83,6 +84,54 @@ class VisualDLCallback(Callback):
             self._writer.add_scalar(tag=tag, value=value, step=step)
 
 
+class OptunaPruning(Callback):
+    """Reports a value of each epoch to an Optuna trial, and ends the fit where the study's pruner says so.
+
+    Args:
+        trial: the `optuna.trial.Trial` that the objective was given.
+        monitor: `valid_loss`, `train_loss` or a metric's name; the study's direction must be its own.
+
+    Raises:
+        ImportError: Optuna is not installed.
+
+    Example:
+        >>> import importlib.util
+        >>> if importlib.util.find_spec("optuna"):
+        ...     def objective(trial):
+        ...         learner = make_learner()
+        ...         results = learner.fit(3, strategy=space.suggest(trial), cbs=OptunaPruning(trial))
+        ...         return results[-1]["valid_loss"]
+    """
+
+    def __init__(self, trial: Any, monitor: str = "valid_loss") -> None:
+        with _errors.needed("OptunaPruning needs Optuna", "optuna"):
+            import optuna  # noqa: F401
+        self.trial, self.monitor = trial, monitor
+
+    def on_fit_begin(self, learner: Training) -> None:
+        """Refuse what cannot be reported.
+
+        Raises:
+            ValueError: a value that will never come, or several processes, of which a pruner would end one.
+        """
+        _errors.check_keys("monitor", [self.monitor], learner.value_names())
+        if learner.ranks.is_distributed:
+            raise ValueError("OptunaPruning works in one process: its pruner would end this one and leave the others")
+
+    def on_epoch_end(self, learner: Training) -> None:
+        """Report the epoch's value.
+
+        Raises:
+            optuna.TrialPruned: the study's pruner says so.
+        """
+        from optuna import TrialPruned
+
+        epoch, value = learner.state.epoch, learner.recorder.values[-1][self.monitor]
+        self.trial.report(value, epoch)
+        if self.trial.should_prune():
+            raise TrialPruned(f"pruned after epoch {epoch} with {self.monitor} {value:g}")
+
+
 def gradient_norm(weights: list[Any]) -> float:
     """The 2-norm over the gradients of all weights that have one.
 
@@ -97,13 +146,3 @@ def gradient_norm(weights: list[Any]) -> float:
     """
     squares = [weight.grad.astype("float32").square().sum() for weight in weights if weight.grad is not None]
     return math.sqrt(paddle.add_n([square.reshape([1]) for square in squares]).item()) if squares else 0.0
-
-
-def frozen_share(weights: list[Any]) -> float:
-    """The share of the weights' numbers that do not train.
-
-    Args:
-        weights: parameters.
-    """
-    total = sum(weight.size for weight in weights)
-    return sum(weight.size for weight in weights if weight.stop_gradient) / total if total else 0.0
