@@ -15,7 +15,6 @@ from paddle import nn
 from paddle.io import TensorDataset
 
 import paddle_ftstrat as hub
-from paddle_ftstrat.training.data import _Indexed
 
 
 def pairs(samples=40):
@@ -536,7 +535,7 @@ class TestSequenceLabel:
 
     def test_batches_of_different_lengths(self, tmp_path):
         samples = [(np.full(n, 2), np.full(n, 2)) for n in (2, 2, 5, 5, 3, 3)]
-        data = paddle.io.DataLoader(_Indexed(samples), batch_size=2)
+        data = paddle.io.DataLoader(samples, batch_size=2)
         model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 3))
         given = config(tmp_path, strategy=hub.DefaultStrategy(0.1))
         task = hub.SequenceLabelTask(model, {"train": data, "dev": data}, given, verbose=False)
@@ -580,12 +579,16 @@ class TestOutputForms:
 
         words = np.random.randint(0, 9, [20, 5])
         samples = [{"input_ids": row, "token_type_ids": row * 0, "labels": int(row.sum() % 2)} for row in words]
-        data = _Indexed(samples)
         task = hub.TextClassifierTask(
-            Model(), {"train": data, "dev": data}, config(tmp_path), ["acc", "f1"], verbose=False, label_list=["a", "b"]
+            Model(),
+            {"train": samples, "dev": samples},
+            config(tmp_path),
+            ["acc", "f1"],
+            verbose=False,
+            label_list=["a", "b"],
         )
         assert set(task.finetune_and_eval()) == {"loss", "acc", "f1"}
-        assert set(task.predict(data, return_result=True)) <= {"a", "b"}
+        assert set(task.predict(samples, return_result=True)) <= {"a", "b"}
 
 
 @pytest.mark.parametrize(
