@@ -115,6 +115,7 @@ LAYERS = {
     "convolution of points": (lambda: nn.Conv2D(6, 5, 1, stride=2), [normal(4, 6, 9, 7)], "Convolution"),
     "convolution of few points": (lambda: nn.Conv2D(6, 5, 1), [normal(4, 6, 2, 3)], "Convolution"),
     "depthwise": (lambda: nn.Conv2D(6, 6, 3, padding=1, groups=6), [normal(3, 6, 9, 7)], "Depthwise"),
+    "depthwise in stretches": (lambda: nn.Conv2D(2, 2, 3, padding=1, groups=2), [normal(5, 2, 20, 30)], "Depthwise"),
     "depthwise with strides": (
         lambda: nn.Conv2D(6, 6, (5, 3), stride=(3, 2), padding=(2, 0), groups=6),
         [normal(3, 6, 9, 8)],

@@ -20,6 +20,8 @@ from paddle_ftstrat.acceleration.kernels import ZERO, swap
 from paddle_ftstrat.acceleration.machine import Arguments, Kernel, asked, at, fast, first_order, floats, whole
 
 BUDGET = 1 << 20
+# So many values of the padded images of a channel are taken together; three such stretches fit the nearest cache.
+STRETCH = 1 << 11
 
 
 def unfold(a: Arguments, first: int, last: int) -> None:
@@ -87,35 +89,52 @@ def _padded(image: Any, height: int, width: int, padding: int, margin: int, acro
     for k in range(len(target)):
         target[k] = ZERO
     for y in range(height):
+        line, start = image[y * width : (y + 1) * width], (y + padding) * across + margin
+        place = target[start : start + width]
         for x in range(width):
-            target[(y + padding) * across + margin + x] = image[y * width + x]
+            place[x] = line[x]
 
 
 def depthwise(a: Arguments, first: int, last: int) -> None:
-    """Each plane [n, c] of the output from that of the image and the weight of its channel; a unit is a plane.
+    """Each plane [n, c] of the output from that of the image and the weight of its channel; a unit is a channel.
 
-    In rows as long as the padded image's, each weight is one long loop; what is between the strides is left out later.
+    In rows as long as the padded image's, and the images of several samples one after the other, each weight is one
+    long loop; what is between the strides and the images is left out later. The loops go over slices: an index like
+    `source[shift + k]` might be negative for all that the compiler knows, and is then taken one at a time.
     """
-    channels, height, width, below, beside = a[6], a[7], a[8], a[9], a[10]
+    count, channels, height, width, below, beside = a[5], a[6], a[7], a[8], a[9], a[10]
     tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
     across = width + 2 * margin
-    n = (height + 2 * padding - tall + 1) * across
-    source, sums = np.empty(n + tall * across, np.float32), np.empty(n, np.float32)
-    for unit in range(first, last):
-        image = carray(floats(a[3] + 4 * unit * height * width), (height * width,))
-        out = carray(floats(a[4] + 4 * unit * below * beside), (below * beside,))
-        weight = carray(floats(a[17] + 4 * (unit % channels) * tall * wide), (tall * wide,))
-        _padded(image, height, width, padding, margin, across, source)
-        for k in range(n):
-            sums[k] = ZERO
-        for i in range(tall):
-            for j in range(wide):
-                factor, shift = weight[i * wide + j], i * across + j
-                for k in range(n):
-                    sums[k] += factor * source[shift + k]
-        for y in range(below):
-            for x in range(beside):
-                out[y * beside + x] = sums[y * stride * across + x * other]
+    plane = (height + 2 * padding) * across
+    together = max(1, min(count, STRETCH // plane))
+    source, sums = np.empty(together * plane + tall * across, np.float32), np.empty(together * plane, np.float32)
+    for k in range(len(source)):
+        source[k] = ZERO
+    for channel in range(first, last):
+        weight = carray(floats(a[17] + 4 * channel * tall * wide), (tall * wide,))
+        for begin in range(0, count, together):
+            several = min(together, count - begin)
+            n = several * plane
+            for i in range(several):
+                image = carray(
+                    floats(a[3] + 4 * ((begin + i) * channels + channel) * height * width), (height * width,)
+                )
+                _padded(image, height, width, padding, margin, across, source[i * plane : (i + 1) * plane])
+            for k in range(n):
+                sums[k] = ZERO
+            for i in range(tall):
+                for j in range(wide):
+                    factor, shift = weight[i * wide + j], i * across + j
+                    shifted = source[shift : shift + n]
+                    for k in range(n):
+                        sums[k] += factor * shifted[k]
+            for i in range(several):
+                out = carray(floats(a[4] + 4 * ((begin + i) * channels + channel) * below * beside), (below * beside,))
+                for y in range(below):
+                    line, start = out[y * beside : (y + 1) * beside], i * plane + y * stride * across
+                    place = sums[start : start + across]
+                    for x in range(beside):
+                        line[x] = place[x * other]
 
 
 def depthwise_grad(a: Arguments, first: int, last: int) -> None:
@@ -123,38 +142,47 @@ def depthwise_grad(a: Arguments, first: int, last: int) -> None:
     count, channels, height, width, below, beside = a[5], a[6], a[7], a[8], a[9], a[10]
     tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
     across = width + 2 * margin
-    n = (height + 2 * padding - tall + 1) * across
-    source, sums = np.empty(n + tall * across, np.float32), np.empty(n + tall * across, np.float32)
-    spread = np.empty(n, np.float32)
-    for k in range(n):
-        spread[k] = ZERO
+    plane = (height + 2 * padding) * across
+    together = max(1, min(count, STRETCH // plane))
+    longest = together * plane + tall * across
+    source, sums, spread = np.empty(longest, np.float32), np.empty(longest, np.float32), np.empty(longest, np.float32)
+    for k in range(longest):
+        source[k] = spread[k] = ZERO
     for channel in range(first, last):
         weight = carray(floats(a[17] + 4 * channel * tall * wide), (tall * wide,))
         dw = carray(floats(a[19] + 4 * channel * tall * wide), (tall * wide,))
         for k in range(tall * wide):
             dw[k] = ZERO
-        for sample in range(count):
-            plane = sample * channels + channel
-            image = carray(floats(a[3] + 4 * plane * height * width), (height * width,))
-            dy = carray(floats(a[4] + 4 * plane * below * beside), (below * beside,))
-            dx = carray(floats(a[18] + 4 * plane * height * width), (height * width,))
-            _padded(image, height, width, padding, margin, across, source)
-            for k in range(len(sums)):
+        for begin in range(0, count, together):
+            several = min(together, count - begin)
+            n = several * plane
+            for i in range(several):
+                at = (begin + i) * channels + channel
+                image = carray(floats(a[3] + 4 * at * height * width), (height * width,))
+                dy = carray(floats(a[4] + 4 * at * below * beside), (below * beside,))
+                _padded(image, height, width, padding, margin, across, source[i * plane : (i + 1) * plane])
+                for y in range(below):
+                    line, start = dy[y * beside : (y + 1) * beside], i * plane + y * stride * across
+                    place = spread[start : start + across]
+                    for x in range(beside):
+                        place[x * other] = line[x]
+            for k in range(longest):
                 sums[k] = ZERO
-            for y in range(below):
-                for x in range(beside):
-                    spread[y * stride * across + x * other] = dy[y * beside + x]
             for i in range(tall):
                 for j in range(wide):
                     factor, shift, total = weight[i * wide + j], i * across + j, ZERO
+                    shifted, shifted_sums = source[shift : shift + n], sums[shift : shift + n]
                     for k in range(n):
-                        total += spread[k] * source[shift + k]
-                    for k in range(n):
-                        sums[shift + k] += factor * spread[k]
+                        total += spread[k] * shifted[k]
+                        shifted_sums[k] += factor * spread[k]
                     dw[i * wide + j] += total
-            for y in range(height):
-                for x in range(width):
-                    dx[y * width + x] = sums[(y + padding) * across + margin + x]
+            for i in range(several):
+                dx = carray(floats(a[18] + 4 * ((begin + i) * channels + channel) * height * width), (height * width,))
+                for y in range(height):
+                    line, start = dx[y * width : (y + 1) * width], i * plane + (y + padding) * across + margin
+                    place = sums[start : start + width]
+                    for x in range(width):
+                        line[x] = place[x]
 
 
 class Depthwise(PyLayer):
@@ -165,7 +193,7 @@ class Depthwise(PyLayer):
         x = whole(x)
         shape = _Shape(x, weight, stride, padding)
         y = paddle.empty([*x.shape[:2], *shape.out])
-        shape.run(depthwise, x.shape[0] * x.shape[1], x, y, 0, x.shape[0], *at(weight))
+        shape.run(depthwise, x.shape[1], x, y, 0, x.shape[0], *at(weight))
         ctx.shape, ctx.edges = shape, forwards.edges(x, weight, bias)
         ctx.save_for_backward(x, weight)
         return y if bias is None else y + bias.reshape([-1, 1, 1])
