@@ -99,6 +99,7 @@ LAYERS = {
     "linear of a vector": (lambda: nn.Linear(7, 5), [normal(7)], "Dense"),
     "linear without bias": (lambda: nn.Linear(7, 5, bias_attr=False), [normal(9, 7)], "Dense"),
     "relu": (nn.ReLU, [normal(5, 1001)], "Activation"),
+    "relu6": (nn.ReLU6, [8 * normal(5, 1001)], "Activation"),
     "gelu": (nn.GELU, [4 * normal(5, 1001)], "Activation"),
     "layer norm": (lambda: nn.LayerNorm(33), [3 + normal(4, 5, 33)], "Norm"),
     "layer norm of many rows": (lambda: nn.LayerNorm(16), [normal(5000, 16)], "Norm"),
@@ -358,7 +359,7 @@ def test_second_order_is_right_for_linear_and_refused_elsewhere():
     assert plain.keys() == fast.keys()
     for name, grad in plain.items():
         close(fast[name], grad)
-    for refused in (nn.LayerNorm(4), nn.GELU(), nn.Dropout(), nn.ReLU()):
+    for refused in (nn.LayerNorm(4), nn.GELU(), nn.Dropout(), nn.ReLU(), nn.ReLU6()):
         hub.accelerate(refused)
         with pytest.raises(RAISED, match="accelerate=False"):
             penalty(refused)
@@ -415,9 +416,9 @@ def test_values_that_are_no_numbers_stay_so(activation):
     layer = encoder("gelu", False)
     hub.accelerate(layer)
     assert np.isnan(layer(paddle.to_tensor(x)).numpy()[0]).all()
-    relu = nn.ReLU()
-    hub.accelerate(relu)
-    assert np.isnan(relu(paddle.to_tensor(x)).numpy()[0, 0, 0])
+    for relu in (nn.ReLU(), nn.ReLU6()):
+        hub.accelerate(relu)
+        assert np.isnan(relu(paddle.to_tensor(x)).numpy()[0, 0, 0])
 
 
 class Model(nn.Layer):

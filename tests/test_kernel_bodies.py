@@ -45,7 +45,7 @@ def in_both_ways(layer, inputs, *more):
 @pytest.mark.parametrize("name", [name for name in LAYERS if "linear" not in name and "many rows" not in name])
 def test_layers(name):
     make, inputs, _ = LAYERS[name]
-    in_both_ways(make(), [x[..., :50] if name in ("relu", "gelu") else x for x in inputs])
+    in_both_ways(make(), [x[..., :50] if name in ("relu", "relu6", "gelu") else x for x in inputs])
 
 
 @pytest.mark.parametrize("kind", ["padding", "heads"])

@@ -21,7 +21,7 @@ from paddle_ftstrat._paddle import forwards
 # With fewer values in its output a layer runs as it is: an operation in Python costs some 50 µs.
 LEAST = 1 << 15
 MANY = 9
-LINEAR, RELU, GELU = range(3)
+LINEAR, RELU, GELU, RELU6 = range(4)
 NO_NUMBA = "numba is not installed"
 BROKEN_ZLIB = "numba unpacks what it keeps on disk, and this process's zlib is broken"
 
@@ -120,6 +120,13 @@ def relu(self: nn.ReLU, x: Tensor) -> Tensor:
     if not _fits(x):
         return type(self).forward(self, x)
     return operations().Activation.apply(x, RELU, operations().KEEP)
+
+
+@stands_for(nn.ReLU6)
+def relu6(self: nn.ReLU6, x: Tensor) -> Tensor:
+    if not _fits(x):
+        return type(self).forward(self, x)
+    return operations().Activation.apply(x, RELU6, operations().KEEP)
 
 
 @stands_for(nn.GELU, lambda layer: "" if forwards.is_exact_gelu(layer) else "approximate='tanh'")

@@ -11,9 +11,9 @@ from numba import carray, njit
 from paddle_ftstrat.acceleration.machine import ROUND, Arguments, fast, floats, ints, mixed, number, two_to_the
 
 TILE = 4096
-LINEAR, RELU, GELU = range(3)
+LINEAR, RELU, GELU, RELU6 = range(4)
 
-ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+ZERO, HALF, ONE, SIX = np.float32(0), np.float32(0.5), np.float32(1), np.float32(6)
 LOG2_E = np.float32(1.4426950408889634)
 # ln 2 in two parts, the first of few bits, so that n·ln 2 is exact enough.
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -92,6 +92,9 @@ def activate(a: Arguments, first: int, last: int) -> None:
         if f == RELU:
             for k in range(n):
                 y[k] = ZERO if y[k] < ZERO else y[k]
+        elif f == RELU6:
+            for k in range(n):
+                y[k] = ZERO if y[k] < ZERO else SIX if y[k] > SIX else y[k]
         elif f == GELU:
             slope = carray(floats(a[5] + 4 * start), (n,))
             for k in range(n):
@@ -105,8 +108,8 @@ def activate(a: Arguments, first: int, last: int) -> None:
 
 
 def gate(a: Arguments, first: int, last: int) -> None:
-    """z = x·y, or x·scale where y > 0 and else 0; without a scale the first."""
-    scale = number(a[7])
+    """z = x·y, or x·scale where y > 0 and y ≠ top and else 0; without a scale the first."""
+    scale, top = number(a[7]), number(a[8])
     for row in range(first, last):
         start = row * TILE
         n = min(TILE, a[6] - start)
@@ -117,7 +120,7 @@ def gate(a: Arguments, first: int, last: int) -> None:
                 z[k] = x[k] * y[k]
         else:
             for k in range(n):
-                z[k] = x[k] * scale if y[k] > ZERO else ZERO
+                z[k] = x[k] * scale if y[k] > ZERO and y[k] != top else ZERO
 
 
 def norm(a: Arguments, first: int, last: int) -> None:

@@ -14,7 +14,7 @@ from paddle.nn import functional
 from paddle_ftstrat._paddle import forwards
 from paddle_ftstrat.acceleration import kernels, machine
 from paddle_ftstrat.acceleration.convolution import Convolution, Depthwise
-from paddle_ftstrat.acceleration.kernels import GELU, LINEAR, RELU, TILE
+from paddle_ftstrat.acceleration.kernels import GELU, LINEAR, RELU, RELU6, TILE
 from paddle_ftstrat.acceleration.machine import asked, at, bits, first_order, whole
 
 __all__ = [
@@ -94,7 +94,7 @@ class Activation(PyLayer):
         slope = paddle.empty_like(y) if f == GELU else None
         _activate(x, y, slope, None, f, dropped)
         ctx.f, ctx.dropped = f, dropped
-        ctx.save_for_backward(*{RELU: [y], GELU: [slope]}.get(f, []))
+        ctx.save_for_backward(*{RELU: [y], RELU6: [y], GELU: [slope]}.get(f, []))
         return y
 
     @staticmethod
@@ -235,8 +235,8 @@ def _activation_grad(dy: Any, kept: Any, f: int, dropped: Drop) -> Any:
     if f == LINEAR:
         _activate(dy, dx, None, None, LINEAR, dropped)
     else:
-        scale = dropped.scale if f == RELU else 0
-        machine.run(kernels.gate, -(-dy.size // TILE), GRAIN // TILE, *at(dy, kept[0], dx), dy.size, scale)
+        scale, top = (0 if f == GELU else dropped.scale), bits(6.0 if f == RELU6 else -1.0)
+        machine.run(kernels.gate, -(-dy.size // TILE), GRAIN // TILE, *at(dy, kept[0], dx), dy.size, scale, top)
     return dx
 
 
