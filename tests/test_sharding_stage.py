@@ -26,7 +26,7 @@ def train(tmp_path, count, name, updates=6, begun=None):
 CONFIGURABLE = hasattr(paddle.distributed.fleet.DistributedStrategy(), "hybrid_configs")
 
 
-@pytest.mark.skipif(not CONFIGURABLE, reason="paddlepaddle 2.6 cannot read fleet's settings with this protobuf")
+@pytest.mark.skipif(not CONFIGURABLE, reason="this Paddle cannot read fleet's settings with protobuf 7")
 def test_two_processes_are_one_and_a_killed_run_resumes_in_either_number(tmp_path):
     (alone,) = train(tmp_path, 1, "alone")
     first, second = train(tmp_path, 2, "two")
@@ -46,7 +46,7 @@ def test_two_processes_are_one_and_a_killed_run_resumes_in_either_number(tmp_pat
     np.testing.assert_allclose(by_two, alone[3:], atol=1e-6, rtol=0)
 
 
-@pytest.mark.skipif(not CONFIGURABLE, reason="paddlepaddle 2.6 cannot read fleet's settings with this protobuf")
+@pytest.mark.skipif(not CONFIGURABLE, reason="this Paddle cannot read fleet's settings with protobuf 7")
 @pytest.mark.skipif((os.cpu_count() or 1) < 4, reason="gloo gives up connecting where four processes wait for cores")
 def test_four_processes_are_one_and_go_on_as_two(tmp_path):
     (alone,) = train(tmp_path, 1, "alone")
