@@ -62,7 +62,7 @@ def run_ranks(count, logs, script, *arguments):
             logs / f"workerlog.{rank}", script, *arguments,
             PADDLE_TRAINER_ID=str(rank), PADDLE_TRAINERS_NUM=str(count), PADDLE_CURRENT_ENDPOINT=ends[rank],
             PADDLE_TRAINER_ENDPOINTS=",".join(ends), PADDLE_MASTER=ends[0], PADDLE_DISTRI_BACKEND="gloo",
-            CUDA_VISIBLE_DEVICES="",
+            PADDLE_RANK_IN_NODE=str(rank), CUDA_VISIBLE_DEVICES="",
         )
         for rank in range(count)
     ]  # fmt: skip

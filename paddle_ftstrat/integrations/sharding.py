@@ -10,6 +10,8 @@ from paddle_ftstrat._paddle import sharding
 from paddle_ftstrat.integrations.carrying import check_host
 from paddle_ftstrat.param_attr import select, settings
 
+_WHOLE = "leave split_param out (PaddleFormers has it on: split_param=False)"
+
 
 def attach(run: Any, outer: Any) -> None:
     """Let a binding go on under `fleet.distributed_optimizer(run.optimizer)`.
@@ -67,12 +69,12 @@ def refuse_splitting(run: Any) -> None:
     if run.plan.thaws or any(param.stop_gradient for param in weights.values()):
         raise ValueError(
             "sharding stage 1 with split parameters (version 2): Paddle asserts there that every parameter trains, and "
-            "this plan freezes some; leave split_param out"
+            f"this plan freezes some; {_WHOLE}"
         )
     regularized = [name for name, param in weights.items() if param.regularizer is not None]
     if regularized:
         raise ValueError(
             f"sharding stage 1 with split parameters (version 2): {_errors.listing(regularized, 3)} have a "
-            "regularizer, which does not follow a parameter into its slices; leave split_param out, or use "
-            "weight_decay in place of L2 or L2SP"
+            f"regularizer, which does not follow a parameter into its slices; {_WHOLE}, or use weight_decay in place "
+            "of L2 or L2SP"
         )

@@ -2,12 +2,14 @@
 
 import importlib
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
 from paddle.io import DataLoader
+from processes import run_ranks
 from raw_loops import EPOCHS, STRATEGY, bind, by_hand, moved, new_process, same, values
 
 from paddle_ftstrat.integrations.trainers import StrategyArguments
@@ -17,6 +19,7 @@ INSTALLED = [name for name in ("paddlenlp", "paddleformers") if importlib.util.f
 if not INSTALLED:
     pytest.skip("neither PaddleNLP nor PaddleFormers is installed", allow_module_level=True)
 
+CONFIGURABLE = hasattr(paddle.distributed.fleet.DistributedStrategy(), "hybrid_configs")
 SAMPLES, BATCH = 24, 4
 UPDATES = SAMPLES // BATCH
 KINDS = {
@@ -69,9 +72,12 @@ class PowerCut(Exception):
 
 
 def trainer(host, model, folder, cut=None, **options):
+    count = paddle.distributed.ParallelEnv().world_size
+
     class InOrder(host.Trainer):
         def get_train_dataloader(self):
-            return DataLoader(self.train_dataset, batch_size=BATCH, collate_fn=self.data_collator)
+            share = self.train_dataset[paddle.distributed.get_rank() :: count]
+            return DataLoader(share, batch_size=BATCH // count, collate_fn=self.data_collator)
 
     class Watch(host.TrainerCallback):
         weights = [values(model)]  # noqa: RUF012
@@ -89,7 +95,7 @@ def trainer(host, model, folder, cut=None, **options):
         # Its default, flex_checkpoint, calls optimizer.sharded_state_dict, which no optimizer of Paddle 3.3.1 has.
         given = {"save_checkpoint_format": None, "load_checkpoint_format": None, **given}
     arguments = host.TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=BATCH, logging_steps=1, report_to=[], **given
+        output_dir=str(folder), per_device_train_batch_size=BATCH // count, logging_steps=1, report_to=[], **given
     )
     made = InOrder(
         model=model,
@@ -181,6 +187,20 @@ def test_a_killed_run_resumes(host, tmp_path, kind, cut):
     assert run.epoch == EPOCHS
     assert run.lr_scheduler.last_epoch == UPDATES * EPOCHS
     same(values(model), wanted)
+
+
+@pytest.mark.skipif(not CONFIGURABLE, reason="this Paddle cannot read fleet's settings with protobuf 7")
+def test_sharding_over_two_processes_is_one_and_a_killed_run_resumes(host, tmp_path):
+    with new_process():
+        wanted = by_hand(net(), batches, loss, UPDATES)
+    package, logs = host.__name__.partition(".")[0], tmp_path / "logs"
+    script = Path(__file__).with_name("sharded_trainer.py")
+    assert run_ranks(2, logs, script, package, tmp_path) == [0, 0], (logs / "workerlog.0").read_text()
+    first, second = ([np.load(tmp_path / f"{name}.{rank}.npz") for name in ("whole", "resumed")] for rank in range(2))
+    for name, value in wanted[-1].items():
+        np.testing.assert_allclose(first[0][name], value, atol=1e-6, rtol=0, err_msg=name)
+        for other in (second[0], first[1], second[1]):
+            np.testing.assert_array_equal(other[name], first[0][name], err_msg=name)
 
 
 def test_accumulation_counts_updates(host, tmp_path):
