@@ -1,6 +1,9 @@
 """Named metrics against their definitions, written out in numpy."""
 
+import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -221,13 +224,30 @@ def test_errors(name, kind, options, kind_of_error, message):
 @pytest.mark.parametrize(
     ("name", "kind", "missing", "message"),
     [
-        ("f1", "classes", "sklearn.metrics", r"needs scikit-learn: pip install 'paddle_ftstrat\[metrics\]'"),
+        ("f1", "classes", "sklearn.metrics", r"needs scikit-learn>=1\.0: pip install 'paddle_ftstrat\[metrics\]'"),
         ("auc", "labels", "sklearn.metrics", "needs scikit-learn"),
         ("spearman", "values", "scipy.stats", "needs scipy"),
-        ("f1", "tokens", "seqeval.metrics", r"needs seqeval: pip install 'paddle_ftstrat\[sequence\]'"),
+        ("f1", "tokens", "seqeval.metrics", r"needs seqeval>=1\.2: pip install 'paddle_ftstrat\[sequence\]'"),
     ],
 )
 def test_a_package_that_is_missing_is_named(monkeypatch, name, kind, missing, message):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=message):
         evaluation.find([name], kind, label_list=TAGS)
+
+
+def test_a_package_that_is_too_old_is_named(monkeypatch):
+    def f1_score(y_true, y_pred, average="micro", suffix=False):
+        """That of seqeval before 1.2."""
+
+    monkeypatch.setitem(sys.modules, "seqeval.metrics", SimpleNamespace(f1_score=f1_score))
+    with pytest.raises(ImportError, match=r"needs seqeval>=1\.2: .*\[sequence\]") as caught:
+        evaluation.find(["f1"], "tokens", label_list=TAGS)
+    assert "has no zero_division" in str(caught.value.__cause__)
+
+
+def test_the_versions_that_are_asked_for_are_those_of_the_extras():
+    project = (Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8")
+    for package, extra in metrics._PACKAGES.values():
+        if ">" in package:
+            assert re.search(rf'^{extra} = \["{package}"', project, re.M)

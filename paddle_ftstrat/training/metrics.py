@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -41,9 +42,9 @@ _FUNCTIONS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 # Where functions come from: what to install, with which extra of ours.
 _PACKAGES = {
-    "sklearn.metrics": ("scikit-learn", "metrics"),
+    "sklearn.metrics": ("scikit-learn>=1.0", "metrics"),
     "scipy.stats": ("scipy", "metrics"),
-    "seqeval.metrics": ("seqeval", "sequence"),
+    "seqeval.metrics": ("seqeval>=1.2", "sequence"),
 }
 _TAG = re.compile(r"O$|[BIESLUM]-")
 
@@ -155,10 +156,13 @@ def _joined(parts: list[Any]) -> Any:
 def _score(name: str, module: str = "sklearn.metrics", options: Mapping[str, Any] | None = None) -> Score:
     """Function (labels, predictions) → number of another package."""
     function, usual = _FUNCTIONS[name]
+    options = usual if options is None else options
     package, extra = _PACKAGES[module]
     with _errors.needed(f"metric {name!r} needs {package}", extra):
         score = getattr(import_module(module), function)
-    return lambda labels, predictions: score(labels, predictions, **(usual if options is None else options))
+        if unknown := options.keys() - inspect.signature(score).parameters.keys():
+            raise ImportError(f"{function} of the version that is installed has no {', '.join(sorted(unknown))}")
+    return lambda labels, predictions: score(labels, predictions, **options)
 
 
 def _area(score: Score) -> Score:
