@@ -60,15 +60,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_regular(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
-    """A regular file open for reading; a pipe, whose writer may never come, or a device is refused instead.
+    """A regular file open for reading; a pipe, whose writer may never come, a device or a folder is refused.
 
     Raises:
         OSError, ValueError: it may not be read, or is no regular file.
     """
-    # Opening a pipe waits for its writer, unless it is told not to.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+
+    def opener(name: str, flags: int) -> int:
+        # Opening a pipe waits for its writer, unless it is told not to.
+        handle = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
             raise ValueError(f"{path} is not a regular file")
+        return handle
+
+    with open(path, "rb", opener=opener) as file:
         yield file
 
 

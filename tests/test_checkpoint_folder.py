@@ -311,6 +311,9 @@ class TestOddThings:
             learner(None, path=tmp_path).load("a")
         with pytest.raises(FileNotFoundError, match=r"b\.safetensors"):
             contents.read(tmp_path / "b.safetensors")
+        path = tmp_path / "models" / "a.safetensors"
+        with pytest.raises(ValueError, match="is not a regular file"), lock.open_regular(path):
+            raise AssertionError
 
 
 def test_two_hundred_mutated_folders(tmp_path):
