@@ -6,6 +6,7 @@ import os
 import runpy
 import socket
 import sys
+import time
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
@@ -27,11 +28,16 @@ def start(log, script, *arguments, **environment):
 
 
 def finish(process, seconds=180):
-    """Its exit status; one that takes longer is killed."""
-    process.join(seconds)
-    if process.is_alive():
-        process.kill()
-        process.join()
+    """Its exit status; one that has had so many seconds of the processor, or next to nothing for as long, is killed."""
+    had, since = 0.0, time.monotonic()
+    process.join(1)
+    while process.is_alive():
+        now = _processor_seconds(process.pid)
+        if now - had > seconds / 100:
+            had, since = now, time.monotonic()
+        if max(now, time.monotonic() - since) > seconds:
+            process.kill()
+        process.join(1)
     return process.exitcode
 
 
@@ -67,6 +73,13 @@ def run_ranks(count, logs, script, *arguments):
         for rank in range(count)
     ]  # fmt: skip
     return [finish(process) for process in processes]
+
+
+def _processor_seconds(pid):
+    with contextlib.suppress(OSError):  # gone by now
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _run(log, script, arguments, folder, environment):
