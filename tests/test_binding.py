@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import sys
 import warnings
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from paddle import nn
 
 import paddle_ftstrat as hub
+from paddle_ftstrat import binding
+from paddle_ftstrat.optim import regularizer
 from paddle_ftstrat.param_attr import settings
 
 
@@ -325,6 +328,21 @@ class TestDecayAndAnchors:
         np.testing.assert_array_equal(anchors["0.weight"].numpy(), start)
         assert copy.deepcopy(model)[0].weight.regularizer.anchor is anchors["0.weight"]
 
+    def test_regularizers_keep_the_parameters_dtype_and_may_be_of_no_strength(self):
+        assert all(hasattr(regularizer, name) for name in regularizer.__all__)
+        half = paddle.to_tensor([2.0, 3.0], dtype="bfloat16")
+        anchor, fisher = paddle.to_tensor([1.0, 1.0]), paddle.to_tensor([4.0, 0.0])
+        for decay, wanted in (
+            (regularizer.L2SPDecay(0.5, anchor), [0.5, 1.0]),
+            (regularizer.EWCDecay(0.5, fisher, anchor), [2.0, 0.0]),
+            (regularizer.L2SPDecay(0, anchor), [0.0, 0.0]),
+        ):
+            added = decay(half, None, None)
+            assert (added.dtype, added.astype("float32").tolist()) == (paddle.bfloat16, wanted)
+        assert [str(regularizer.L2SPDecay(0.5)), str(regularizer.EWCDecay(0.5, fisher))] == ["L2SP(0.5)", "EWC(0.5)"]
+        with pytest.raises(ValueError, match="L2SP coefficient must be ≥ 0, not -1"):
+            regularizer.L2SPDecay(-1)
+
     def test_l2sp_beats_l2_for_pretrained_parameters(self):
         strategy = hub.CombinedStrategy("sgd", 0.1, regularization={"L2": 0.1, "L2SP": 0.2})
         rows = strategy.bind(mlp(2), pretrained="0.*").describe()
@@ -606,3 +624,73 @@ class TestPictureAndTable:
         with pytest.raises(ValueError, match="no length"):
             hub.DefaultStrategy(0.1).bind(mlp(1)).plot()
         assert len(hub.DefaultStrategy(0.1).bind(mlp(3)).plot(steps=5).axes[0].get_lines()) == 1
+
+
+class TestHosts:
+    """What Learners, tasks and hosts ask a binding for."""
+
+    def test_its_processor_code_is_chosen_first(self, monkeypatch):
+        begun = []
+        monkeypatch.setattr(binding.threads, "take_widest_code", lambda: begun.append(True))
+        hub.DefaultStrategy(0.1, "sgd").bind(mlp(1))
+        assert begun == [True]
+
+    def test_who_has_an_average(self):
+        plain = hub.DefaultStrategy(0.1, "sgd").bind(mlp(1))
+        kept = hub.DefaultStrategy(0.1, "sgd", averaging={"EMA": 0.9}).bind(mlp(1))
+        own = hub.DefaultStrategy(0.1, "schedule_free_sgd").bind(mlp(1))
+        assert [run.has_average for run in (plain, kept, own)] == [False, True, True]
+        assert plain.dropped_epochs == 0
+
+    def test_an_update_needs_the_passes_of_its_perturbation(self):
+        run = hub.DefaultStrategy(0.1, "sgd", perturbation={"SAM": 0.05}).bind(mlp(1))
+        with pytest.raises(RuntimeError, match="the gradients are of a plain pass"):
+            train(run)
+
+    def test_another_plan_is_followed_by_as_many_updates_per_epoch(self):
+        run = hub.DefaultStrategy(0.1, "sgd").bind(mlp(1), num_epoch=2, steps_per_epoch=5)
+        for given, wanted in ((None, 5), (7, 7), (None, 7)):
+            run.follow(hub.DefaultStrategy(0.2, "sgd").plan(10), given)
+            assert run.steps_per_epoch == wanted
+        assert run.optimizer.get_lr() == 0.2
+        with pytest.raises(ValueError, match="mom"):
+            run.follow(hub.OneCycleStrategy(0.3).plan(10), 9)
+        assert (run.steps_per_epoch, run.optimizer.get_lr()) == (7, 0.2)
+
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda run: run.set_hyper("mom", 0.5),
+            lambda run: run.follow(run.plan),
+            lambda run: run.set_state_dict(run.state_dict()),
+            lambda run: run.evaluated({}),
+        ],
+    )
+    def test_nothing_is_set_after_release(self, act):
+        run = hub.DefaultStrategy(0.1, "momentum").bind(mlp(1))
+        act(run)
+        run.release()
+        with pytest.raises(RuntimeError, match="not in force"):
+            act(run)
+
+    def test_only_what_is_in_force_gives_layers_their_own_forwards_back(self):
+        model = mlp(1)
+        first, second = (hub.DefaultStrategy(0.1, "sgd").bind(model) for _ in range(2))
+        for run, own in ((first, False), (second, True)):
+            run.release()
+            assert ("forward" not in vars(model[0])) is own
+
+    def test_a_trainer_that_is_missing_is_named(self, monkeypatch):
+        run = hub.DefaultStrategy(0.1, "sgd").bind(mlp(1))
+        monkeypatch.setitem(sys.modules, "paddlenlp.trainer", None)
+        with pytest.raises(ImportError, match=r"paddle_ftstrat\[paddlenlp\]"):
+            run.trainer_callback()
+
+    def test_epochs_do_not_count_where_phases_are_told_in_updates(self):
+        strategy = hub.PhasedStrategy([hub.Phase("head", updates=2), hub.Phase()], "sgd", 0.1)
+        run = strategy.bind(mlp(2), max_train_steps=8, steps_per_epoch=1)
+        train(run, 3)
+        assert (run.progress.phase, run.progress.began) == (1, 0)
+        run.progress = dataclasses.replace(run.progress, began=3)
+        run.begin_epoch(2)
+        assert run.progress.phase == 1

@@ -260,6 +260,32 @@ def test_a_cycling_polynomial_is_a_polynomial_on_a_longer_way(steps, t):
     assert cycling(0) == cycling(1)
 
 
+DEFAULTS = {  # function → options, names of its pieces, its values over 10 updates with the other options left out
+    "cosine_annealing": ({}, ["cosine"], lambda t: (1 + math.cos(math.pi * t / 10)) / 2),
+    "cosine_decay": ({}, ["cosine"], lambda t: (1 + math.cos(math.pi * t / 10)) / 2),
+    "exponential": ({}, ["exponential"], lambda t: 0.999**t),
+    "multi_step": ({"milestones": [3, 7]}, ["constant"] * 3, lambda t: 0.1 ** ((t >= 3) + (t >= 7))),
+    "polynomial": ({}, ["polynomial"], lambda t: (1 - 1e-4) * (1 - t / 10) + 1e-4),
+    "step": ({}, ["steps"], lambda t: 0.1 ** (t // 4)),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_what_is_left_out_follows_from_the_length_of_the_training(name):
+    options, pieces, formula = DEFAULTS[name]
+    schedule = getattr(torch_curves, name)(1.0, 10, **options)
+    assert [piece.name for piece in schedule.pieces] == pieces
+    np.testing.assert_allclose(schedule.values(11), [formula(t) for t in range(11)], rtol=1e-12)
+
+
+def test_a_width_of_steps_that_is_given_is_kept():
+    assert torch_curves.step(1.0, 10, step_size=5).values(6).tolist() == [1.0] * 5 + [0.1]
+
+
+def test_a_cycling_polynomial_is_named_in_both_of_its_pieces():
+    assert {piece.name for piece in torch_curves.polynomial(1.0, 10, cycle=True).pieces} == {"polynomial"}
+
+
 ONE = optimizer(0.1)
 BAD = [
     (lambda: StepLR(paddle.nn.Linear(1, 1), 3), TypeError, "optimizer with param_groups, a list of dicts, not Linear"),
@@ -280,6 +306,7 @@ BAD = [
     (lambda: MultiStepLR(ONE, [3, 3]), ValueError, "must ascend"),
     (lambda: MultiStepLR(ONE, [-1, 3]), ValueError, r"milestones\[0\] = -1 .* ≥ 0"),
     (lambda: MultiStepLR(ONE, 3), TypeError, "milestones must be a list of update indices, not 3"),
+    (lambda: MultiStepLR(ONE, [3], gamma=0), ValueError, r"^gamma = 0 "),
     (lambda: CosineAnnealingLR(ONE, 0), ValueError, "T_max = 0 .* ≥ 1"),
     (lambda: CosineAnnealingLR(ONE, 5, eta_min=-1), ValueError, "eta_min = -1 .* ≥ 0"),
     (lambda: CosineDecayLR(ONE, 0), ValueError, "decay_steps = 0 .* ≥ 1"),
