@@ -13,6 +13,7 @@ from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat.optim import masters
 from paddle_ftstrat.optim.fused.step import FusedStep
 from paddle_ftstrat.optim.methods import Method, registering
+from paddle_ftstrat.optim.perturbation import kept
 from paddle_ftstrat.optim.state import shaped
 from paddle_ftstrat.param_attr import select
 
@@ -232,13 +233,9 @@ def keep(run: Any, weights: Mapping[str, Any]) -> Averaging:
 def swapped(model: Any, values: Mapping[str, Any]) -> Iterator[None]:
     """Inside it weights of a model have other values, by structured name; afterwards they and statistics their own."""
     weights = select.named_weights(model)
-    tensors = {**{name: weights[name] for name in values}, **select.statistics(model)}
-    own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    put(values, tensors)
-    try:
+    with kept([*(weights[name] for name in values), *select.statistics(model).values()]):
+        put(values, weights)
         yield
-    finally:
-        put(own, tensors)
 
 
 @contextmanager

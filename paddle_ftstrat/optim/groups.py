@@ -11,7 +11,7 @@ import paddle
 from paddle import nn
 
 from paddle_ftstrat import _errors
-from paddle_ftstrat.optim.masters import is_half
+from paddle_ftstrat.optim.masters import wide
 from paddle_ftstrat.param_attr import rows
 
 MAX_NORM, NORM_TYPE = "clip_grad_max_norm", "clip_grad_norm_type"
@@ -121,7 +121,7 @@ def clip(group: ParamGroup) -> None:
     if any(grad.is_selected_rows() for grad in grads):
         raise ValueError("clip_grad cannot clip sparse gradients: build the Embedding with sparse=False")
     order = group.get(NORM_TYPE, 2.0)
-    norms = [paddle.norm(grad.astype("float32") if is_half(grad) else grad, order) for grad in grads]
+    norms = [paddle.norm(wide(grad), order) for grad in grads]
     # The norm of the norms: of order 0, as torch, how many gradients are not zero.
     norm = float(paddle.norm(paddle.stack(norms), order)) if norms else 0.0
     if not math.isfinite(norm):

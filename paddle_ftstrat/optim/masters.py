@@ -27,6 +27,11 @@ def is_half(param: Any) -> bool:
     return param.dtype in _HALF
 
 
+def wide(tensor: Any) -> Any:
+    """A tensor in float32 where it is float16 or bfloat16, as it is otherwise; None is None."""
+    return tensor.astype("float32") if tensor is not None and is_half(tensor) else tensor
+
+
 def keep(param: Any) -> None:
     """Keep the float32 value of a parameter that is about to be cast to half precision."""
     setattr(param, _FIELD, updates.parameter_like(float32_of(param), param.name))
@@ -74,7 +79,7 @@ def install(optimizer: Any, params: Iterable[Any], lasting: bool = True) -> Call
     held: list[tuple[Any, Any]] = []
 
     def enter(pairs: Pairs) -> Pairs:
-        entered = [(_stand_in(optimizer, p, lasting), _wide(g)) if is_half(p) else (p, g) for p, g in pairs]
+        entered = [(_stand_in(optimizer, p, lasting), wide(g)) if is_half(p) else (p, g) for p, g in pairs]
         # Also asked for new optimizer state, in the middle of an update, without gradients.
         if any(grad is not None for _, grad in entered):
             # An update that was refused has left its rows here.
@@ -134,10 +139,6 @@ def _stand_in(optimizer: Any, param: Any, lasting: bool) -> Any:
 def _forget(param: Any) -> None:
     if hasattr(param, _FIELD):
         delattr(param, _FIELD)
-
-
-def _wide(grad: Any) -> Any:
-    return grad if grad is None or grad.dtype == paddle.float32 else grad.astype("float32")
 
 
 class FiniteGradients:

@@ -12,7 +12,7 @@ from paddle import nn
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import layers, pointers
-from paddle_ftstrat.optim import masters
+from paddle_ftstrat.optim.masters import is_half, wide
 from paddle_ftstrat.optim.methods import Method, registering
 from paddle_ftstrat.param_attr import select
 
@@ -149,7 +149,7 @@ class PGD(OfEmbeddings):
             for step in range(self.steps):
                 for weight, at in zip(moved, own):
                     shift(weight, self.alpha / norm([weight.grad]), weight.grad)
-                    away = _wide(weight.detach()) - _wide(at)
+                    away = wide(weight.detach()) - wide(at)
                     length = norm([away])
                     if length > self.epsilon:
                         paddle.assign(at, output=weight)
@@ -211,7 +211,7 @@ def kept(weights: Sequence[Any]) -> Iterator[list[Any]]:
 def norm(tensors: Iterable[Any]) -> float:
     """The 2-norm over tensors together; ∞ where it is 0, so that dividing by it moves nothing."""
     with paddle.no_grad():
-        flat = [_wide(tensor).reshape([-1]) for tensor in tensors]
+        flat = [wide(tensor).reshape([-1]) for tensor in tensors]
         # A product needs no memory for the squares.
         squares = [paddle.dot(values, values).reshape([1]) for values in flat]
         return float(paddle.add_n(squares).sqrt().item()) or float("inf")
@@ -220,16 +220,12 @@ def norm(tensors: Iterable[Any]) -> float:
 def shift(weight: Any, scale: float, direction: Any) -> None:
     """w ← w + scale·direction."""
     with paddle.no_grad():
-        away = _wide(direction) * scale
-        if masters.is_half(weight):
+        away = wide(direction) * scale
+        if is_half(weight):
             # The CPU adds nothing in half precision.
-            paddle.assign((_wide(weight) + away).astype(weight.dtype), output=weight)
+            paddle.assign((wide(weight) + away).astype(weight.dtype), output=weight)
         else:
             weight.add_(away)
-
-
-def _wide(tensor: Any) -> Any:
-    return tensor.astype("float32") if masters.is_half(tensor) else tensor
 
 
 def taken(params: Iterable[Any]) -> list[Any]:

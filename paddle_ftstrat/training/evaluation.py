@@ -12,10 +12,11 @@ from paddle.nn import functional
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import threads
+from paddle_ftstrat.optim.masters import wide
 from paddle_ftstrat.param_attr.depth import call, only_inputs, split_batch
 from paddle_ftstrat.training import data, distributed
 from paddle_ftstrat.training import metrics as named
-from paddle_ftstrat.training.metrics import HALVES, IGNORED, array, dtype_name
+from paddle_ftstrat.training.metrics import IGNORED, array
 from paddle_ftstrat.training.recorder import summary
 from paddle_ftstrat.training.state import Training
 
@@ -211,8 +212,7 @@ def elementwise(loss: Any, output: Any, label: Any) -> Any:
     if _long_axes(values) != _long_axes(label):
         needed = "a regression needs as many of the ones as of the others, in the same order"
         raise misfit("outputs", values, label, needed)
-    if dtype_name(values.dtype) in HALVES:
-        values = values.astype("float32")
+    values = wide(values)
     return loss(values, label.reshape(values.shape).astype(values.dtype))
 
 
@@ -226,7 +226,9 @@ def cross_entropy(output: Any, label: Any) -> Any:
     logits = main_output(output)
     shape = list(logits.shape)
     if label.dtype not in _WHOLE:
-        raise TypeError(f"the labels are {dtype_name(label.dtype)}, but classes are whole numbers: {_NUMBERS}")
+        raise TypeError(
+            f"the labels are {str(label.dtype).rpartition('.')[2]}, but classes are whole numbers: {_NUMBERS}"
+        )
     if list(label.shape) not in (shape[:-1], [*shape[:-1], 1]) or not shape:
         needed = "cross entropy needs logits [batch, classes] and the classes' numbers [batch] or [batch, 1]"
         raise misfit("logits", logits, label, f"{needed}; for anything else give loss=")

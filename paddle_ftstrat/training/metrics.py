@@ -14,9 +14,9 @@ import paddle
 from paddle.metric import Accuracy, Metric
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.optim.masters import wide
 
 IGNORED = -100  # the label that counts for nothing
-HALVES = ("bfloat16", "float16")
 # What an output means (one class per row, any number of labels per row, a number per row, a class per token), and the
 # names of its metrics.
 _NAMES = {
@@ -213,9 +213,4 @@ def _of_tokens(name: str, label_list: Sequence[str] | None, ignore_index: int) -
 
 def array(tensor: Any) -> np.ndarray:
     """A tensor as a numpy array, half precision as float32."""
-    return (tensor.astype("float32") if dtype_name(tensor.dtype) in HALVES else tensor).numpy()
-
-
-def dtype_name(dtype: Any) -> str:
-    """`float16`, of `paddle.float16` on every version."""
-    return str(dtype).rpartition(".")[2]
+    return wide(tensor).numpy()

@@ -16,9 +16,11 @@ import numpy as np
 import paddle
 from paddle.utils import flatten, pack_sequence_as
 
+from paddle_ftstrat.optim.masters import is_half
+from paddle_ftstrat.training.metrics import array
+
 _PLAIN = (type(None), bool, int, float, str)
 _FLOATS = (paddle.float16, paddle.bfloat16, paddle.float32, paddle.float64)
-_HALVES = (paddle.float16, paddle.bfloat16)
 _GIB = 2**30
 
 
@@ -144,7 +146,7 @@ def _entry(value: Any, other: Any, batch: int, part_batch: int) -> Any:
 
 def close(layout: Layout, rows: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
     """Whether rows agree as far as batches of different sizes let them: other kernels sum in another order."""
-    half = any(leaf.dtype in _HALVES for leaf in layout.leaves) or _casts()
+    half = any(map(is_half, layout.leaves)) or _casts()
     return all(
         _near(paddle.to_tensor(one, dtype=leaf.dtype), paddle.to_tensor(other, dtype=leaf.dtype), half)
         for leaf, one, other in zip(layout.leaves, rows, others)
@@ -163,13 +165,13 @@ def _same(value: Any, other: Any) -> bool:
     if not isinstance(other, paddle.Tensor) or value.dtype != other.dtype or list(value.shape) != list(other.shape):
         return False
     if value.place.is_cpu_place():
-        return np.array_equal(_numbers(value), _numbers(other), equal_nan=value.dtype in _FLOATS)
+        return np.array_equal(array(value), array(other), equal_nan=value.dtype in _FLOATS)
     return _near(value, other, _casts())
 
 
 def _near(one: Any, other: Any, half: bool) -> bool:
     """Whether tensors differ by no more than the rounding of sums, as a part of their largest value."""
-    a, b = _numbers(one), _numbers(other)
+    a, b = array(one), array(other)
     if one.dtype not in _FLOATS:
         return np.array_equal(a, b)
     tolerance = 2e-2 if half else 1e-9 if one.dtype == paddle.float64 else 1e-4
@@ -177,14 +179,10 @@ def _near(one: Any, other: Any, half: bool) -> bool:
     return np.allclose(a, b, rtol=0, atol=tolerance * size, equal_nan=True)
 
 
-def _numbers(tensor: Any) -> np.ndarray:
-    return (tensor.astype("float32") if tensor.dtype in _HALVES else tensor).numpy()
-
-
 def _casts() -> bool:
     """Whether mixed precision is on here."""
     one = paddle.ones([1, 1])
-    return paddle.matmul(one, one).dtype in _HALVES
+    return is_half(paddle.matmul(one, one))
 
 
 def sample_keys(inputs: Any, batch: int) -> np.ndarray:
@@ -221,10 +219,8 @@ def sample_keys(inputs: Any, batch: int) -> np.ndarray:
 
 def content(value: Any) -> bytes:
     """What a tensor, an array or anything else holds, as bytes."""
-    array = np.ascontiguousarray(value.numpy() if isinstance(value, paddle.Tensor) else value)
-    if array.dtype == object:
-        return repr(value).encode()
-    return f"{array.dtype}{array.shape}".encode() + array.tobytes()
+    held = np.ascontiguousarray(value.numpy() if isinstance(value, paddle.Tensor) else value)
+    return repr(value).encode() if held.dtype == object else f"{held.dtype}{held.shape}".encode() + held.tobytes()
 
 
 def is_by_sample(value: Any, batch: int) -> bool:
@@ -285,13 +281,13 @@ class FeatureStore:
 
     def put(self, indices: np.ndarray, keys: np.ndarray, rows: Sequence[np.ndarray]) -> None:
         """Write the rows [len(indices), width] of each array, and the key of each."""
-        for array, values in zip(self._arrays, rows):
-            array[indices] = values
+        for held, values in zip(self._arrays, rows):
+            held[indices] = values
         self.keys[indices], self.present[indices] = keys, True
 
     def get(self, indices: np.ndarray) -> list[np.ndarray]:
         """A copy of these rows of each array."""
-        return [array[indices] for array in self._arrays]
+        return [held[indices] for held in self._arrays]
 
     def close(self) -> None:
         """Remove the files. A store that is dropped without it does so, too."""
