@@ -15,12 +15,14 @@ from paddle_ftstrat.schedules.schedule import Schedule
 
 # Words in the names of scores that are better when lower.
 _LOWER = ("loss", "error", "mse", "mae", "mape", "perplexity")
-CLIP_KINDS = ("GlobalNorm", "Norm", "Value")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Gradient clipping: `kind` is one of CLIP_KINDS, `value` > 0 its bound."""
+    """Gradient clipping by a `value` v > 0, of a `kind`.
+
+    GlobalNorm: g·v/max(‖all g‖, v); Norm: the same for each parameter by itself; Value: g limited to [−v, v].
+    """
 
     kind: str
     value: float

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from paddle import nn
-from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 from paddle.optimizer.lr import LRScheduler
 from paddle.regularizer import L2Decay
 
@@ -25,8 +24,6 @@ CARRIED = "ftstrat"
 NAMES = HYPERS[1:]  # beside the LR
 _MAXIMUM = {"mom": 1.0, "sqr_mom": 1.0}
 Blocks = Callable[[], Sequence[Sequence[str]]]  # the parameters' names, bottom block first
-# GlobalNorm: g·v/max(‖all g‖, v); Norm: the same for each parameter by itself; Value: g limited to [−v, v].
-_CLIPS = {"GlobalNorm": ClipGradByGlobalNorm, "Norm": ClipGradByNorm, "Value": ClipGradByValue}
 
 
 class ScheduleLR(LRScheduler):
@@ -292,7 +289,7 @@ def build_optimizer(
     learning_rate = lr_scheduler if row.multiplier else lr_scheduler()
     arguments = {**options, **native, "learning_rate": learning_rate, "parameters": [r.param for r in rows]}
     if plan.clip is not None:
-        arguments["grad_clip"] = _CLIPS[plan.clip.kind](plan.clip.value)
+        arguments["grad_clip"] = getattr(nn, f"ClipGradBy{plan.clip.kind}")(plan.clip.value)
     elif given_clip is not None:
         arguments["grad_clip"] = given_clip
     try:
