@@ -133,12 +133,12 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
     values = _cloned(model.state_dict())
     weights = select.named_weights(model)
     fields = {name: settings.capture(param) for name, param in weights.items()}
-    kept, generators = masters.capture(weights.values()), rng.get_state()
+    kept = masters.capture(weights.values())
     if run is not None:
         plan, per_epoch, state = run.plan, run.steps_per_epoch, run.state_dict()
         state["optimizer"] = {name: _cloned(kinds) for name, kinds in state["optimizer"].items()}
     try:
-        with _paddle.kept(model):
+        with rng.preserved(), _paddle.kept(model):
             yield
     finally:
         if run is not None:
@@ -154,7 +154,6 @@ def preserved(model: nn.Layer, run: Binding | None = None) -> Iterator[None]:
         for name, param in weights.items():
             param.clear_gradient(False)
             settings.put_back(param, fields[name])
-        rng.set_state(generators)
         _paddle.forget_traces(_paddle.unwrap(model))
 
 

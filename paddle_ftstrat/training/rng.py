@@ -16,22 +16,12 @@ import paddle
 @contextmanager
 def preserved() -> Iterator[None]:
     """Whatever is drawn inside leaves the generators of Python, numpy and Paddle as they were before."""
-    state = get_state()
+    host, state = host_state(), paddle.get_rng_state()
     try:
         yield
     finally:
-        set_state(state)
-
-
-def get_state() -> dict[str, Any]:
-    """The state of the three generators, for this process only."""
-    return {"host": host_state(), "paddle": paddle.get_rng_state()}
-
-
-def set_state(state: Mapping[str, Any]) -> None:
-    """Put the three generators where `get_state` found them."""
-    set_host_state(state["host"])
-    paddle.set_rng_state(state["paddle"])
+        set_host_state(host)
+        paddle.set_rng_state(state)
 
 
 def host_state() -> dict[str, Any]:
