@@ -82,7 +82,7 @@ def finetune_and_eval(folder):
 
 
 # Today's counts: a call that comes to need more files has lost its way.
-@pytest.mark.parametrize(("call", "most"), [(bind, 21), (fused_step, 10), (fit_one_cycle, 36), (finetune_and_eval, 49)])
+@pytest.mark.parametrize(("call", "most"), [(bind, 21), (fused_step, 10), (fit_one_cycle, 36), (finetune_and_eval, 47)])
 def test_a_call_runs_through_few_files(call, most, tmp_path):
     way = entered(call(str(tmp_path)))
     assert len(way) <= most, sorted(way)

@@ -26,7 +26,7 @@ from paddle_ftstrat.strategies import (
 from paddle_ftstrat.strategies.policies import Policy
 from paddle_ftstrat.training import data, distributed, lr_find, rng
 from paddle_ftstrat.training.callbacks import ProgressCallback, as_list
-from paddle_ftstrat.training.checkpoint import fingerprint
+from paddle_ftstrat.training.checkpoint import contents
 from paddle_ftstrat.training.loop import Loop
 from paddle_ftstrat.training.state import Span, TrainState
 
@@ -199,14 +199,14 @@ class PolicyLoop(Loop):
     ) -> list[dict[str, float]]:
         """Carry out a fit by a strategy, or what is left of it; the results of each epoch, of earlier processes' too.
 
-        `given` tells what decides the fit besides the strategy (see `fingerprint.of_fit`), `bound` makes the binding
+        `given` tells what decides the fit besides the strategy (see `contents.of_fit`), `bound` makes the binding
         for a plan.
         """
         n_epoch, start_epoch = epochs
-        about: dict[str, Any] = {fingerprint.LENGTH: n_epoch}
+        about: dict[str, Any] = {contents.LENGTH: n_epoch}
         if self.journal.settings is not None or self.ranks.is_distributed:
             # Somebody will compare it: a later run, or the other processes.
-            about = fingerprint.of_fit(self, strategy, method, epochs, given(), cbs)
+            about = contents.of_fit(self, strategy, method, epochs, given(), cbs)
         distributed.same_everywhere(about, self.ranks)
         self.prepare()
         heard = self.calling([*cbs, ProgressCallback(self.quiet)])
@@ -299,7 +299,7 @@ class PolicyLoop(Loop):
         run, wd = self.bind_own(), self.wd if wd is None else wd
 
         def given() -> dict[str, Any]:
-            return {**fingerprint.of_optimizer(run.plan), "decay": wd, "frozen groups": self._frozen}
+            return {**contents.of_optimizer(run.plan), "decay": wd, "frozen groups": self._frozen}
 
         def followed(plan: Plan) -> Binding:
             if wd is not None:

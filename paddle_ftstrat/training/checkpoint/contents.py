@@ -1,9 +1,10 @@
-"""What is in a training's checkpoint and in the file of a model, and how it gets back to where it came from."""
+"""What is in a checkpoint and in a model's file, how it gets back, and what a fit that goes on has to agree with."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from paddle_ftstrat._paddle import threads
 from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.optim.fused import step
 from paddle_ftstrat.optim.state import TENSORS
+from paddle_ftstrat.param_attr import select, settings
+from paddle_ftstrat.plan import Plan
+from paddle_ftstrat.schedules.schedule import ParamScheduler
+from paddle_ftstrat.strategies import DefaultStrategy, strategy_from_dict
 from paddle_ftstrat.training import data
-from paddle_ftstrat.training.checkpoint import fingerprint
 from paddle_ftstrat.training.checkpoint.folder import as_entries, as_tensors
 from paddle_ftstrat.training.checkpoint.store import Checkpoint
 from paddle_ftstrat.training.state import Position, Training
@@ -27,6 +31,8 @@ from paddle_ftstrat.transfer import safe_tensors
 from paddle_ftstrat.transfer.contents import Mapped, weight_name
 
 _TRACE = ("lrs", "losses", "smooth_losses")
+LENGTH = "epochs"
+_SHOWN = 12
 
 
 def collect(learner: Training, run: Binding) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -72,7 +78,7 @@ def restore(learner: Training, run: Binding, saved: Checkpoint, same_lr: bool) -
     Unless it has the `same_lr`, LR by depth and hyper-parameters are those of its plan. Warns of what will keep the
     rest of the training from being bit-identical.
     """
-    lines = fingerprint.differences(saved.facts["environment"], environment(learner, run))
+    lines = differences(saved.facts["environment"], environment(learner, run))
     if lines:
         _errors.warn(
             f"resuming {saved.path} in another environment ({'; '.join(lines)}): the results will differ in the last "
@@ -105,9 +111,9 @@ def check_callbacks(learner: Training, saved: Checkpoint) -> None:
         ValueError: there are others.
     """
     before, now = sorted(saved.facts["callbacks"]), sorted(_stateful(learner))
-    lines = fingerprint.differences({"callbacks": before}, {"callbacks": now})
+    lines = differences({"callbacks": before}, {"callbacks": now})
     if lines:
-        raise ValueError(f"the checkpoint {saved.path} is of another training:\n  {fingerprint.listing(lines)}")
+        raise ValueError(f"the checkpoint {saved.path} is of another training:\n  {listing(lines)}")
 
 
 def position_of(saved: Checkpoint, learner: Training) -> Position:
@@ -151,6 +157,124 @@ def _stateful(learner: Training) -> dict[str, Any]:
         for place, callback in enumerate(learner.callbacks)
         if hasattr(callback, "state_dict") and hasattr(callback, "set_state_dict")
     }
+
+
+def of_fit(
+    learner: Training, strategy: Any, method: str, epochs: tuple[int, int], given: Mapping[str, Any], cbs: Iterable[Any]
+) -> dict[str, Any]:
+    """Everything that has to be the same for a fit to be continued, as JSON can hold it.
+
+    `epochs` are their number, and how many of them were done before by the user's account; `given` is what else decides
+    the fit besides the schedules of its callbacks.
+    """
+    by_hand = [callback for callback in [*learner.cbs, *cbs] if isinstance(callback, ParamScheduler)]
+    scheds = {name: sched for callback in by_hand for name, sched in callback.scheds.items()}
+    try:
+        options = strategy.to_dict()
+    except (TypeError, ValueError):  # it holds something that has no name
+        options = _text(strategy)
+    return {
+        "fit": method,
+        LENGTH: epochs[0],
+        "model": shapes(learner.model.state_dict()),
+        "data": _data(learner),
+        "parameter settings": _own_settings(learner.model),
+        "amp": [learner.precision.level, learner.precision.dtype if learner.precision.level else None],
+        "strategy": options,
+        **given,
+        **({"schedules": {name: _values(sched) for name, sched in scheds.items()}} if scheds else {}),
+        "begun at epoch": epochs[1],
+    }
+
+
+def shapes(tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Name → `float32[3, 4]`."""
+    return {name: f"{value.dtype}{list(value.shape)}".removeprefix("paddle.") for name, value in tensors.items()}
+
+
+def _values(sched: Callable[[float], Any]) -> list[Any]:
+    """A schedule's values at eleven places of the fit."""
+    return [np.asarray(sched(x)).tolist() for x in np.linspace(0, 1, 11).tolist()]
+
+
+def of_optimizer(plan: Any) -> dict[str, Any]:
+    """The optimizer of a plan with its options."""
+    name = plan.optimizer if isinstance(plan.optimizer, str) else plan.optimizer.__name__
+    return {"optimizer": {"name": name, **{key: _text(value) for key, value in plan.optimizer_options.items()}}}
+
+
+def only_lr_differs(
+    saved: Mapping[str, Any], about: Mapping[str, Any], strategy: DefaultStrategy, updates: int
+) -> bool:
+    """Whether a fit by a strategy is the one saved but for the LR, and perhaps the epochs; both as `of_fit` has them.
+
+    The strategy's schedules and its LR by depth count as the LR.
+    """
+    if any(not line.startswith("strategy") for line in differences(saved, about)):
+        return False
+    try:
+        before = strategy_from_dict(saved["strategy"])
+    except (ValueError, TypeError, KeyError):  # what only its text tells, or code outside the library
+        return False
+
+    def others(plan: Plan) -> Plan:
+        phases = tuple(replace(phase, learning_rate=None, scheduler=None) for phase in plan.phases)
+        return replace(plan, schedules={}, depth=None, phases=phases)
+
+    plans = [one.plan(about[LENGTH] * updates, updates) for one in (before, strategy)]
+    return others(plans[0]) == others(plans[1])
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line per difference but the length: `data.batch: 32 in the checkpoint, 64 now`."""
+    before, after = dict(_leaves("", saved)), dict(_leaves("", now))
+    lines = []
+    for key in {**before, **after}:
+        if before.get(key) != after.get(key) and key != LENGTH:
+            was, is_now = (repr(side[key]) if key in side else "absent" for side in (before, after))
+            lines.append(f"{key}: {was} in the checkpoint, {is_now} now")
+    return lines
+
+
+def listing(lines: list[str]) -> str:
+    """Differences below each other, the first dozen of them."""
+    more = [f"… and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "\n  ".join([*lines[:_SHOWN], *more])
+
+
+def _leaves(prefix: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(tree, Mapping):
+        yield prefix, tree
+        return
+    for key, value in tree.items():
+        yield from _leaves(f"{prefix}.{key}" if prefix else str(key), value)
+
+
+def _text(value: Any) -> str:
+    """What an object prints, without its address, which is another in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
+
+
+def _data(learner: Training) -> dict[str, Any]:
+    """The data's size; a batch is all that goes into one update, whatever processes and accumulation it comes from."""
+    sampler, loader = data.own_sampler(learner.train), learner.train
+    if sampler is None:
+        return {"batches": len(loader), "accumulate": learner.accumulate, "processes": learner.ranks.world}
+    batch = sampler.batch_size * sampler.ranks.world * learner.accumulate
+    return {"samples": sampler.length, "batch": batch, "shuffle": sampler.shuffle}
+
+
+def _own_settings(model: nn.Layer) -> dict[str, Any]:
+    """The user's own settings of the parameters that have any."""
+    found = {}
+    for name, param in select.named_weights(model).items():
+        own = settings.own(param)
+        if own.learning_rate != 1.0 or own.regularizer is not None or not own.trainable or not own.need_clip:
+            regularizer = None if own.regularizer is None else _text(own.regularizer)
+            found[name] = [own.learning_rate, regularizer, own.trainable, own.need_clip]
+    for name, held in settings.saved_rows(select.named_weights(model).items()).items():
+        found[f"{name}, frozen rows"] = held
+    return found
 
 
 def separated(tree: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:

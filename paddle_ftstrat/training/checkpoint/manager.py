@@ -15,7 +15,7 @@ from paddle_ftstrat.plan import mode_of
 from paddle_ftstrat.strategies import DefaultStrategy
 from paddle_ftstrat.training import data, distributed, rng
 from paddle_ftstrat.training.callbacks import better
-from paddle_ftstrat.training.checkpoint import contents, fingerprint
+from paddle_ftstrat.training.checkpoint import contents
 from paddle_ftstrat.training.checkpoint.store import Checkpoint, Store
 from paddle_ftstrat.training.distributed import Ranks
 from paddle_ftstrat.training.recorder import bar
@@ -145,7 +145,7 @@ class CheckpointManager:
         Raises:
             ValueError: the checkpoint is one of another training; the differences are listed.
         """
-        settings, n_epoch, self._asked_for = self.settings, about[fingerprint.LENGTH], False
+        settings, n_epoch, self._asked_for = self.settings, about[contents.LENGTH], False
         if settings is not None and settings.monitor is not None:
             _errors.check_keys("value to monitor", [settings.monitor], learner.value_names())
         found = self._find()
@@ -158,11 +158,11 @@ class CheckpointManager:
             self._fits.append({"about": dict(about), "seed": seed, "results": results, "ended": None})
             return fresh
         saved, last = before[number]["about"], number + 1 == len(before)
-        same_but_lr = last and fingerprint.only_lr_differs(saved, about, strategy, updates)
+        same_but_lr = last and contents.only_lr_differs(saved, about, strategy, updates)
         changed = _lr_goes_on(settings, found, saved, about, same_but_lr)
         if changed == "keep":
             about = {**about, "strategy": saved["strategy"]}
-        entry, was = {**before[number], "about": dict(about)}, saved[fingerprint.LENGTH]
+        entry, was = {**before[number], "about": dict(about)}, saved[contents.LENGTH]
         if entry["ended"] and was == n_epoch:
             return self._pass_over(learner, found, fresh, entry, last)
         if not last:
@@ -344,7 +344,7 @@ def _lr_goes_on(
     settings: Checkpoints, found: Checkpoint, saved: Mapping[str, Any], about: Mapping[str, Any], same_but_lr: bool
 ) -> str | None:
     """How the LR goes on where it is another one and nothing else is; None where all is the same."""
-    lines = fingerprint.differences(saved, about)
+    lines = contents.differences(saved, about)
     if not lines:
         return None
     if same_but_lr:
@@ -352,7 +352,7 @@ def _lr_goes_on(
             return settings.on_lr_change
         lines.append('or say how the LR goes on: Checkpoints(on_lr_change="keep" | "restart" | "new")')
     raise ValueError(
-        f"the checkpoint {found.path} is of another training:\n  {fingerprint.listing(lines)}\n"
+        f"the checkpoint {found.path} is of another training:\n  {contents.listing(lines)}\n"
         f"Restore these settings, or use another folder than {settings.folder} to train anew"
     )
 
