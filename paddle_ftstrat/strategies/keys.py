@@ -6,7 +6,8 @@ A key that is left out of an entry has PaddleHub's default. Every registered sch
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from paddle_ftstrat import _errors
@@ -260,10 +261,6 @@ def boolean(what: str, value: Any) -> bool:
     return True if value is None else _errors.check_flag(what, value)
 
 
-def _fraction(what: str, value: Any) -> float:
-    return _errors.check_number(what, value, minimum=0, maximum=1)
-
-
 def _factors(what: str, value: Any) -> list[float] | dict[str, float]:
     if isinstance(value, Mapping) and value:
         return {str(name): _errors.check_number(f"{what}[{name!r}]", one, minimum=0) for name, one in value.items()}
@@ -275,16 +272,17 @@ def _factors(what: str, value: Any) -> list[float] | dict[str, float]:
     )
 
 
+_fraction = partial(_errors.check_number, minimum=0, maximum=1)
 # Keys with one value, which is no dict.
-_SINGLE = {"warmup": _fraction, "noam_decay": boolean, "layer_factors": _factors}
-_CHECKS = {
+_SINGLE: dict[str, Callable[[str, Any], Any]] = {"warmup": _fraction, "noam_decay": boolean, "layer_factors": _factors}
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "start_point": _fraction,
-    "end_learning_rate": lambda what, value: _errors.check_number(what, value, minimum=0),
+    "end_learning_rate": partial(_errors.check_number, minimum=0),
     "cut_fraction": _fraction,
-    "ratio": lambda what, value: _errors.check_number(what, value, minimum=1),
-    "factor": lambda what, value: _errors.check_number(what, value, above=0),
+    "ratio": partial(_errors.check_number, minimum=1),
+    "factor": partial(_errors.check_number, above=0),
     "blocks": lambda what, value: None if value is None else _errors.check_whole(what, value),
     "params_layer": _params_layer,
-    "decay": lambda what, value: _errors.check_number(what, value, above=0, maximum=1),
+    "decay": partial(_errors.check_number, above=0, maximum=1),
     "minimum": _fraction,
 }
