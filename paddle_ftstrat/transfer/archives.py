@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from paddle_ftstrat import _errors
 from paddle_ftstrat.transfer.contents import Contents, Entry, Mapped, pick, refuse_many, storage_dtype, whole_numbers
-from paddle_ftstrat.transfer.pickles import Global, Machine, array_in
+from paddle_ftstrat.transfer.pickles import DataUnpickler, Global, array_in
 
 _ORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -127,7 +127,7 @@ def read_zip(file: Mapped, opened: zipfile.ZipFile, entry: str | None = None) ->
 
     info = members[pickled[0]]
     data = file.slice(_member_start(file, info), info.file_size)
-    return _contents(file, _machine(data, str(file.path), {}, place).run(), entry)
+    return _contents(file, _unpickler(data, str(file.path), {}, place).run(), entry)
 
 
 def read_legacy(file: Mapped, entry: str | None = None) -> Contents:
@@ -139,9 +139,9 @@ def read_legacy(file: Mapped, entry: str | None = None) -> Contents:
     where, position, parts = str(file.path), 0, []
     storages: dict[str, _Storage] = {}
     for _ in range(5):
-        machine = _machine(file.buffer, where, storages, lambda storage: None, position)
-        parts.append(machine.run())
-        position = machine.position
+        reader = _unpickler(file.buffer, where, storages, lambda storage: None, position)
+        parts.append(reader.run())
+        position = reader.position
     magic, version, _, tree, keys = parts
     if magic != LEGACY_MAGIC or version != 1001 or not isinstance(keys, list):
         raise ValueError(f"{where} is not a file of torch.save, or of a version that is not known ({version!s:.20})")
@@ -160,9 +160,9 @@ def read_legacy(file: Mapped, entry: str | None = None) -> Contents:
     return _contents(file, tree, entry)
 
 
-def _machine(
+def _unpickler(
     data: Any, where: str, storages: dict[str, _Storage], place: Callable[[_Storage], None], start: int = 0
-) -> Machine:
+) -> DataUnpickler:
     def persistent(reference: Any) -> _Storage:
         """What torch writes for a storage: ("storage", its type, its key, its device, its length[, None])."""
         if not isinstance(reference, tuple) or len(reference) not in (5, 6) or reference[0] != "storage":
@@ -180,7 +180,7 @@ def _machine(
             raise ValueError(f"has two descriptions of the storage {key!r}")
         return storages[key]
 
-    return Machine(data, where, _CALLS, _SYMBOLS, persistent, start)
+    return DataUnpickler(data, where, _CALLS, _SYMBOLS, persistent, start)
 
 
 def _contents(file: Mapped, tree: Any, entry: str | None) -> Contents:

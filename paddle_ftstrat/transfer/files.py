@@ -23,7 +23,7 @@ from paddle_ftstrat.transfer.contents import (
     weight_name,
     whole_numbers,
 )
-from paddle_ftstrat.transfer.pickles import Global, Machine, array_in
+from paddle_ftstrat.transfer.pickles import DataUnpickler, Global, array_in
 
 _LEGACY_START = b"\x8a\x0a" + archives.LEGACY_MAGIC.to_bytes(10, "little")
 FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json")
@@ -157,7 +157,7 @@ def _is_plain_name(name: Any) -> bool:
 def _read_paddle(file: Mapped, entry: str | None) -> Contents:
     """The arrays of a file of `paddle.save`, without `paddle.load`, which would run what the file says."""
     where = str(file.path)
-    tree = Machine(file.buffer, where, _PADDLE_CALLS).run()
+    tree = DataUnpickler(file.buffer, where, _PADDLE_CALLS).run()
     if isinstance(tree, dict) and _BIG in tree:
         try:
             tree = _with_large(tree)

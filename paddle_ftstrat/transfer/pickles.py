@@ -27,7 +27,7 @@ class Global(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
-class Machine(pickle._Unpickler):
+class DataUnpickler(pickle._Unpickler):
     """Reads one pickle, by the operations of Python's own reader that build data, of which nothing is copied.
 
     Args:
@@ -43,9 +43,9 @@ class Machine(pickle._Unpickler):
 
     Example:
         >>> import os
-        >>> Machine(pickle.dumps({"step": 3}), "x.pdparams").run()
+        >>> DataUnpickler(pickle.dumps({"step": 3}), "x.pdparams").run()
         {'step': 3}
-        >>> Machine(pickle.dumps(os.system), "x.pdparams").run()
+        >>> DataUnpickler(pickle.dumps(os.system), "x.pdparams").run()
         Traceback (most recent call last):
             ...
         ValueError: x.pdparams contains posix.system, which no state dict needs: refused, and nothing of it was run. ...
@@ -171,8 +171,8 @@ _OPERATIONS: dict[int, Callable[[Any], object]] = {
     pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
     pickle.SETITEM[0]: lambda m: m._set_items([m.stack.pop(-2), m.stack.pop()]),
     pickle.SETITEMS[0]: lambda m: m._set_items(m.pop_mark()),
-    pickle.REDUCE[0]: Machine._reduce,
-    pickle.BUILD[0]: Machine._build,
+    pickle.REDUCE[0]: DataUnpickler._reduce,
+    pickle.BUILD[0]: DataUnpickler._build,
 }
 
 
