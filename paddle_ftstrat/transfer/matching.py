@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from paddle_ftstrat import _errors
+from paddle_ftstrat.param_attr import select
 from paddle_ftstrat.transfer.contents import Contents, Entry
 from paddle_ftstrat.transfer.from_torch import TorchKeys
 from paddle_ftstrat.transfer.report import Row
@@ -175,15 +175,10 @@ def _matched(keys: Sequence[str], selectors: Any, what: str) -> set[str]:
         raise TypeError(f"{what} must be a glob, a compiled regex, a function of the key, or a list of these")
     found: set[str] = set()
     for selector in selectors:
-        if isinstance(selector, str):
-            start = selector.rstrip(".") + "."
-            matched = {key for key in keys if fnmatchcase(key, selector) or key.startswith(start)}
-        elif isinstance(selector, re.Pattern):
-            matched = {key for key in keys if selector.fullmatch(key)}
-        elif callable(selector):
-            matched = {key for key in keys if selector(key)}
-        else:
+        if not (isinstance(selector, (str, re.Pattern)) or callable(selector)):
             raise TypeError(f"{what} must be a glob, a compiled regex or a function key → bool, not {selector!r}")
+        meant = selector.rstrip(".") if isinstance(selector, str) else selector
+        matched = {key for key in keys if select.means(meant, [key], [key])}
         if not matched and isinstance(selector, str):
             heads = [head.rstrip(".") for head in _heads(keys)]
             raise ValueError(f"{what} matches no key. " + _errors.unknown("name or glob", selector, [*keys, *heads]))
