@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,10 +133,7 @@ def split(count: int, blocks: int) -> list[int]:
     """
     blocks = max(1, min(blocks, count))
     tops = [count * e // blocks for e in range(blocks + 1)]
-    numbers = []
-    for below, (lower, upper) in enumerate(zip(tops, tops[1:])):
-        numbers += [blocks - 1 - below] * (upper - lower)
-    return numbers[::-1]
+    return [blocks - bisect_right(tops, above) for above in reversed(range(count))]
 
 
 def _units_by_hand(model: nn.Layer, layers: Sequence[Any]) -> list[Unit]:
