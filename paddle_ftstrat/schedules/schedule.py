@@ -12,6 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,7 +134,7 @@ class Schedule:
         """The values of one layer group alone; the schedule itself where all groups share a value."""
         if not self.shape:
             return self
-        return Schedule([p._replace(function=_Group(p.function, index)) for p in self.pieces], self.end)
+        return Schedule([p._replace(function=partial(_of_group, p.function, index)) for p in self.pieces], self.end)
 
     def values(self, steps: int) -> np.ndarray:
         """The values at t = 0 … steps−1, as a float64 array of that length."""
@@ -213,18 +214,12 @@ def _placed(function: Function, offset: float, scale: float) -> Function:
     return _Placed(function, offset, scale)
 
 
-@dataclass(frozen=True)
-class _Group:
+def _of_group(function: Function, index: int, t: Any) -> Any:
     """One layer group's value of a function that gives one per group, or gives one for all."""
-
-    function: Function
-    index: int
-
-    def __call__(self, t: Any) -> Any:
-        value = self.function(t)
-        if np.ndim(value) == np.ndim(t):
-            return value
-        return value[..., self.index] if np.ndim(t) else float(value[self.index])
+    value = function(t)
+    if np.ndim(value) == np.ndim(t):
+        return value
+    return value[..., index] if np.ndim(t) else float(value[index])
 
 
 @dataclass(frozen=True)
