@@ -47,4 +47,5 @@ def test_the_versions_that_are_supported_are_those_that_are_run(page):
     run = (ROOT / ".ci" / "run").read_text("utf-8") + (ROOT / "requirements.txt").read_text("utf-8")
     table = re.search(r"<!-- matrix -->(.*?)<!-- /matrix -->", (ROOT / page).read_text("utf-8"), re.DOTALL)[1]
     version = r"paddlepaddle(?:-gpu)?[ =]+([\d.]+\d)"
-    assert set(re.findall(version, table)) == set(re.findall(version, run))
+    others = set(re.findall(version, (ROOT / ".ci" / "pythons").read_text("utf-8")))
+    assert set(re.findall(version, table)) == set(re.findall(version, run)) == others
