@@ -227,6 +227,11 @@ def of_module(key, wanted):
         yield change, killed
 
 
+def results():
+    """What is known so far."""
+    return json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+
+
 def main():
     """Try the modules, and enter each into the results."""
     parser = argparse.ArgumentParser()
@@ -239,13 +244,12 @@ def main():
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     gc.freeze()  # what is here already is no garbage in the processes to come
     for key in options.modules:
-        known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-        before = known.get(key, {"survivors": []})
+        before = results().get(key, {"survivors": []})
         reasons = {(one["function"], one["change"]): one["reason"] for one in before["survivors"]}
 
-        def wanted(found, known=frozenset(reasons)):
+        def wanted(found, before=frozenset(reasons)):
             if options.survivors:
-                return [number for number, one in enumerate(found) if (one.function, one.text) in known]
+                return [number for number, one in enumerate(found) if (one.function, one.text) in before]
             return sorted(random.Random(options.seed).sample(range(len(found)), min(options.sample, len(found))))
 
         tried = list(of_module(key, wanted))
@@ -256,6 +260,7 @@ def main():
         ]
         mutants = before["mutants"] if options.survivors else len(tried)
         equivalent = sum(bool(one["reason"]) for one in left)
+        known = results()
         known[key] = {"mutants": mutants, "killed": mutants - len(left), "equivalent": equivalent, "survivors": left}
         known[key]["paddle"] = paddle.__version__
         RESULTS.write_text(json.dumps(known, indent=1, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")

@@ -14,6 +14,7 @@ import paddle_ftstrat as hub
 from paddle_ftstrat import binding
 from paddle_ftstrat.optim import regularizer
 from paddle_ftstrat.param_attr import settings
+from paddle_ftstrat.schedules import SchedLin
 
 
 def mlp(depth=6, width=4, norm=False):
@@ -656,6 +657,23 @@ class TestHosts:
         with pytest.raises(ValueError, match="mom"):
             run.follow(hub.OneCycleStrategy(0.3).plan(10), 9)
         assert (run.steps_per_epoch, run.optimizer.get_lr()) == (7, 0.2)
+
+    def test_blocks_may_each_have_a_schedule(self):
+        def curve(*ends):
+            return {"lr": SchedLin(*map(np.array, ends))}
+
+        strategy = hub.CombinedStrategy("sgd", 0.1, scheduler={"discriminative": {"blocks": 3, "factor": 2.0}})
+        run = strategy.bind(mlp(3))
+        assert run.block_factors == [0.25, 0.5, 1.0]
+        run.follow(dataclasses.replace(run.plan, schedules=curve([0, 0, 0.2], [0.2, 0.1, 0.1])))
+        assert (run.block_factors, run.optimizer.get_lr()) == ([0.0, 0.0, 1.0], 0.2)
+        train(run)
+        assert (run.block_factors, run.optimizer.get_lr()) == ([2.0, 1.0, 1.0], 0.1)
+        # Where the top block rests, nothing is a share of its LR.
+        run.follow(dataclasses.replace(run.plan, schedules=curve([0.1, 0.1, 0], [0.1, 0.1, 0])))
+        assert (run.block_factors, run.optimizer.get_lr()) == ([0.25, 0.5, 1.0], 0.0)
+        with pytest.raises(ValueError, match="lr has 2 values, but there are 3 blocks"):
+            run.follow(dataclasses.replace(run.plan, schedules=curve([0, 0], [1, 1])))
 
     @pytest.mark.parametrize(
         "act",

@@ -1,7 +1,9 @@
 """PaddleHub's strategies as objects: dicts, defaults, conflicts; and every bad input with its message."""
 
+import dataclasses
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import paddle
@@ -11,7 +13,11 @@ from hypothesis import strategies as st
 from paddle import nn
 
 import paddle_ftstrat as hub
+from paddle_ftstrat.binding import Binding
 from paddle_ftstrat.optim import table
+from paddle_ftstrat.param_attr import freeze_rows
+from paddle_ftstrat.schedules import Schedule
+from paddle_ftstrat.schedules.schedule import flat
 
 
 def lrs(strategy, steps, **options):
@@ -331,6 +337,69 @@ def test_paddles_rprop_ignores_the_multiplier():
         optimizer.step()
         moved.append(abs(layer.weight.item() - start))
     assert moved[0] == pytest.approx(moved[1], rel=1e-5)
+
+
+def restless(update):
+    """An LR that is another at one update of 9."""
+    lrs = [(t, partial(flat, 0.2 if t == update else 0.1), "") for t in range(9)]
+    return Schedule(lrs, 9)
+
+
+@pytest.mark.skipif(table.ROWS["rprop"].cls is None, reason="this Paddle has no Rprop")
+@pytest.mark.parametrize("update", [0, 1, 4, 8])
+def test_an_lr_that_is_another_at_one_update_is_a_schedule(update):
+    plan = hub.DefaultStrategy(0.1, "rprop").plan(9)
+    Binding(plan, nn.Linear(2, 2))
+    Binding(dataclasses.replace(plan, max_train_steps=None), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="cannot follow a schedule"):
+        Binding(dataclasses.replace(plan, schedules={"lr": restless(update)}), nn.Linear(2, 2))
+
+
+class TestPlansByHand:
+    """What a strategy would refuse or fill in when it is made."""
+
+    def test_an_option_that_there_is_not(self):
+        plan = hub.DefaultStrategy(0.1, "adam").plan(9)
+        with pytest.raises(ValueError, match=r"'beta'.*beta1"):
+            Binding(dataclasses.replace(plan, optimizer_options={"beta": 0.5}), nn.Linear(2, 2))
+
+    def test_the_weights_that_muon_is_for(self):
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        for hidden, wanted in ((None, {"0.weight"}), (["1.weight"], {"1.weight"}), ([], set())):
+            options = {} if hidden is None else {"hidden": hidden}
+            run = hub.DefaultStrategy(0.1, "muon", **options).bind(model)
+            run.model(paddle.ones([1, 2])).sum().backward()
+            run.step()
+            state = run.state_dict()["optimizer"]
+            assert {name for name, kinds in state.items() if set(kinds) == {"momentum"}} == wanted
+
+    def test_whose_decay_it_is(self):
+        rows = hub.CombinedStrategy("sgd", 0.1, regularization={"weight_decay": 0.1}).bind(nn.Linear(2, 2)).describe()
+        assert [(row.decay, row.decay_from) for row in rows] == [(0.1, "strategy"), (0.0, "")]
+
+    def test_float32_values_are_kept_unless_multi_precision_is_off(self):
+        for options, kept in (({}, 2), ({"multi_precision": False}, 1)):
+            model = nn.Linear(2, 2)
+            model.bfloat16()
+            run = hub.DefaultStrategy(0.1, "momentum", **options).bind(model)
+            model.weight.astype("float32").sum().backward()
+            run.step()
+            assert len(run.state_dict()["optimizer"]["weight"]) == kept
+
+    def test_sparse_gradients(self):
+        def build():
+            return nn.Sequential(nn.Embedding(6, 4, sparse=True), nn.Linear(4, 4))
+
+        model = build()
+        freeze_rows(model[1].weight, [0], axis=1)
+        hub.CombinedStrategy("sgd", 0.1, clip={"GlobalNorm": 1.0}).bind(model)
+        freeze_rows(model[0].weight, [0])
+        with pytest.raises(ValueError, match="freeze_rows needs dense gradients"):
+            hub.DefaultStrategy(0.1, "sgd").bind(model)
+        half = build()
+        half.bfloat16()
+        with pytest.raises(ValueError, match="half precision"):
+            hub.DefaultStrategy(0.1, "sgd").bind(half)
 
 
 class NoNumber:
