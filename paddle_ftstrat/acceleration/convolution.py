@@ -34,25 +34,27 @@ def unfold(a: Arguments, first: int, last: int) -> None:
         begin = max(0, (-shift + other - 1) // other)
         end = max(begin, min(beside, (width - 1 - shift) // other + 1))
         for n in range(count):
-            image = carray(floats(a[3] + 4 * (n * channels + channel) * height * width), (height * width,))
-            row = carray(floats(a[4] + 4 * (unit * count + n) * below * beside), (below * beside,))
+            image = a[3] + 4 * (n * channels + channel) * height * width
+            rows = a[4] + 4 * (unit * count + n) * below * beside
             for y in range(below):
-                line, at = y * stride + i - padding, y * beside
+                line, row = y * stride + i - padding, carray(floats(rows + 4 * y * beside), (beside,))
                 if line < 0 or line >= height:
                     for x in range(beside):
-                        row[at + x] = ZERO
+                        row[x] = ZERO
                     continue
                 for x in range(begin):
-                    row[at + x] = ZERO
-                start = line * width + shift
+                    row[x] = ZERO
+                # An index like `start + x` might be negative for all that the compiler knows: one value at a time.
+                source = carray(floats(image + 4 * (line * width + shift + begin * other)), (width,))
+                target = carray(floats(rows + 4 * (y * beside + begin)), (beside,))
                 if other == 1:
-                    for x in range(begin, end):
-                        row[at + x] = image[start + x]
+                    for x in range(end - begin):
+                        target[x] = source[x]
                 else:
-                    for x in range(begin, end):
-                        row[at + x] = image[start + x * other]
+                    for x in range(end - begin):
+                        target[x] = source[x * other]
                 for x in range(end, beside):
-                    row[at + x] = ZERO
+                    row[x] = ZERO
 
 
 def fold(a: Arguments, first: int, last: int) -> None:
@@ -61,7 +63,8 @@ def fold(a: Arguments, first: int, last: int) -> None:
     tall, wide, stride, other, padding, margin = a[11], a[12], a[13], a[14], a[15], a[16]
     for channel in range(first, last):
         for n in range(count):
-            image = carray(floats(a[3] + 4 * (n * channels + channel) * height * width), (height * width,))
+            place = a[3] + 4 * (n * channels + channel) * height * width
+            image = carray(floats(place), (height * width,))
             for k in range(height * width):
                 image[k] = ZERO
             for i in range(tall):
@@ -69,18 +72,19 @@ def fold(a: Arguments, first: int, last: int) -> None:
                     unit, shift = (channel * tall + i) * wide + j, j - margin
                     begin = max(0, (-shift + other - 1) // other)
                     end = max(begin, min(beside, (width - 1 - shift) // other + 1))
-                    row = carray(floats(a[4] + 4 * (unit * count + n) * below * beside), (below * beside,))
+                    rows = a[4] + 4 * (unit * count + n) * below * beside
                     for y in range(below):
-                        line, at = y * stride + i - padding, y * beside
+                        line = y * stride + i - padding
                         if line < 0 or line >= height:
                             continue
-                        start = line * width + shift
+                        row = carray(floats(rows + 4 * (y * beside + begin)), (beside,))
+                        target = carray(floats(place + 4 * (line * width + shift + begin * other)), (width,))
                         if other == 1:
-                            for x in range(begin, end):
-                                image[start + x] += row[at + x]
+                            for x in range(end - begin):
+                                target[x] += row[x]
                         else:
-                            for x in range(begin, end):
-                                image[start + x * other] += row[at + x]
+                            for x in range(end - begin):
+                                target[x * other] += row[x]
 
 
 @fast
