@@ -363,6 +363,24 @@ class TestPlansByHand:
         with pytest.raises(ValueError, match=r"'beta'.*beta1"):
             Binding(dataclasses.replace(plan, optimizer_options={"beta": 0.5}), nn.Linear(2, 2))
 
+    def test_a_schedule_of_what_the_optimizer_has_not(self):
+        plan = hub.OneCycleStrategy(0.1, optimizer_name="adam").plan(9)
+        with pytest.raises(ValueError, match="mom"):
+            Binding(dataclasses.replace(plan, optimizer="sgd", optimizer_options={}), nn.Linear(2, 2))
+
+    def test_a_fused_update_that_there_is_not(self):
+        with pytest.raises(ValueError, match="fused=True, but there is no fused update"):
+            hub.DefaultStrategy(0.1, "rmsprop").bind(nn.Linear(2, 2), fused=True)
+
+    def test_a_clip_of_the_users_own(self):
+        clip = nn.ClipGradByGlobalNorm(0.5)
+        run = hub.DefaultStrategy(1.0, "sgd", grad_clip=clip).bind(nn.Linear(1, 1))
+        start = [param.item() for param in run.model.parameters()]
+        (3 * run.model(paddle.ones([1, 1]))).sum().backward()
+        run.step()
+        moves = [before - param.item() for before, param in zip(start, run.model.parameters())]
+        np.testing.assert_allclose(moves, [0.5 / math.sqrt(2)] * 2, rtol=1e-5)
+
     def test_the_weights_that_muon_is_for(self):
         model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
         for hidden, wanted in ((None, {"0.weight"}), (["1.weight"], {"1.weight"}), ([], set())):
@@ -376,6 +394,10 @@ class TestPlansByHand:
     def test_whose_decay_it_is(self):
         rows = hub.CombinedStrategy("sgd", 0.1, regularization={"weight_decay": 0.1}).bind(nn.Linear(2, 2)).describe()
         assert [(row.decay, row.decay_from) for row in rows] == [(0.1, "strategy"), (0.0, "")]
+        rows = hub.DefaultStrategy(0.1, "momentum", weight_decay=0.3).bind(nn.Linear(2, 2)).describe()
+        assert {(row.regularizer, row.regularizer_from, row.decay) for row in rows} == {("L2(0.3)", "optimizer", 0.0)}
+        rows = hub.DefaultStrategy(0.1, "muon", weight_decay=0.3).bind(nn.Linear(2, 2)).describe()
+        assert [(row.regularizer, row.decay, row.decay_from) for row in rows] == [("", 0.3, "optimizer"), ("", 0.0, "")]
 
     def test_float32_values_are_kept_unless_multi_precision_is_off(self):
         for options, kept in (({}, 2), ({"multi_precision": False}, 1)):
