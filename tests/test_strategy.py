@@ -364,9 +364,11 @@ class TestPlansByHand:
             Binding(dataclasses.replace(plan, optimizer_options={"beta": 0.5}), nn.Linear(2, 2))
 
     def test_a_schedule_of_what_the_optimizer_has_not(self):
+        run = hub.DefaultStrategy(0.1, "sgd").bind(nn.Linear(2, 2))
         plan = hub.OneCycleStrategy(0.1, optimizer_name="adam").plan(9)
         with pytest.raises(ValueError, match="mom"):
-            Binding(dataclasses.replace(plan, optimizer="sgd", optimizer_options={}), nn.Linear(2, 2))
+            Binding(dataclasses.replace(plan, optimizer="sgd", optimizer_options={}), run.model)
+        assert run.in_force
 
     def test_a_fused_update_that_there_is_not(self):
         with pytest.raises(ValueError, match="fused=True, but there is no fused update"):
@@ -398,6 +400,23 @@ class TestPlansByHand:
         assert {(row.regularizer, row.regularizer_from, row.decay) for row in rows} == {("L2(0.3)", "optimizer", 0.0)}
         rows = hub.DefaultStrategy(0.1, "muon", weight_decay=0.3).bind(nn.Linear(2, 2)).describe()
         assert [(row.regularizer, row.decay, row.decay_from) for row in rows] == [("", 0.3, "optimizer"), ("", 0.0, "")]
+
+    def test_a_decay_of_0_is_none(self):
+        run = hub.CombinedStrategy("adamw", 0.1, regularization={"weight_decay": 0.0}).bind(nn.Linear(2, 2))
+        start = run.model.weight.numpy().copy()
+        (0 * run.model(paddle.ones([1, 2]))).sum().backward()
+        run.step()
+        np.testing.assert_array_equal(run.model.weight.numpy(), start)
+
+    def test_lambs_own_decay_leaves_biases_out(self):
+        model = nn.Linear(2, 2)
+        model.bias.set_value(paddle.ones([2]))
+        run = hub.DefaultStrategy(0.1, "lamb", lamb_weight_decay=0.5).bind(model)
+        start = model.weight.numpy().copy()
+        (0 * model(paddle.ones([1, 2]))).sum().backward()
+        run.step()
+        assert (model.weight.numpy() != start).all()
+        assert model.bias.tolist() == [1.0, 1.0]
 
     def test_float32_values_are_kept_unless_multi_precision_is_off(self):
         for options, kept in (({}, 2), ({"multi_precision": False}, 1)):
