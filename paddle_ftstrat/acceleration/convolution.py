@@ -17,7 +17,18 @@ from paddle.autograd import PyLayer
 from paddle_ftstrat._paddle import forwards
 from paddle_ftstrat.acceleration import machine
 from paddle_ftstrat.acceleration.kernels import ZERO, swap
-from paddle_ftstrat.acceleration.machine import Arguments, Kernel, asked, at, fast, first_order, floats, whole
+from paddle_ftstrat.acceleration.machine import (
+    Arguments,
+    Kernel,
+    asked,
+    at,
+    fast,
+    first_order,
+    floats,
+    save,
+    saved,
+    whole,
+)
 
 BUDGET = 1 << 20
 # So many values of the padded images of a channel are taken together; three such stretches fit the nearest cache.
@@ -199,13 +210,13 @@ class Depthwise(PyLayer):
         y = paddle.empty([*x.shape[:2], *shape.out])
         shape.run(depthwise, x.shape[1], x, y, 0, x.shape[0], *at(weight))
         ctx.shape, ctx.edges = shape, forwards.edges(x, weight, bias)
-        ctx.save_for_backward(x, weight)
+        save(ctx, x, weight)
         return y if bias is None else y + bias.reshape([-1, 1, 1])
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         first_order()
-        (x, weight), shape, dy = ctx.saved_tensor(), ctx.shape, whole(dy)
+        (x, weight), shape, dy = saved(ctx), ctx.shape, whole(dy)
         dx, dw = paddle.empty(x.shape), paddle.empty(weight.shape)
         shape.run(depthwise_grad, x.shape[1], x, dy, 0, x.shape[0], *at(weight, dx, dw))
         return asked(ctx, (dx, dw, *([dy.sum([0, 2, 3])] if len(ctx.edges) > 2 else [])))
@@ -225,13 +236,13 @@ class Convolution(PyLayer):
                 part = part + bias.reshape([-1, 1])
             shape.turn(part, y, first, count, back=True)
         ctx.shape, ctx.edges = shape, forwards.edges(x, weight, bias)
-        ctx.save_for_backward(x, weight)
+        save(ctx, x, weight)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         first_order()
-        (x, weight), shape, dy = ctx.saved_tensor(), ctx.shape, whole(dy)
+        (x, weight), shape, dy = saved(ctx), ctx.shape, whole(dy)
         wanted = forwards.wanted(ctx.edges)
         matrix, dw = weight.reshape([weight.shape[0], -1]), None
         dx = paddle.empty(x.shape) if wanted[0] else None

@@ -155,6 +155,24 @@ def first_order() -> None:
         )
 
 
+def save(ctx: Any, *tensors: Any) -> None:
+    """Keep tensors for the backward."""
+    ctx.versions = [tensor.inplace_version for tensor in tensors]
+    ctx.save_for_backward(*tensors)
+
+
+def saved(ctx: Any) -> Any:
+    """The tensors that were kept for the backward.
+
+    Raises:
+        RuntimeError: one of them was changed in place since; Paddle asks that of its own operations only.
+    """
+    tensors = ctx.saved_tensor()
+    if [tensor.inplace_version for tensor in tensors] != ctx.versions:
+        raise RuntimeError("a tensor that the backward of an accelerated layer needs was changed in place before it")
+    return tensors
+
+
 def asked(ctx: Any, grads: tuple[Any, ...]) -> tuple[Any, ...]:
     """The gradients, with None where none may be returned."""
     return tuple(grad if wanted else None for grad, wanted in zip(grads, forwards.wanted(ctx.edges)))

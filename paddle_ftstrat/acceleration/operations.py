@@ -15,7 +15,7 @@ from paddle_ftstrat._paddle import forwards
 from paddle_ftstrat.acceleration import kernels, machine
 from paddle_ftstrat.acceleration.convolution import Convolution, Depthwise
 from paddle_ftstrat.acceleration.kernels import GELU, LINEAR, RELU, RELU6, TILE
-from paddle_ftstrat.acceleration.machine import asked, at, bits, first_order, whole
+from paddle_ftstrat.acceleration.machine import asked, at, bits, first_order, save, saved, whole
 
 __all__ = [
     "KEEP",
@@ -61,15 +61,12 @@ class Dense(PyLayer):
         slope = paddle.empty_like(y) if f == GELU else None
         _activate(y, y, slope, bias, f, dropped)
         ctx.f, ctx.dropped, ctx.edges = f, dropped, forwards.edges(x, weight, bias)
-        ctx.versions = x.inplace_version, weight.inplace_version
-        ctx.save_for_backward(x, weight, *({RELU: [y], GELU: [slope]}.get(f, [])))
+        save(ctx, x, weight, *({RELU: [y], GELU: [slope]}.get(f, [])))
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
-        x, weight, *kept = ctx.saved_tensor()
-        if (x.inplace_version, weight.inplace_version) != ctx.versions:
-            raise RuntimeError("the input or the weight of a Linear was changed in place before its backward")
+        x, weight, *kept = saved(ctx)
         if ctx.f != LINEAR or ctx.dropped.limit:
             first_order()
             dy = _activation_grad(whole(dy), kept, ctx.f, ctx.dropped)
@@ -94,13 +91,13 @@ class Activation(PyLayer):
         slope = paddle.empty_like(y) if f == GELU else None
         _activate(x, y, slope, None, f, dropped)
         ctx.f, ctx.dropped = f, dropped
-        ctx.save_for_backward(*{RELU: [y], RELU6: [y], GELU: [slope]}.get(f, []))
+        save(ctx, *{RELU: [y], RELU6: [y], GELU: [slope]}.get(f, []))
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         first_order()
-        return _activation_grad(whole(dy), ctx.saved_tensor(), ctx.f, ctx.dropped)
+        return _activation_grad(whole(dy), saved(ctx), ctx.f, ctx.dropped)
 
 
 class Norm(PyLayer):
@@ -122,13 +119,13 @@ class Norm(PyLayer):
             bits(epsilon),
             *dropped,
         )
-        ctx.save_for_backward(z, weight, stats)
+        save(ctx, z, weight, stats)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         first_order()
-        z, weight, stats = ctx.saved_tensor()
+        z, weight, stats = saved(ctx)
         columns, dz = z.shape[-1], paddle.empty(z.shape)
         rows, grain = z.size // columns, _rows(columns)
         dx, parts = (
@@ -159,13 +156,13 @@ class Attention(PyLayer):
         sizes = (columns, ctx.factor, heads, queries, *strides, *dropped)
         rows = weights.size // columns
         machine.run(kernels.softmax, rows, _rows(columns), *at(weights, kept, mask), *sizes)
-        ctx.save_for_backward(q, k, v, weights, kept)
+        save(ctx, q, k, v, weights, kept)
         return _joined(paddle.matmul(kept, v))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         first_order()
-        q, k, v, weights, kept = ctx.saved_tensor()
+        q, k, v, weights, kept = saved(ctx)
         dy = _split(dy, ctx.heads)
         dv = paddle.matmul(kept, dy, transpose_x=True)
         scores = paddle.matmul(dy, v, transpose_y=True)
@@ -182,13 +179,13 @@ class Lookup(PyLayer):
     @staticmethod
     def forward(ctx: Any, weight: Any, ids: Any, padding: int) -> Any:
         ctx.shape, ctx.padding, ctx.edges = weight.shape, padding, forwards.edges(weight)
-        ctx.save_for_backward(whole(ids))
+        save(ctx, whole(ids))
         return functional.embedding(ids, weight, None if padding < 0 else padding)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         first_order()
-        (ids,), columns = ctx.saved_tensor(), ctx.shape[-1]
+        (ids,), columns = saved(ctx), ctx.shape[-1]
         grad, width = paddle.zeros(ctx.shape), TILE // 64
         machine.run(kernels.scatter, -(-columns // width), 1, *at(whole(dy), ids, grad), ids.size, columns, ctx.padding)
         return (*asked(ctx, (grad,)), None)
@@ -202,16 +199,13 @@ class CrossEntropy(PyLayer):
         x, labels, columns = whole(x), whole(labels), x.shape[-1]
         losses, logs = paddle.empty([labels.size]), paddle.empty([labels.size])
         machine.run(kernels.entropy, labels.size, _rows(columns), *at(x, labels, losses, logs), columns)
-        ctx.version = x.inplace_version
-        ctx.save_for_backward(x, labels, logs)
+        save(ctx, x, labels, logs)
         return losses.mean()
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         first_order()
-        x, labels, logs = ctx.saved_tensor()
-        if x.inplace_version != ctx.version:
-            raise RuntimeError("the logits were changed in place before the backward of their cross entropy")
+        x, labels, logs = saved(ctx)
         columns, dx = x.shape[-1], paddle.empty(x.shape)
         scale = bits(float(dy) / labels.size)
         machine.run(kernels.entropy_grad, labels.size, _rows(columns), *at(x, labels, dx, logs), columns, scale)
