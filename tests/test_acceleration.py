@@ -11,7 +11,7 @@ from paddle import nn
 from paddle.nn import functional
 
 import paddle_ftstrat as hub
-from paddle_ftstrat import _paddle
+from paddle_ftstrat import _paddle, acceleration
 from paddle_ftstrat.acceleration import forwards
 
 TOLERANCE = 1e-5
@@ -552,9 +552,78 @@ def test_another_device_changes_nothing(monkeypatch):
     assert all("forward" not in layer.__dict__ for layer in model.sublayers())
 
 
-def test_without_numba_nothing_changes(monkeypatch):
+@pytest.fixture
+def no_kernels(monkeypatch):
     monkeypatch.setattr(forwards, "why_none", lambda: forwards.NO_NUMBA)
-    assert hub.accelerate(nn.Linear(4, 4)).reason == forwards.NO_NUMBA
+    monkeypatch.setattr(forwards, "LEAST", 0)
+    forwards.operations.cache_clear()
+    yield
+    forwards.operations.cache_clear()
+
+
+def test_without_numba_linear_and_layer_norm_are_of_paddles_operations(no_kernels):
+    done = hub.accelerate(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.GELU()))
+    assert done.replaced == {"0": "Linear", "1": "LayerNorm"}
+    assert "as they are: other layers (numba is not installed)" in str(done)
+    assert str(hub.accelerate(nn.GELU())) == "layers run by Paddle's own operations: numba is not installed"
+    model = nn.Linear(4, 4)
+    hub.accelerate(model)
+    assert acceleration.maker(model) == "Paddle, sums as products"
+
+
+@pytest.mark.parametrize("frozen", [(), ("weight",), ("bias",), ("input",)])
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Linear(6, 5), lambda: nn.Linear(6, 5, bias_attr=False), lambda: nn.LayerNorm(6)]
+)
+@pytest.mark.parametrize("shape", [(7, 6), (2, 3, 6)])
+def test_without_numba_outputs_and_gradients_are_those_of_float64(no_kernels, make, frozen, shape):
+    paddle.seed(0)
+    layer, found = make(), []
+    for name, param in layer.named_parameters():
+        param.set_value(paddle.to_tensor(normal(*param.shape)))
+        param.stop_gradient = name in frozen
+    wide = copy.deepcopy(layer).to(dtype="float64")
+    hub.accelerate(layer)
+    for each, dtype in ((layer, "float32"), (wide, "float64")):
+        if isinstance(layer, nn.LayerNorm) and dtype == "float64":
+            # Paddle's own leaves a frozen weight out of the input's gradient.
+            each.weight.stop_gradient = False
+        x = paddle.to_tensor(3 + normal(*shape), dtype, stop_gradient="input" in frozen)
+        y = each(x)
+        if not y.stop_gradient:
+            (y * paddle.to_tensor(normal(*y.shape), dtype)).sum().backward()
+        named = {"x": x, **{n: p for n, p in each.named_parameters() if n not in frozen}}
+        found.append({"y": y.numpy(), **{n: t.grad.numpy() for n, t in named.items() if not t.stop_gradient}})
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        close(value, found[1][name])
+
+
+def test_without_numba_an_encoder_trains_as_plain_paddle_does(no_kernels):
+    weights = []
+    for accelerate in (False, None):
+        paddle.seed(0)
+        layer = encoder("gelu", False)
+        run = hub.DefaultStrategy(0.01, "sgd").bind(layer, accelerate=accelerate)
+        for _ in range(3):
+            layer(paddle.to_tensor(normal(3, 5, 8))).square().mean().backward()
+            run.step()
+        weights.append({name: param.numpy() for name, param in layer.named_parameters()})
+    for name, value in weights[0].items():
+        close(weights[1][name], value)
+
+
+def test_without_numba_what_is_changed_in_place_and_second_order_are_refused(no_kernels):
+    for layer in (nn.Linear(4, 4), nn.LayerNorm(4)):
+        hub.accelerate(layer)
+        x = paddle.to_tensor(normal(5, 4), stop_gradient=False)
+        loss = layer(x).sum()
+        with paddle.no_grad():
+            layer.weight.add_(paddle.ones([1]))
+        with pytest.raises(RAISED, match="changed in place"):
+            loss.backward()
+    with pytest.raises(RAISED, match="gradients of gradients"):
+        paddle.grad(layer(x).square().sum(), x, create_graph=True)
 
 
 def test_a_compiled_model_stays_as_it_is():

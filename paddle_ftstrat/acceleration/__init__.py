@@ -22,7 +22,7 @@ class Acceleration:
     Attributes:
         replaced: path of each layer whose forward is replaced → name of the class of layers that it is.
         kept: path of each layer that might be → why it is not.
-        reason: why nothing is replaced; "" where something can be.
+        reason: why nothing is replaced, or only what needs no kernels; "" where all can be.
     """
 
     replaced: dict[str, str]
@@ -40,7 +40,8 @@ class Acceleration:
             return f"layers run by Paddle's own operations: {self.reason or 'none of them has a faster forward'}"
         text = "accelerated: " + ", ".join(f"{count} {name}" for name, count in Counter(self.replaced.values()).items())
         kept = ", ".join(f"{path} ({why})" for path, why in self.kept.items())
-        return f"{text}; as they are: other layers, functions called in a forward{kept and ', '}{kept}"
+        others = f"other layers{self.reason and f' ({self.reason})'}, functions called in a forward"
+        return f"{text}; as they are: {others}{kept and ', '}{kept}"
 
 
 def accelerate(model: nn.Layer, undo: bool = False) -> Acceleration:
@@ -50,7 +51,8 @@ def accelerate(model: nn.Layer, undo: bool = False) -> Acceleration:
     Conv2D, CrossEntropyLoss, MultiHeadAttention and TransformerEncoderLayer have one. Classes, parameters, names, hooks
     and `state_dict` stay; a copy of the model is accelerated too, a pickled one is not. Where an input is of another
     dtype or device, cast by `auto_cast`, traced by `to_static` or small, the layer's own forward runs. Functions that a
-    forward calls itself (`functional.gelu(…)`) cannot be replaced.
+    forward calls itself (`functional.gelu(…)`) cannot be replaced. Without numba, Linear and LayerNorm alone have one,
+    of Paddle's operations.
 
     Args:
         model: the model.
@@ -99,6 +101,7 @@ def survey(model: nn.Layer, wanted: bool | None) -> Acceleration:
         else:
             replaced[path] = stand.name
             found.append((layer, stand))
+    reason = reason or forwards.why_none()
     if wanted and not found:
         raise ValueError(f"accelerate=True, but {reason or 'no layer has a faster forward'}")
     return Acceleration(replaced, kept, reason, found)
@@ -106,8 +109,9 @@ def survey(model: nn.Layer, wanted: bool | None) -> Acceleration:
 
 def maker(model: nn.Layer) -> str:
     """What computes the layers of a model wherever it fits, on which their rounding and dropout depend."""
-    ours = any(_is_ours(layer) for _, layer in _layers(model))
-    return f"numba {_paddle.numba_version()}" if ours else "Paddle"
+    if not any(_is_ours(layer) for _, layer in _layers(model)):
+        return "Paddle"
+    return "Paddle, sums as products" if forwards.why_none() else f"numba {_paddle.numba_version()}"
 
 
 def _layers(model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
@@ -124,4 +128,4 @@ def _objection(model: nn.Layer) -> str:
         return "the model is not on the CPU"
     if _paddle.compiled_layers(model):
         return "compiled by paddle.jit.to_static"
-    return forwards.why_none()
+    return ""

@@ -16,19 +16,9 @@ from paddle.autograd import PyLayer
 
 from paddle_ftstrat._paddle import forwards
 from paddle_ftstrat.acceleration import machine
+from paddle_ftstrat.acceleration.autograd import asked, first_order, save, saved, whole
 from paddle_ftstrat.acceleration.kernels import ZERO, swap
-from paddle_ftstrat.acceleration.machine import (
-    Arguments,
-    Kernel,
-    asked,
-    at,
-    fast,
-    first_order,
-    floats,
-    save,
-    saved,
-    whole,
-)
+from paddle_ftstrat.acceleration.machine import Arguments, Kernel, at, fast, floats
 
 BUDGET = 1 << 20
 # So many values of the padded images of a channel are taken together; three such stretches fit the nearest cache.

@@ -35,6 +35,7 @@ class Stand(NamedTuple):
 
 
 STANDS: dict[type[nn.Layer], Stand] = {}
+WITHOUT_KERNELS = (nn.Linear, nn.LayerNorm)
 
 
 def stands_for(cls: type[nn.Layer], objection: Callable[[Any], str] = lambda layer: "") -> Callable[[Any], Any]:
@@ -51,13 +52,16 @@ def stands_for(cls: type[nn.Layer], objection: Callable[[Any], str] = lambda lay
 
 def stand_of(layer: nn.Layer) -> Stand | None:
     """What there is for a layer's forward."""
-    base = next((cls for cls in STANDS if isinstance(layer, cls)), None)
+    usable = WITHOUT_KERNELS if why_none() else STANDS
+    base = next((cls for cls in usable if isinstance(layer, cls)), None)
     return STANDS[base] if base is not None and type(layer).forward is base.forward else None
 
 
 @functools.cache
 def operations() -> Any:
-    """The operations with their kernels; None, after a warning, where numba fails."""
+    """The operations with their kernels, or those without; None, after a warning, where numba fails."""
+    if why_none():
+        return importlib.import_module("paddle_ftstrat.acceleration.autograd")
     try:
         from paddle_ftstrat.acceleration import kernels, machine, operations
 
@@ -69,6 +73,7 @@ def operations() -> Any:
     return operations
 
 
+@functools.cache
 def why_none() -> str:
     """Why no kernel can be made in this process; "" where it can."""
     if importlib.util.find_spec("numba") is None:

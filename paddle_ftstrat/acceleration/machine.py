@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import paddle
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
-from paddle_ftstrat._paddle import forwards, threads
+from paddle_ftstrat._paddle import threads
 
 # What stands before a kernel's own arguments: the counter, units per range, units in all.
 OWN = 3
@@ -144,43 +143,6 @@ def run(kernel: Kernel, units: int, grain: int, *arguments: int) -> None:
     a[1], a[2] = grain, units
     a[OWN : OWN + len(arguments)] = arguments
     threads.share(_compiled(kernel).address, a.ctypes.data, min(threads.current(), -(-units // grain)))
-
-
-def first_order() -> None:
-    """Refuse a backward that is to have a gradient itself."""
-    if paddle.is_grad_enabled():
-        raise RuntimeError(
-            "gradients of gradients do not go through accelerated layers: give bind() or the Learner's fit "
-            "accelerate=False, or call hub.accelerate(model, undo=True)"
-        )
-
-
-def save(ctx: Any, *tensors: Any) -> None:
-    """Keep tensors for the backward."""
-    ctx.versions = [tensor.inplace_version for tensor in tensors]
-    ctx.save_for_backward(*tensors)
-
-
-def saved(ctx: Any) -> Any:
-    """The tensors that were kept for the backward.
-
-    Raises:
-        RuntimeError: one of them was changed in place since; Paddle asks that of its own operations only.
-    """
-    tensors = ctx.saved_tensor()
-    if [tensor.inplace_version for tensor in tensors] != ctx.versions:
-        raise RuntimeError("a tensor that the backward of an accelerated layer needs was changed in place before it")
-    return tensors
-
-
-def asked(ctx: Any, grads: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The gradients, with None where none may be returned."""
-    return tuple(grad if wanted else None for grad, wanted in zip(grads, forwards.wanted(ctx.edges)))
-
-
-def whole(x: Any) -> Any:
-    """A tensor without gaps: x itself, or a copy of a view."""
-    return x if x.is_contiguous() else x.contiguous()
 
 
 def at(*tensors: Any) -> list[int]:

@@ -13,9 +13,10 @@ from paddle.nn import functional
 
 from paddle_ftstrat._paddle import forwards
 from paddle_ftstrat.acceleration import kernels, machine
+from paddle_ftstrat.acceleration.autograd import asked, first_order, linear_grads, save, saved, whole
 from paddle_ftstrat.acceleration.convolution import Convolution, Depthwise
 from paddle_ftstrat.acceleration.kernels import GELU, LINEAR, RELU, RELU6, TILE
-from paddle_ftstrat.acceleration.machine import asked, at, bits, first_order, save, saved, whole
+from paddle_ftstrat.acceleration.machine import at, bits
 
 __all__ = [
     "KEEP",
@@ -72,14 +73,7 @@ class Dense(PyLayer):
             dy = _activation_grad(whole(dy), kept, ctx.f, ctx.dropped)
         elif not paddle.is_grad_enabled():
             dy = whole(dy)
-        rows = dy.reshape([-1, dy.shape[-1]])
-        makers = (
-            lambda: paddle.matmul(dy, weight, transpose_y=True),
-            lambda: paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True),
-            # The sum over the rows: as a product it takes a fortieth of the time.
-            lambda: paddle.matmul(paddle.ones([1, rows.shape[0]]), rows).reshape([-1]),
-        )
-        return tuple(make() if wanted else None for make, wanted in zip(makers, forwards.wanted(ctx.edges)))
+        return linear_grads(ctx, dy, x, weight)
 
 
 class Activation(PyLayer):
