@@ -69,8 +69,8 @@ class DecayedAdagrad(CustomOptimizer):
     Args:
         decay: ρ in [0, 1].
         epsilon: ε ≥ 0.
-        weight_decay: λ of L2, or a Paddle regulariser.
-        learning_rate, **common: as for `CustomOptimizer`, with parameters, grad_clip, multi_precision and name.
+        learning_rate, **common: as for `CustomOptimizer`, with parameters, weight_decay (λ of L2, or a Paddle
+            regulariser), grad_clip, multi_precision and name.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -110,8 +110,8 @@ class Ftrl(CustomOptimizer):
         l1: l1 ≥ 0.
         l2: l2 ≥ 0.
         lr_power: k ≤ 0.
-        weight_decay: λ of a further L2 in the gradient, or a Paddle regulariser.
-        learning_rate, **common: as for `CustomOptimizer`, with parameters, grad_clip, multi_precision and name.
+        learning_rate, **common: as for `CustomOptimizer`, with parameters, weight_decay (λ of a further L2 in the
+            gradient, or a Paddle regulariser), grad_clip, multi_precision and name.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
@@ -168,10 +168,10 @@ class LarsMomentum(CustomOptimizer):
         momentum: μ ≥ 0.
         lars_coeff: c > 0.
         lars_weight_decay: λ ≥ 0; a parameter's own regulariser beats it.
-        weight_decay: λ of a further L2 in the gradient, or a Paddle regulariser.
         exclude_from_weight_decay_fn: parameter → whether `lars_weight_decay` skips it.
         epsilon: ε ≥ 0.
-        learning_rate, **common: as for `CustomOptimizer`, with parameters, grad_clip, multi_precision and name.
+        learning_rate, **common: as for `CustomOptimizer`, with parameters, weight_decay (λ of a further L2 in the
+            gradient, or a Paddle regulariser), grad_clip, multi_precision and name.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.

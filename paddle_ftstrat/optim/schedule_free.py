@@ -138,8 +138,8 @@ class ScheduleFreeAdamW(ScheduleFree):
         beta: β in (0, 1], their β₁.
         beta2: β₂ in [0, 1).
         epsilon: ε ≥ 0.
-        r, weight_lr_power, weight_decay: as for `ScheduleFreeSGD`.
-        **common: parameters, grad_clip, multi_precision, apply_decay_param_fun, name, as for `CustomOptimizer`.
+        **common: r, weight_lr_power and weight_decay, as for `ScheduleFreeSGD`; parameters, grad_clip, multi_precision,
+            apply_decay_param_fun and name, as for `CustomOptimizer`.
 
     Raises:
         ValueError, TypeError: an argument out of range or of a wrong type.
