@@ -17,6 +17,7 @@ from paddle.nn import functional
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import forwards
+from paddle_ftstrat.acceleration import autograd
 
 # With fewer values in its output a layer runs as it is: an operation in Python costs some 50 µs.
 LEAST = 1 << 15
@@ -61,7 +62,7 @@ def stand_of(layer: nn.Layer) -> Stand | None:
 def operations() -> Any:
     """The operations with their kernels, or those without; None, after a warning, where numba fails."""
     if why_none():
-        return importlib.import_module("paddle_ftstrat.acceleration.autograd")
+        return autograd
     try:
         from paddle_ftstrat.acceleration import kernels, machine, operations
 
