@@ -28,6 +28,13 @@ def _mixed(index, seed, other):
     return (x ^ x >> 15) >> 1
 
 
+def _ranked(number):
+    """As numpy views it: a float's bits as a whole number, and back."""
+    there, back = (np.float32, np.int32) if isinstance(number, np.int32) else (np.int32, np.float32)
+    word = int(np.asarray(number, back).view(np.int32))
+    return np.int32(word ^ 0x7FFFFFFF if word < 0 else word).view(there)
+
+
 def _take(counter, amount):
     counter[0] += int(amount)
     return counter[0] - int(amount)
@@ -40,6 +47,7 @@ STAND_INS = {
     "number": lambda bits: np.float32(struct.unpack("<d", struct.pack("<q", bits))[0]),
     "two_to_the": lambda rounded: np.float32(math.nan if np.isnan(rounded) else 2.0 ** float(rounded - machine.ROUND)),
     "mixed": _mixed,
+    "ranked": _ranked,
     "_take": _take,
     "_fma": lambda a, b, c: np.float32(np.float64(a) * np.float64(b) + np.float64(c)),
 }

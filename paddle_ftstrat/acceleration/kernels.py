@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import carray, njit
+from numba import carray
 
-from paddle_ftstrat.acceleration.machine import ROUND, Arguments, fast, floats, ints, mixed, number, two_to_the
+from paddle_ftstrat.acceleration.machine import ROUND, Arguments, fast, floats, ints, mixed, number, ranked, two_to_the
 
 TILE = 4096
 LINEAR, RELU, GELU, RELU6 = range(4)
@@ -60,12 +60,14 @@ def _gelu(x: np.float32) -> tuple[np.float32, np.float32]:
     return x * below, below + x * DENSITY * e
 
 
-@njit(nogil=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"})
+@fast
 def _top(x: Any, n: int) -> np.float32:
-    top = x[0]
+    """The greatest value; a float comparison would be made one at a time, for what is not a number."""
+    top = ranked(x[0])
     for k in range(n):
-        top = x[k] if x[k] > top else top
-    return top
+        rank = ranked(x[k])
+        top = rank if rank > top else top
+    return ranked(top)
 
 
 @fast
@@ -154,7 +156,7 @@ def norm(a: Arguments, first: int, last: int) -> None:
 
 
 def norm_grad(a: Arguments, first: int, last: int) -> None:
-    """The gradient by z, by x where there was dropout, and this range's part of those by γ and β."""
+    """The gradient by z, by x where it has one of its own, and this range's part of those by γ and β."""
     columns = a[11]
     seed, other, limit, scale = a[12], a[13], a[14], number(a[15])
     gamma, part = carray(floats(a[5]), (columns,)), a[9] + 8 * columns * (first // a[1])
@@ -176,10 +178,14 @@ def norm_grad(a: Arguments, first: int, last: int) -> None:
         plain, sloped = plain / np.float32(columns), sloped / np.float32(columns)
         for k in range(columns):
             dz[k] = rate * (dy[k] * gamma[k] - plain - (z[k] - mean) * rate * sloped)
-        if limit > 0:
+        if a[8] != 0:
             dx = carray(floats(a[8] + 4 * start), (columns,))
-            for k in range(columns):
-                dx[k] = dz[k] * _keeps(start + k, seed, other, limit, scale)
+            if limit > 0:
+                for k in range(columns):
+                    dx[k] = dz[k] * _keeps(start + k, seed, other, limit, scale)
+            else:
+                for k in range(columns):
+                    dx[k] = dz[k]
 
 
 def softmax(a: Arguments, first: int, last: int) -> None:

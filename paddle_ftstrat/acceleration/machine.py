@@ -82,6 +82,21 @@ def two_to_the(typingctx: Any, rounded: Any) -> Any:
 
 
 @intrinsic
+def ranked(typingctx: Any, number: Any) -> Any:
+    """A whole number for a float32, and back; they have the same order, in which maxima are found many at a time."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        bits = args[0] if signature.args[0] == types.int32 else builder.bitcast(args[0], word)
+        # Below zero, floats grow while their bits do not.
+        flips = builder.and_(builder.ashr(bits, ir.Constant(word, 31)), ir.Constant(word, 0x7FFFFFFF))
+        turned = builder.xor(bits, flips)
+        return turned if signature.return_type == types.int32 else builder.bitcast(turned, ir.FloatType())
+
+    return (types.float32(types.int32) if number == types.int32 else types.int32(types.float32)), codegen
+
+
+@intrinsic
 def mixed(typingctx: Any, index: Any, seed: Any, other: Any) -> Any:
     """32 random bits of an index: two rounds of multiplying and shifting, with a seed before each."""
 

@@ -122,17 +122,14 @@ class Norm(PyLayer):
         z, weight, stats = saved(ctx)
         columns, dz = z.shape[-1], paddle.empty(z.shape)
         rows, grain = z.size // columns, _rows(columns)
-        dx, parts = (
-            (paddle.empty(z.shape) if ctx.dropped.limit else None),
-            paddle.empty([-(-rows // grain), 2 * columns]),
-        )
+        # Two gradients in one memory would be added up twice.
+        dx = paddle.empty(z.shape) if ctx.two else None
+        parts = paddle.empty([-(-rows // grain), 2 * columns])
         machine.run(
             kernels.norm_grad, rows, grain, *at(whole(dy), z, weight, stats, dz, dx, parts), 0, columns, *ctx.dropped
         )
         both = parts.sum(0)
-        grads = (dz, both[:columns], both[columns:])
-        # Two gradients in one memory would be added up twice.
-        return asked(ctx, ((dz.clone() if dx is None else dx), *grads) if ctx.two else grads)
+        return asked(ctx, (*([dx] if ctx.two else []), dz, both[:columns], both[columns:]))
 
 
 class Attention(PyLayer):
