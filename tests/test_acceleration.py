@@ -94,6 +94,36 @@ def mask(kind):
     return None if masks[kind] is None else paddle.to_tensor(masks[kind])
 
 
+def batch_norm(cls, channels, **options):
+    layer = cls(channels, **options)
+    for param in layer.parameters():
+        param.set_value(paddle.to_tensor(1 + normal(channels)))
+    for statistic in (layer._mean, layer._variance):
+        statistic.set_value(paddle.to_tensor(1 + normal(channels) ** 2))
+    return layer
+
+
+# Channels of 64 positions or more are summed otherwise than shorter ones.
+NORMS = {
+    "long": (lambda: batch_norm(nn.BatchNorm2D, 3), [3 + normal(4, 3, 8, 9)]),
+    "short": (lambda: batch_norm(nn.BatchNorm2D, 70), [3 + normal(4, 70, 2, 3)]),
+    "1D": (lambda: batch_norm(nn.BatchNorm1D, 300), [normal(5, 300)]),
+    "1D of sequences": (lambda: batch_norm(nn.BatchNorm1D, 3, momentum=0.5), [normal(5, 3, 100)]),
+    "3D": (lambda: batch_norm(nn.BatchNorm3D, 3, epsilon=0.1), [normal(2, 3, 4, 5, 6)]),
+    "without weight and bias": (
+        lambda: batch_norm(nn.BatchNorm2D, 3, weight_attr=False, bias_attr=False),
+        [normal(4, 3, 8, 9)],
+    ),
+    "fixed": (lambda: batch_norm(nn.BatchNorm2D, 3, use_global_stats=True), [normal(4, 3, 8, 9)]),
+    "fixed short": (lambda: batch_norm(nn.BatchNorm2D, 70, use_global_stats=True), [normal(4, 70, 2, 3)]),
+}
+# Paddle's own loses there what float32 can still tell apart.
+FAR = {
+    "long, far from zero": (lambda: batch_norm(nn.BatchNorm2D, 3), [1000 + normal(4, 3, 8, 9)]),
+    "short, far from zero": (lambda: batch_norm(nn.BatchNorm2D, 3), [1000 + normal(4, 3, 2, 3)]),
+}
+
+
 LAYERS = {
     "linear": (lambda: nn.Linear(7, 5), [normal(4, 3, 7)], "Dense"),
     "linear of a vector": (lambda: nn.Linear(7, 5), [normal(7)], "Dense"),
@@ -122,6 +152,7 @@ LAYERS = {
         [normal(3, 6, 9, 8)],
         "Depthwise",
     ),
+    **{f"batch norm {kind}": (make, inputs, "BatchNorm") for kind, (make, inputs) in NORMS.items()},
     **{
         f"encoder {a} {before}": (lambda a=a, before=before: encoder(a, before), [normal(3, 5, 8)], "Norm")
         for a in ("relu", "gelu", "tanh")
@@ -183,6 +214,74 @@ def test_a_label_out_of_range_is_refused_as_ever(labels):
         loss(paddle.to_tensor(normal(4, 5)), paddle.to_tensor(labels))
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", [*NORMS, *FAR])
+def test_a_batch_norm_and_its_running_statistics_are_those_of_float64(kind, training):
+    make, (x,) = {**NORMS, **FAR}[kind]
+    here, there = make(), make().to(dtype="float64")
+    hub.accelerate(here)
+    outputs = []
+    for layer, dtype in ((here, "float32"), (there, "float64")):
+        layer.train() if training else layer.eval()
+        outputs.append([layer(paddle.to_tensor(shift + x, dtype)).numpy() for shift in (0, 1)])
+    for fast, exact in zip(*outputs):
+        close(fast, exact)
+    close(here._mean.numpy(), there._mean.numpy(), 1e-6)
+    close(here._variance.numpy(), there._variance.numpy())
+
+
+@pytest.mark.parametrize("frozen", [{"weight"}, {"bias"}, {"weight", "bias"}, {"input"}, {"input", "weight"}])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_batch_norm_gives_whatever_trains_its_gradient(frozen, fixed):
+    # Paddle's gives weight and bias none while one of them is frozen, so the reference has all to train.
+    layer, found = batch_norm(nn.BatchNorm2D, 3, use_global_stats=fixed or None), []
+    for each in (copy.deepcopy(layer), layer):
+        left = frozen if each is layer else set()
+        if each is layer:
+            hub.accelerate(each)
+        x = paddle.to_tensor(normal(4, 3, 8, 9), stop_gradient="input" in left)
+        named = {"input": x, "weight": each.weight, "bias": each.bias}
+        for name in {"weight", "bias"} & left:
+            named[name].stop_gradient = True
+        (each(x) * paddle.to_tensor(np.sin(normal(4, 3, 9, 8)).reshape(x.shape))).sum().backward()
+        found.append({name: tensor.grad.numpy() for name, tensor in named.items() if tensor.grad is not None})
+    assert found[1].keys() == found[0].keys() - frozen
+    for name, grad in found[1].items():
+        close(grad, found[0][name])
+
+
+def test_a_batch_norm_without_bias_gives_its_weight_the_gradient():
+    # Paddle's gives it none.
+    grads = []
+    for options in ({}, {"bias_attr": False}):
+        layer = batch_norm(nn.BatchNorm2D, 3, **options)
+        hub.accelerate(layer)
+        grads.append(run(layer, [normal(4, 3, 8, 9)], np.sin(normal(4, 3, 9, 8)).reshape(4, 3, 8, 9))[1]["weight"])
+    close(*grads)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2D(3, data_format="NHWC"), nn.SyncBatchNorm(3), nn.BatchNorm(3)])
+def test_other_batch_norms_stay_as_they_are(layer):
+    assert not hub.accelerate(layer).replaced
+
+
+def test_a_batch_norm_that_uses_the_batch_in_eval_mode_is_paddles(refused):
+    layer = nn.BatchNorm2D(3, use_global_stats=False)
+    layer.eval()
+    hub.accelerate(layer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forwards, "_fits", lambda x, least: True)
+        layer(paddle.to_tensor(normal(4, 3, 3, 3)))
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 8, 9), (4, 3)])
+def test_a_batch_norm_refuses_what_paddles_refuses(shape):
+    layer = nn.BatchNorm2D(3)
+    hub.accelerate(layer)
+    with pytest.raises(ValueError):
+        layer(paddle.to_tensor(normal(*shape)))
+
+
 @pytest.mark.parametrize("kind", ["none", "bool", "padding", "causal", "heads"])
 def test_attention_masks(kind):
     (output, grads), (fast_output, fast_grads) = both(
@@ -193,7 +292,9 @@ def test_attention_masks(kind):
         close(fast_grads[key], grad)
 
 
-@pytest.mark.parametrize("name", ["linear", "gelu", "layer norm", "attention", "encoder gelu False"])
+@pytest.mark.parametrize(
+    "name", ["linear", "gelu", "layer norm", "batch norm long", "batch norm short", "attention", "encoder gelu False"]
+)
 def test_gradients_are_the_finite_differences_in_float64(name):
     make, (x,), _ = LAYERS[name]
     layer = make()
@@ -359,7 +460,7 @@ def test_second_order_is_right_for_linear_and_refused_elsewhere():
     assert plain.keys() == fast.keys()
     for name, grad in plain.items():
         close(fast[name], grad)
-    for refused in (nn.LayerNorm(4), nn.GELU(), nn.Dropout(), nn.ReLU(), nn.ReLU6()):
+    for refused in (nn.LayerNorm(4), nn.GELU(), nn.Dropout(), nn.ReLU(), nn.ReLU6(), nn.BatchNorm1D(4)):
         hub.accelerate(refused)
         with pytest.raises(RAISED, match="accelerate=False"):
             penalty(refused)
@@ -407,6 +508,8 @@ CHANGED = {
     "LayerNorm": (lambda: nn.LayerNorm(4), [5, 4]),
     "Conv2D": (lambda: nn.Conv2D(4, 3, 3), [2, 4, 5, 5]),
     "depthwise": (lambda: nn.Conv2D(4, 4, 3, groups=4), [2, 4, 5, 5]),
+    "BatchNorm2D": (lambda: nn.BatchNorm2D(4), [2, 4, 5, 5]),
+    "BatchNorm2D, fixed": (lambda: nn.BatchNorm2D(4, use_global_stats=True), [2, 4, 5, 5]),
     "MultiHeadAttention": (lambda: nn.MultiHeadAttention(4, 2), [2, 3, 4]),
     "TransformerEncoderLayer": (lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0), [2, 3, 4]),
 }

@@ -80,6 +80,28 @@ def norm_shape(layer: nn.LayerNorm) -> tuple[list[int], float]:
     return list(layer._normalized_shape), layer._epsilon
 
 
+def special_batch_norm(layer: nn.Layer) -> str:
+    """What a BatchNorm layer has that the plain one has not; "" for nothing."""
+    return "" if layer._data_format[1] == "C" else f"data_format={layer._data_format!r}"
+
+
+def batch_norm_statistics(layer: nn.Layer, x: Any) -> tuple[Any, bool, float, float] | None:
+    """A BatchNorm layer's running statistics, whether the batch's are used and move them, the momentum, and ε.
+
+    Paddle's convention on the CPU: running = momentum·running + (1 − momentum)·batch, with the biased variance. None
+    where an input is not for this layer, where Paddle normalises nothing (a value per channel), and where it uses the
+    batch's in eval mode.
+    """
+    ranks = {nn.BatchNorm1D: (2, 3), nn.BatchNorm2D: (4,), nn.BatchNorm3D: (5,)}
+    rank = next(rank for cls, rank in ranks.items() if isinstance(layer, cls))
+    running, fixed = (layer._mean, layer._variance), layer._use_global_stats
+    if len(x.shape) not in rank or [x.shape[1]] != running[0].shape or x.shape[1] == x.size:
+        return None
+    if not layer.training and fixed is False:
+        return None
+    return running, layer.training and not fixed, layer._momentum, layer._epsilon
+
+
 def is_exact_gelu(layer: nn.GELU) -> bool:
     """Whether a GELU is the one of the error function, not the one of tanh."""
     return layer._approximate in (False, "none")

@@ -159,6 +159,20 @@ def layer_norm(self: nn.LayerNorm, input: Tensor) -> Tensor:
     return operations().Norm.apply(input, None, self.weight, self.bias, epsilon, operations().KEEP)
 
 
+@stands_for(nn.BatchNorm1D, forwards.special_batch_norm)
+@stands_for(nn.BatchNorm2D, forwards.special_batch_norm)
+@stands_for(nn.BatchNorm3D, forwards.special_batch_norm)
+def batch_norm(self: Any, input: Tensor) -> Tensor:
+    # Where only one of weight and bias trains, Paddle's own gives it no gradient (2.6.2 and 3.3.1).
+    lone = len({param is None or param.stop_gradient for param in (self.weight, self.bias)}) == 2
+    statistics = forwards.batch_norm_statistics(self, input) if _fits(input, least=0 if lone else None) else None
+    if statistics is None or not _float32(self.weight, self.bias, *statistics[0]):
+        return type(self).forward(self, input)
+    running, train, *options = statistics
+    places = [tensor.data_ptr() for tensor in running]
+    return operations().BatchNorm.apply(input, self.weight, self.bias, places, train, options)
+
+
 @stands_for(nn.Embedding, lambda layer: "" if forwards.embedding_options(layer)[1] else "sparse or scaled gradient")
 def embedding(self: nn.Embedding, x: Tensor) -> Tensor:
     if self.weight.stop_gradient or not (_fits(self.weight) and x.dtype == paddle.int64 and x.size):

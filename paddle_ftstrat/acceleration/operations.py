@@ -14,6 +14,7 @@ from paddle.nn import functional
 from paddle_ftstrat._paddle import forwards
 from paddle_ftstrat.acceleration import kernels, machine
 from paddle_ftstrat.acceleration.autograd import asked, first_order, linear_grads, save, saved, whole
+from paddle_ftstrat.acceleration.batch_norm import BatchNorm
 from paddle_ftstrat.acceleration.convolution import Convolution, Depthwise
 from paddle_ftstrat.acceleration.kernels import GELU, LINEAR, RELU, RELU6, TILE
 from paddle_ftstrat.acceleration.machine import at, bits
@@ -22,6 +23,7 @@ __all__ = [
     "KEEP",
     "Activation",
     "Attention",
+    "BatchNorm",
     "Convolution",
     "CrossEntropy",
     "Dense",
