@@ -152,12 +152,15 @@ def update_costs(sizes: dict[str, tuple[int, list[int], int]]) -> dict[str, dict
 
 
 def _ratios(row: dict[str, float]) -> dict[str, float]:
-    """What the fused update gains over each of the others, and how often the triad would fit into its time."""
+    """What the fused update gains over the others, and could at most; how often the triad fits into its time."""
     ratios = {}
     for suffix in ("", "_in_a_row") if "fused_in_a_row" in row else ("",):
         fused = row[f"fused{suffix}"]
         ratios[f"composed_over_fused{suffix}"] = row[f"composed{suffix}"] / fused
         ratios[f"adamw_over_fused{suffix}"] = row[f"adamw{suffix}"] / fused
+        floor = row[f"asking{suffix}"] + row[f"passes{suffix}"]
+        ratios[f"composed_over_floor{suffix}"] = row[f"composed{suffix}"] / floor
+        ratios[f"adamw_over_floor{suffix}"] = row[f"adamw{suffix}"] / floor
     ratios["fused_over_triad"] = row["fused"] / row["triad"]
     return ratios
 

@@ -4,7 +4,9 @@
     python updates.py --worker WAY TENSORS SHAPE CORES      "fused" or "torch", in turns that workers.py asks for
 
 clip by global norm + L2SP + LR multipliers + Adam composed of Paddle's operations, ours unfused and fused; Paddle's
-AdamW alone; a triad a = b + c·s over as many values, which is what the memory allows. Each way in turn with the others,
+AdamW alone; a triad a = b + c·s over as many values, which is what the memory allows; and the two things that the fused
+update cannot leave out, each by itself: "asking" every tensor where it lies, whether it trains and what is set for it,
+and the "passes" over the values with all of that known. Each way in turn with the others,
 so that its weights have left the processor's caches as after a forward and backward; where they are few, also three to
 ten updates in a row (`…_in_a_row`), as an optimizer by itself is usually timed.
 "torch", for a Python that has torch and no Paddle: torch's fused AdamW with its clip by global norm, without L2SP.
@@ -64,6 +66,8 @@ def with_paddle(count: int, shape: list[int], rounds: int, cores: int) -> dict[s
         "adamw": _adamw,
         "unfused": lambda model: _ours(model, fused=False),
         "fused": lambda model: _ours(model, fused=True),
+        "asking": _asking,
+        "passes": _passes,
     }
     runs = {way: make(_weights(count, shape)) for way, make in ways.items()}
     values = count * math.prod(shape)
@@ -115,6 +119,27 @@ def _ours(model: Any, fused: bool) -> Callable[[], None]:
     strategy.add_scheduler("discriminative", params_layer={**dict.fromkeys(names, 1), **lower}, factor=2.0)
     run = strategy.bind(model, pretrained="*", fused=fused)
     return run.optimizer.step
+
+
+def _asking(model: Any) -> Callable[[], None]:
+    from paddle_ftstrat._paddle import pointers
+    from paddle_ftstrat.param_attr import settings
+
+    params = model.parameters()
+    shapes = [param.shape for param in params]
+
+    def ask() -> None:
+        seen = pointers.glance(params, settings.ROWS)
+        pointers.gradient_addresses(seen.grads, shapes)
+        pointers.mark_changed(params)
+
+    return ask
+
+
+def _passes(model: Any) -> Callable[[], None]:
+    step = _ours(model, fused=True)
+    step()
+    return lambda: step._run(step._params)
 
 
 def _triad(values: int, cores: int) -> Callable[[], None]:
