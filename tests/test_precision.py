@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import paddle
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from paddle import nn
 from paddle.base import core
@@ -270,6 +270,9 @@ def test_masters_go_where_float32_weights_go(dtype, name, l2, wd):
     runs = strategy.bind(half), strategy.bind(full)
     for t in range(3):
         grads = {key: rounded(dtype, np.sin(np.arange(p.size) + t).reshape(p.shape)) for key, p in named(full)}
+        # Where decay cancels a gradient, an adaptive optimizer divides what rounding has left of it by itself.
+        norm = max(1.0, np.sqrt(sum(np.square(grad).sum() for grad in grads.values())))
+        assume(all(np.abs(grads[key] / norm + l2 * value).min() > 1e-5 for key, value in values(full).items()))
         for run in runs:
             set_grads(run.model, grads)
             run.step()
