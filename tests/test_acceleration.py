@@ -500,6 +500,58 @@ def test_a_frozen_layer_norm_hands_on_the_right_gradient(least, monkeypatch):
     close(*grads)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_hook_on_an_output_changes_the_gradient(name):
+    make, inputs, _ = LAYERS[name]
+    plain, grads = make(), []
+    fast = copy.deepcopy(plain)
+    hub.accelerate(fast)
+    for layer in (plain, fast):
+        xs = [paddle.to_tensor(x, stop_gradient=x.dtype.kind == "i") for x in inputs]
+        output = layer(*xs)
+        output.register_hook(lambda grad: 3 * grad)
+        (output * paddle.arange(output.size, dtype="float32").cos().reshape(output.shape)).sum().backward()
+        grads.append([tensor.grad for tensor in (*xs, *layer.parameters())])
+    largest = max(np.abs(grad.numpy()).max() for grad in grads[0] if grad is not None)
+    for expected, found in zip(*grads):
+        if expected is not None:
+            close(found.numpy(), expected.numpy(), floor=largest)
+
+
+def test_a_hook_on_a_loss_changes_the_gradient():
+    loss, x = nn.CrossEntropyLoss(), paddle.to_tensor(normal(4, 5), stop_gradient=False)
+    hub.accelerate(loss)
+    output = loss(x, paddle.to_tensor([1, 0, 3, 2]))
+    output.register_hook(lambda grad: grad * 0)
+    output.backward()
+    assert not output.shape
+    assert not x.grad.numpy().any()
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 1), (1, 1, 1)])
+def test_outputs_keep_axes_of_one(shape):
+    layer = nn.Linear(shape[-1], 1)
+    (output, grads), (fast_output, fast_grads) = both(layer, [normal(*shape)])
+    close(fast_output, output)
+    for key, grad in grads.items():
+        close(fast_grads[key], grad)
+
+
+def test_a_second_backward_through_the_same_graph_is_refused():
+    # Paddle's PyLayer ends the process in it.
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4)), paddle.to_tensor(normal(5, 4))
+    hub.accelerate(model)
+    shared = model(x)
+    shared.sum().backward(retain_graph=True)
+    with pytest.raises(RAISED, match="second backward .* accelerate=False"):
+        (shared * 2).sum().backward()
+    model.clear_gradients()
+    shared = model(x)
+    first = paddle.grad(shared.square().sum(), model[0].weight, retain_graph=True)[0]
+    shared.square().sum().backward()
+    close(model[0].weight.grad.numpy(), first.numpy())
+
+
 CHANGED = {
     "Linear": (lambda: nn.Linear(4, 3), [5, 4]),
     "ReLU": (nn.ReLU, [5, 4]),

@@ -59,6 +59,11 @@ def wanted(edges: list[Edge]) -> list[bool]:
     return [needs and (asked is None or not leaf or leaf in asked) for needs, leaf in edges]
 
 
+def within_grad() -> bool:
+    """Whether this backward is part of a `paddle.grad`, which goes through copies of the graph's nodes."""
+    return _asked() is not None
+
+
 def _asked() -> set[str] | None:
     """The names of the inputs of the `paddle.grad` that this backward is part of; None within `Tensor.backward`."""
     frame: FrameType | None = sys._getframe(2)
