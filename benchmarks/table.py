@@ -95,7 +95,7 @@ WHOLE = {
 }
 
 
-def _whole(name: str) -> tuple[Row, Row, Row]:
+def _whole(name: str) -> tuple[Row, ...]:
     en, zh = WHOLE[name]
     return (
         Row(
@@ -110,6 +110,10 @@ def _whole(name: str) -> tuple[Row, Row, Row]:
             "the same, memory that the steps add to the model over Paddle's",
             "同上，训练在模型之外占用的内存与 Paddle 之比",
             "whole", (name, "memory_over_paddle"), 1.1,
+        ),
+        Row(
+            "the same, memory in use, over Paddle's with as many threads", "同上，实际使用的内存与线程数相同的 Paddle 之比",
+            "whole", (name, "memory_in_use_over_paddle"), 1.1,
         ),
     )  # fmt: skip
 

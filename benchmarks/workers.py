@@ -7,12 +7,15 @@ The processes stay alive and measure in turn, so that all of them see the same m
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,7 +64,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**inherited, "PYTHONWARNINGS": "ignore", **environment},
+            env={**inherited, "PYTHONWARNINGS": "ignore", **_counter(), **environment},
         )
         self.name = name
 
@@ -88,7 +91,7 @@ class Worker:
 
 def serve(step: Callable[[], Any], steps: int) -> None:
     """Measure `steps` calls for each line of the standard input; the first call is not counted."""
-    before = _resident()
+    before, used = _resident(), _in_use("now")
     for _ in range(2):
         step()
     for _ in sys.stdin:
@@ -100,7 +103,28 @@ def serve(step: Callable[[], Any], steps: int) -> None:
             seconds.append(time.perf_counter() - started)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         turn = {"seconds": statistics.median(seconds), "load": load.processors(), "peak": peak, "before": before}
+        turn["used"] = 0 if used is None else _in_use("top") - used
         print(json.dumps(turn), flush=True)
+
+
+@functools.cache
+def _counter() -> dict[str, str]:
+    """The environment in which a process counts the memory that it uses; nothing where no compiler is."""
+    library = Path(tempfile.mkdtemp()) / "in_use.so"
+    source = Path(__file__).with_name("in_use.c")
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source], capture_output=True)
+        return {"LD_PRELOAD": str(library)} if done.returncode == 0 else {}
+    return {}
+
+
+def _in_use(which: str) -> int | None:
+    """Bytes that are in use "now", or at the "top" since that was asked last; None where nothing counts them."""
+    counted = getattr(ctypes.CDLL(None), f"in_use_{which}", None)
+    if counted is None:
+        return None
+    counted.restype = ctypes.c_long
+    return counted()
 
 
 def _resident() -> int:
@@ -125,6 +149,7 @@ def alternate(workers: list[Worker], rounds: int) -> dict[str, dict[str, float]]
             "best_ms": round(1e3 * min(turn["seconds"] for turn in measured), 2),
             "peak_mib": round(measured[-1]["peak"] / 1024),
             "steps_mib": round((measured[-1]["peak"] - measured[-1]["before"]) / 1024),
+            "steps_in_use_mib": round(measured[-1]["used"] / 2**20),
             "processors_busy_elsewhere": round(statistics.median(turn["load"] for turn in measured), 2),
         }
         for name, measured in turns.items()
