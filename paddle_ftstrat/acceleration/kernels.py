@@ -110,19 +110,22 @@ def activate(a: Arguments, first: int, last: int) -> None:
 
 
 def gate(a: Arguments, first: int, last: int) -> None:
-    """z = x·y, or x·scale where y > 0 and y ≠ top and else 0; without a scale the first."""
+    """z = x·y, or x·scale where y > 0 and y ≠ top and else 0; without a scale the first. x and z may be the same."""
     scale, top = number(a[7]), number(a[8])
     for row in range(first, last):
         start = row * TILE
         n = min(TILE, a[6] - start)
-        x, y = carray(floats(a[3] + 4 * start), (n,)), carray(floats(a[4] + 4 * start), (n,))
-        z = carray(floats(a[5] + 4 * start), (n,))
+        y, z = carray(floats(a[4] + 4 * start), (n,)), carray(floats(a[5] + 4 * start), (n,))
+        if a[3] != a[5]:  # then in place, as in `activate`
+            x = carray(floats(a[3] + 4 * start), (n,))
+            for k in range(n):
+                z[k] = x[k]
         if a[7] == 0:
             for k in range(n):
-                z[k] = x[k] * y[k]
+                z[k] *= y[k]
         else:
             for k in range(n):
-                z[k] = x[k] * scale if y[k] > ZERO and y[k] != top else ZERO
+                z[k] = z[k] * scale if y[k] > ZERO and y[k] != top else ZERO
 
 
 def norm(a: Arguments, first: int, last: int) -> None:

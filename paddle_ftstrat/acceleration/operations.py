@@ -56,7 +56,7 @@ def drop(p: float) -> Drop:
 
 
 class Dense(PyLayer):
-    """y = dropout(f(x·W + b)); f is LINEAR, RELU or GELU."""
+    """y = dropout(f(x·W + b)); f is LINEAR, or where y goes into another product and nowhere else, RELU or GELU."""
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, f: int, dropped: Drop) -> Any:
@@ -72,7 +72,8 @@ class Dense(PyLayer):
         x, weight, *kept = saved(ctx)
         if ctx.f != LINEAR or ctx.dropped.limit:
             first_order()
-            dy = _activation_grad(whole(dy), kept, ctx.f, ctx.dropped)
+            dy = whole(dy)
+            dy = _activation_grad(dy, kept, ctx.f, ctx.dropped, dy)  # that other product has made it for this one
         elif not paddle.is_grad_enabled():
             dy = whole(dy)
         return linear_grads(ctx, dy, x, weight)
@@ -93,7 +94,7 @@ class Activation(PyLayer):
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         first_order()
-        return _activation_grad(whole(dy), saved(ctx), ctx.f, ctx.dropped)
+        return _activation_grad(whole(dy), saved(ctx), ctx.f, ctx.dropped, paddle.empty(dy.shape))
 
 
 class Norm(PyLayer):
@@ -217,8 +218,7 @@ def _activate(h: Any, y: Any, slope: Any, bias: Any, f: int, dropped: Drop) -> N
     machine.run(kernels.activate, rows, _rows(columns), *at(h, y, slope, bias), y.size, columns, f, *dropped)
 
 
-def _activation_grad(dy: Any, kept: Any, f: int, dropped: Drop) -> Any:
-    dx = paddle.empty(dy.shape)
+def _activation_grad(dy: Any, kept: Any, f: int, dropped: Drop, dx: Any) -> Any:
     if f == LINEAR:
         _activate(dy, dx, None, None, LINEAR, dropped)
     else:
