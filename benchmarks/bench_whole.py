@@ -144,7 +144,7 @@ def whole_steps(name: str, size: Size, torch: str | None, more: list[str], runs:
         "over_torch": over.get("torch"),
         "limit": size.limit,
         "memory_over_paddle": memory,
-        "memory_in_use_over_paddle": used,
+        "memory_in_use_over_paddle": None if math.isnan(used) else used,
         "memory_limit": MEMORY_LIMIT,
         "runs": [{"over_torch": run["over"].get("torch"), "memory_over_paddle": run["memory"]} for run in done],
         "holds": memory <= MEMORY_LIMIT and over.get("torch", 0) <= size.limit,

@@ -112,7 +112,8 @@ def _whole(name: str) -> tuple[Row, ...]:
             "whole", (name, "memory_over_paddle"), 1.1,
         ),
         Row(
-            "the same, memory in use, over Paddle's with as many threads", "同上，实际使用的内存与线程数相同的 Paddle 之比",
+            "the same, memory in use, over Paddle's with as many threads",
+            "同上，实际使用的内存与线程数相同的 Paddle 之比",
             "whole", (name, "memory_in_use_over_paddle"), 1.1,
         ),
     )  # fmt: skip

@@ -48,11 +48,11 @@ def accelerate(model: nn.Layer, undo: bool = False) -> Acceleration:
     """Replace the forwards of a model's layers by faster ones with the same results, layer by layer; CPU, float32.
 
     `bind` does it, so that Learner and tasks have it too. Linear, LayerNorm, BatchNorm1D to 3D, GELU, ReLU, ReLU6,
-    Dropout, Embedding, Conv2D, CrossEntropyLoss, MultiHeadAttention and TransformerEncoderLayer have one. Classes, parameters, names, hooks
-    and `state_dict` stay; a copy of the model is accelerated too, a pickled one is not. Where an input is of another
-    dtype or device, cast by `auto_cast`, traced by `to_static` or small, the layer's own forward runs. Functions that a
-    forward calls itself (`functional.gelu(…)`) cannot be replaced. Without numba, Linear and LayerNorm alone have one,
-    of Paddle's operations.
+    Dropout, Embedding, Conv2D, CrossEntropyLoss, MultiHeadAttention and TransformerEncoderLayer have one. Classes,
+    parameters, names, hooks and `state_dict` stay; a copy of the model is accelerated too, a pickled one is not. Where
+    an input is of another dtype or device, cast by `auto_cast`, traced by `to_static` or small, the layer's own
+    forward runs. Functions that a forward calls itself (`functional.gelu(…)`) cannot be replaced. Without numba,
+    Linear and LayerNorm alone have one, of Paddle's operations.
 
     Args:
         model: the model.
