@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from paddle.autograd import PyLayer
 from paddle.nn import functional
 
 import paddle_ftstrat as hub
@@ -498,6 +499,25 @@ def test_a_frozen_layer_norm_hands_on_the_right_gradient(least, monkeypatch):
         (layer(x) * paddle.to_tensor(normal(5, 4))).sum().backward()
         grads.append(x.grad.numpy())
     close(*grads)
+
+
+def test_what_paddles_pylayer_does_to_hooks():
+    """It ignores what they return; when this fails, Paddle has been mended, and `_handed_on` need not squeeze."""
+
+    class Doubled(PyLayer):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, dy):
+            return 2 * dy
+
+    x = paddle.to_tensor([1.0], stop_gradient=False)
+    y = Doubled.apply(x)
+    y.register_hook(lambda grad: 3 * grad)
+    y.backward()
+    assert x.grad.numpy() == [2.0]
 
 
 @pytest.mark.parametrize("name", LAYERS)
