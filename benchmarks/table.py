@@ -365,6 +365,8 @@ def draw_whole(version: str, path: Path) -> None:
         axes.bar_label(bars, [f"{height:.2g}" for height in heights], fontsize=7)
     axes.set_xticks([i + 0.3 for i in range(len(models))], [name.replace("_", " ") for name in models])
     axes.set_yscale("log")
+    axes.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+    axes.minorticks_off()
     axes.set_ylabel("time of a training step over torch's")
     axes.set_title(f"{results['environment']['processor']}, {results['environment']['cpus']} cores, Paddle {version}")
     axes.legend()
