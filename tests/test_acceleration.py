@@ -502,7 +502,7 @@ def test_a_frozen_layer_norm_hands_on_the_right_gradient(least, monkeypatch):
 
 
 def test_what_paddles_pylayer_does_to_hooks():
-    """It ignores what they return; when this fails, Paddle has been mended, and `_handed_on` need not squeeze."""
+    """It ignores what they return; when this fails, Paddle has been mended, and `_applied` need not squeeze."""
 
     class Doubled(PyLayer):
         @staticmethod
@@ -570,6 +570,29 @@ def test_a_second_backward_through_the_same_graph_is_refused():
     first = paddle.grad(shared.square().sum(), model[0].weight, retain_graph=True)[0]
     shared.square().sum().backward()
     close(model[0].weight.grad.numpy(), first.numpy())
+
+
+def test_what_attention_gives_a_layer_of_the_users_is_as_an_output():
+    class Wrapped(nn.Layer):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            x.register_hook(lambda grad: 3 * grad)
+            return paddle.matmul(x, self.inner.weight) + self.inner.bias
+
+    layer = nn.MultiHeadAttention(8, 2)
+    layer.out_proj = Wrapped(layer.out_proj)
+    x = normal(3, 5, 8)
+    _, grads = run(layer, [x], np.cos(x))
+    hub.accelerate(layer)
+    _, fast_grads = run(layer, [x], np.cos(x))
+    close(fast_grads["v_proj.weight"], grads["v_proj.weight"])
+    output = layer(paddle.to_tensor(x)).sum()
+    output.backward(retain_graph=True)
+    with pytest.raises(RAISED, match="second backward"):
+        output.backward()
 
 
 CHANGED = {

@@ -129,11 +129,12 @@ class _Once:
         self._passed = not forwards.within_grad()
 
 
-def _handed_on(output: Tensor) -> Tensor:
-    """An operation's output, after one of Paddle's that changes nothing.
+def _applied(operation: Any, *arguments: Any) -> Tensor:
+    """An operation's output, after one of Paddle's that changes nothing; every operation is applied here.
 
     What a hook on a PyLayer's own output returns is ignored (2.6.2 and 3.3.1).
     """
+    output = operation.apply(*arguments)
     squeezable = output.shape[-1:] in ([], [1])
     output = output.unsqueeze(0).squeeze(0) if squeezable else output.squeeze(-1)
     if not output.stop_gradient:
@@ -145,35 +146,35 @@ def _handed_on(output: Tensor) -> Tensor:
 def linear(self: nn.Linear, input: Tensor) -> Tensor:
     if not (_fits(input, self.weight.shape[-1]) and _float32(self.weight, self.bias)):
         return type(self).forward(self, input)
-    return _handed_on(operations().Dense.apply(input, self.weight, self.bias, LINEAR, operations().KEEP))
+    return _applied(operations().Dense, input, self.weight, self.bias, LINEAR, operations().KEEP)
 
 
 @stands_for(nn.ReLU)
 def relu(self: nn.ReLU, x: Tensor) -> Tensor:
     if not _fits(x):
         return type(self).forward(self, x)
-    return _handed_on(operations().Activation.apply(x, RELU, operations().KEEP))
+    return _applied(operations().Activation, x, RELU, operations().KEEP)
 
 
 @stands_for(nn.ReLU6)
 def relu6(self: nn.ReLU6, x: Tensor) -> Tensor:
     if not _fits(x):
         return type(self).forward(self, x)
-    return _handed_on(operations().Activation.apply(x, RELU6, operations().KEEP))
+    return _applied(operations().Activation, x, RELU6, operations().KEEP)
 
 
 @stands_for(nn.GELU, lambda layer: "" if forwards.is_exact_gelu(layer) else "approximate='tanh'")
 def gelu(self: nn.GELU, x: Tensor) -> Tensor:
     if not _fits(x):
         return type(self).forward(self, x)
-    return _handed_on(operations().Activation.apply(x, GELU, operations().KEEP))
+    return _applied(operations().Activation, x, GELU, operations().KEEP)
 
 
 @stands_for(nn.Dropout, _only(mode="upscale_in_train", axis=None, inplace=False))
 def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
     if not (self.training and 0 < self.p < 1 and _fits(input)):
         return type(self).forward(self, input)
-    return _handed_on(operations().Activation.apply(input, LINEAR, operations().drop(self.p)))
+    return _applied(operations().Activation, input, LINEAR, operations().drop(self.p))
 
 
 @stands_for(nn.LayerNorm, _objection_to_norm)
@@ -183,7 +184,7 @@ def layer_norm(self: nn.LayerNorm, input: Tensor) -> Tensor:
     fits = _fits(input, least=0 if self.weight.stop_gradient else None) and list(input.shape[-1:]) == shape
     if not (fits and _float32(self.weight, self.bias)):
         return type(self).forward(self, input)
-    return _handed_on(operations().Norm.apply(input, None, self.weight, self.bias, epsilon, operations().KEEP))
+    return _applied(operations().Norm, input, None, self.weight, self.bias, epsilon, operations().KEEP)
 
 
 @stands_for(nn.BatchNorm1D, forwards.special_batch_norm)
@@ -197,14 +198,14 @@ def batch_norm(self: Any, input: Tensor) -> Tensor:
         return type(self).forward(self, input)
     running, train, *options = statistics
     places = [tensor.data_ptr() for tensor in running]
-    return _handed_on(operations().BatchNorm.apply(input, self.weight, self.bias, places, train, options))
+    return _applied(operations().BatchNorm, input, self.weight, self.bias, places, train, options)
 
 
 @stands_for(nn.Embedding, lambda layer: "" if forwards.embedding_options(layer)[1] else "sparse or scaled gradient")
 def embedding(self: nn.Embedding, x: Tensor) -> Tensor:
     if self.weight.stop_gradient or not (_fits(self.weight) and x.dtype == paddle.int64 and x.size):
         return type(self).forward(self, x)
-    return _handed_on(operations().Lookup.apply(self.weight, x, forwards.embedding_options(self)[0]))
+    return _applied(operations().Lookup, self.weight, x, forwards.embedding_options(self)[0])
 
 
 @stands_for(
@@ -218,7 +219,7 @@ def cross_entropy(self: nn.CrossEntropyLoss, input: Tensor, label: Tensor) -> Te
     # What is out of range, and what the mean is of where some are ignored, which differs by version, is Paddle's.
     if labels.min() < 0 or labels.max() >= input.shape[-1] or (labels == self.ignore_index).any():
         return type(self).forward(self, input, label)
-    return _handed_on(operations().CrossEntropy.apply(input, label))
+    return _applied(operations().CrossEntropy, input, label)
 
 
 @stands_for(nn.Conv2D, forwards.special_convolution)
@@ -230,7 +231,7 @@ def convolution(self: nn.Conv2D, x: Tensor) -> Tensor:
     if not fits or (points and x.shape[2] * x.shape[3] >= MANY):
         return type(self).forward(self, x)
     operation = operations().Depthwise if forwards.is_depthwise(self) else operations().Convolution
-    return _handed_on(operation.apply(x, self.weight, self.bias, *forwards.convolution_options(self)))
+    return _applied(operation, x, self.weight, self.bias, *forwards.convolution_options(self))
 
 
 @stands_for(nn.MultiHeadAttention, _only(need_weights=False))
@@ -249,7 +250,7 @@ def attention(
     q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
     mask = None if attn_mask is None else forwards.float_mask(attn_mask)
     dropped = _dropped(self.dropout, self.training)
-    return self.out_proj(operations().Attention.apply(q, k, v, mask, self.num_heads, dropped))
+    return self.out_proj(_applied(operations().Attention, q, k, v, mask, self.num_heads, dropped))
 
 
 def _fits_attention(query: Any, key: Any, value: Any, mask: Any) -> bool:
@@ -270,7 +271,7 @@ def encoder_layer(self: nn.TransformerEncoderLayer, src: Tensor, src_mask: Any =
     src = _added(self.norm1, self.dropout1, attended, src, self.normalize_before)
     x = self.norm2(src) if self.normalize_before else src
     dropped = _dropped(self.dropout.p, self.dropout.training)
-    x = operations().Dense.apply(x, self.linear1.weight, self.linear1.bias, f, dropped)
+    x = _applied(operations().Dense, x, self.linear1.weight, self.linear1.bias, f, dropped)
     return _added(self.norm2, self.dropout2, self.linear2(x), src, self.normalize_before)
 
 
@@ -279,9 +280,8 @@ def _added(norm: Any, dropout: Any, x: Any, residual: Any, before: bool) -> Any:
     if before:
         return residual + dropout(x)
     dropped = _dropped(dropout.p, dropout.training)
-    return _handed_on(
-        operations().Norm.apply(x, residual, norm.weight, norm.bias, forwards.norm_shape(norm)[1], dropped)
-    )
+    epsilon = forwards.norm_shape(norm)[1]
+    return _applied(operations().Norm, x, residual, norm.weight, norm.bias, epsilon, dropped)
 
 
 def _as_it_was(layer: nn.Layer) -> bool:
