@@ -14,11 +14,10 @@ from paddle_ftstrat._paddle import forwards
 from paddle_ftstrat.acceleration import machine
 from paddle_ftstrat.acceleration.autograd import asked, first_order, save, saved, whole
 from paddle_ftstrat.acceleration.kernels import ZERO
-from paddle_ftstrat.acceleration.machine import Arguments, at, bits, floats, number
+from paddle_ftstrat.acceleration.machine import GRAIN, Arguments, at, bits, floats, number
 
 # Channels of at least so many positions are taken one at a time, of shorter ones as many as make four times that.
 LONG = 64
-GRAIN = 1 << 14
 
 
 def batch_norm(a: Arguments, first: int, last: int) -> None:
@@ -164,10 +163,11 @@ class BatchNorm(PyLayer):
         ctx.edges, ctx.train, ctx.two = forwards.edges(x, weight, bias), train, (weight is not None, bias is not None)
         x = whole(x)
         y, kept = paddle.empty(x.shape), paddle.empty([4, x.shape[1]])
-        _run(batch_norm, x, *at(x, weight, bias, y), *running, *at(kept), *_sizes(x), train, *map(bits, options))
+        sizes = _sizes(x)
+        _run(batch_norm, sizes, *at(x, weight, bias, y), *running, *at(kept), *sizes, train, *map(bits, options))
         # Fixed statistics need the input for the gradient by γ alone.
-        ctx.whole = train or not (weight is None or weight.stop_gradient)
-        save(ctx, kept, *([x] if ctx.whole else []))
+        needed = train or not (weight is None or weight.stop_gradient)
+        save(ctx, kept, *([x] if needed else []))
         return y
 
     @staticmethod
@@ -177,7 +177,8 @@ class BatchNorm(PyLayer):
         x = inputs[0] if inputs else None
         dx = paddle.empty(dy.shape) if forwards.wanted(ctx.edges)[0] else None
         both = [paddle.empty(dy.shape[1:2]) for _ in range(2)]
-        _run(batch_norm_grad, dy, *at(dy, x, kept, dx, *both), *_sizes(dy), ctx.train)
+        sizes = _sizes(dy)
+        _run(batch_norm_grad, sizes, *at(dy, x, kept, dx, *both), *sizes, ctx.train)
         return asked(ctx, (dx, *(grad for grad, there in zip(both, ctx.two) if there)))
 
 
@@ -187,7 +188,7 @@ def _sizes(x: Any) -> tuple[int, int, int, int]:
     return x.shape[0], x.shape[1], inner, 1 if inner >= LONG else 4 * LONG // inner
 
 
-def _run(kernel: machine.Kernel, x: Any, *arguments: int) -> None:
-    _, channels, _, together = _sizes(x)
+def _run(kernel: machine.Kernel, sizes: tuple[int, int, int, int], *arguments: int) -> None:
+    count, channels, inner, together = sizes
     units = -(-channels // together)
-    machine.run(kernel, units, max(1, GRAIN * units // x.size), *arguments)
+    machine.run(kernel, units, max(1, GRAIN * units // (count * channels * inner)), *arguments)

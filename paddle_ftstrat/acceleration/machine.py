@@ -24,6 +24,8 @@ from paddle_ftstrat._paddle import threads
 # What stands before a kernel's own arguments: the counter, units per range, units in all.
 OWN = 3
 SLOTS = 28
+# About so many values are one thread's at a time.
+GRAIN = 1 << 14
 # Adding it rounds to a whole number, which then stands in the last bits.
 ROUND = np.float32(12582912.0)
 

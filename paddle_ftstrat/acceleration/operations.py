@@ -17,7 +17,7 @@ from paddle_ftstrat.acceleration.autograd import asked, first_order, linear_grad
 from paddle_ftstrat.acceleration.batch_norm import BatchNorm
 from paddle_ftstrat.acceleration.convolution import Convolution, Depthwise
 from paddle_ftstrat.acceleration.kernels import GELU, LINEAR, RELU, RELU6, TILE
-from paddle_ftstrat.acceleration.machine import at, bits
+from paddle_ftstrat.acceleration.machine import GRAIN, at, bits
 
 __all__ = [
     "KEEP",
@@ -32,9 +32,6 @@ __all__ = [
     "Norm",
     "drop",
 ]
-
-# About so many values are one thread's at a time.
-GRAIN = 1 << 14
 
 
 class Drop(NamedTuple):
