@@ -91,7 +91,7 @@ def work(case: str, name: str, size: Size) -> None:
             optimizer.step()
             optimizer.clear_grad(set_to_zero=False)
     else:
-        acceleration.forwards.operations()  # so that numba's memory is not counted as the steps'
+        acceleration.stands.operations()  # so that numba's memory is not counted as the steps'
         update = hub.CombinedStrategy("adamw", LR).add_clip("GlobalNorm", 1.0).bind(model).step
         hub.accelerate(loss)
 

@@ -13,7 +13,7 @@ from paddle.nn import functional
 
 import paddle_ftstrat as hub
 from paddle_ftstrat import _paddle, acceleration
-from paddle_ftstrat.acceleration import forwards
+from paddle_ftstrat.acceleration import forwards, stands
 
 TOLERANCE = 1e-5
 
@@ -21,7 +21,7 @@ TOLERANCE = 1e-5
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch):
     """Small tensors, too, take the faster way here."""
-    monkeypatch.setattr(forwards, "LEAST", 0)
+    monkeypatch.setattr(stands, "LEAST", 0)
     paddle.seed(0)
 
 
@@ -46,7 +46,7 @@ class Spy:
     """The module of the operations, and which of them were used."""
 
     def __init__(self):
-        self.module, self.used = forwards.operations(), set()
+        self.module, self.used = stands.operations(), set()
 
     def __getattr__(self, name):
         self.used.add(name)
@@ -185,7 +185,7 @@ def test_a_convolution_of_many_points_is_paddles_product(refused):
     layer = nn.Conv2D(6, 5, 1)
     hub.accelerate(layer)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forwards, "_fits", lambda x, least: True)
+        patch.setattr(forwards, "fits", lambda x, share: True)
         layer(paddle.to_tensor(normal(4, 6, 3, 3)))
 
 
@@ -203,7 +203,7 @@ def test_cross_entropy_with_ignored_labels_is_paddles(refused):
     loss = nn.CrossEntropyLoss()
     hub.accelerate(loss)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forwards, "_fits", lambda x: True)
+        patch.setattr(forwards, "fits", lambda x: True)
         loss(paddle.to_tensor(normal(4, 5)), paddle.to_tensor([1, -100, 3, -100]))
 
 
@@ -271,7 +271,7 @@ def test_a_batch_norm_that_uses_the_batch_in_eval_mode_is_paddles(refused):
     layer.eval()
     hub.accelerate(layer)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forwards, "_fits", lambda x, least: True)
+        patch.setattr(forwards, "fits", lambda x, share: True)
         layer(paddle.to_tensor(normal(4, 3, 3, 3)))
 
 
@@ -488,7 +488,7 @@ def test_gradients_may_be_asked_for_by_some_inputs_only():
 @pytest.mark.parametrize("least", [0, 1 << 15])
 def test_a_frozen_layer_norm_hands_on_the_right_gradient(least, monkeypatch):
     # Paddle's, 2.6.2 and 3.3.1, leaves the weight out of the input's gradient then, so ours steps in at any size.
-    monkeypatch.setattr(forwards, "LEAST", least)
+    monkeypatch.setattr(stands, "LEAST", least)
     layer = nn.LayerNorm(4)
     layer.weight.set_value(paddle.to_tensor([1.0, 2.0, 3.0, 4.0]))
     hub.accelerate(layer)
@@ -729,7 +729,7 @@ def test_a_layer_of_the_users_own_stays_as_it_is():
 
 
 def test_small_inputs_run_as_they_are(monkeypatch, refused):
-    monkeypatch.setattr(forwards, "LEAST", 1 << 15)
+    monkeypatch.setattr(stands, "LEAST", 1 << 15)
     model = Model()
     hub.accelerate(model)
     model(paddle.to_tensor(IDS)).sum().backward()
@@ -752,11 +752,11 @@ def test_another_device_changes_nothing(monkeypatch):
 
 @pytest.fixture
 def no_kernels(monkeypatch):
-    monkeypatch.setattr(forwards, "why_none", lambda: forwards.NO_NUMBA)
-    monkeypatch.setattr(forwards, "LEAST", 0)
-    forwards.operations.cache_clear()
+    monkeypatch.setattr(stands, "why_none", lambda: stands.NO_NUMBA)
+    monkeypatch.setattr(stands, "LEAST", 0)
+    stands.operations.cache_clear()
     yield
-    forwards.operations.cache_clear()
+    stands.operations.cache_clear()
 
 
 def test_without_numba_linear_and_layer_norm_are_of_paddles_operations(no_kernels):

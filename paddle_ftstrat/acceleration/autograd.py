@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import paddle
+from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.nn import functional
 
 from paddle_ftstrat._paddle import forwards
 
 KEEP = None  # dropouts have kernels
+LINEAR, RELU, GELU, RELU6 = range(4)
 
 
 def first_order() -> None:
@@ -51,6 +53,34 @@ def asked(ctx: Any, grads: tuple[Any, ...]) -> tuple[Any, ...]:
 def whole(x: Any) -> Any:
     """A tensor without gaps: x itself, or a copy of a view."""
     return x if x.is_contiguous() else x.contiguous()
+
+
+class _Once:
+    """A hook on an operation's output: refuses the second backward, in which Paddle ends the process (2.6.2, 3.3.1)."""
+
+    def __init__(self) -> None:
+        self._passed = False
+
+    def __call__(self, grad: Any) -> None:
+        if self._passed:
+            raise RuntimeError(
+                "a second backward through the same graph does not go through accelerated layers: add the losses up, "
+                "or give bind() or the Learner's fit accelerate=False"
+            )
+        self._passed = not forwards.within_grad()
+
+
+def applied(operation: Any, *arguments: Any) -> Tensor:
+    """An operation's output, after one of Paddle's that changes nothing; every operation here is applied by it.
+
+    What a hook on a PyLayer's own output returns is ignored (2.6.2 and 3.3.1).
+    """
+    output = operation.apply(*arguments)
+    squeezable = output.shape[-1:] in ([], [1])
+    output = output.unsqueeze(0).squeeze(0) if squeezable else output.squeeze(-1)
+    if not output.stop_gradient:
+        output.register_hook(_Once())
+    return output
 
 
 def over_rows(rows: Any) -> Any:

@@ -6,102 +6,17 @@ dtypes, `auto_cast`, `to_static`, and inputs so small that starting costs more t
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional
 
-from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import forwards
-from paddle_ftstrat.acceleration import autograd
+from paddle_ftstrat.acceleration.autograd import GELU, LINEAR, RELU, RELU6, applied
+from paddle_ftstrat.acceleration.stands import STANDS, fits, float32, only, operations, stands_for
 
-# With fewer values in its output a layer runs as it is: an operation in Python costs some 50 µs.
-LEAST = 1 << 15
 MANY = 9
-LINEAR, RELU, GELU, RELU6 = range(4)
-NO_NUMBA = "numba is not installed"
-BROKEN_ZLIB = "numba unpacks what it keeps on disk, and this process's zlib is broken"
-
-
-class Stand(NamedTuple):
-    """A forward in place of that of a class, and what says why a layer keeps its own ("" where it need not)."""
-
-    name: str
-    forward: Callable[..., Any]
-    objection: Callable[[Any], str]
-
-
-STANDS: dict[type[nn.Layer], Stand] = {}
-WITHOUT_KERNELS = (nn.Linear, nn.LayerNorm)
-
-
-def stands_for(cls: type[nn.Layer], objection: Callable[[Any], str] = lambda layer: "") -> Callable[[Any], Any]:
-    """Enter a forward for a class of layers and its subclasses that have the same forward."""
-
-    def entered(forward: Any) -> Any:
-        # Pickled, a bound method becomes the attribute of its function's name, which is then the class's own forward.
-        forward.__name__ = "forward"
-        STANDS[cls] = Stand(cls.__name__, paddle.jit.not_to_static(forward), objection)
-        return forward
-
-    return entered
-
-
-def stand_of(layer: nn.Layer) -> Stand | None:
-    """What there is for a layer's forward."""
-    usable = WITHOUT_KERNELS if why_none() else STANDS
-    base = next((cls for cls in usable if isinstance(layer, cls)), None)
-    return STANDS[base] if base is not None and type(layer).forward is base.forward else None
-
-
-@functools.cache
-def operations() -> Any:
-    """The operations with their kernels, or those without; None, after a warning, where numba fails."""
-    if why_none():
-        return autograd
-    try:
-        from paddle_ftstrat.acceleration import kernels, machine, operations
-
-        machine.run(kernels.gate, 0, 1)
-    except Exception as error:
-        # What numba raises where it does not get along with a processor or another package has no common class.
-        _errors.warn(f"layers are not accelerated: numba fails ({error!r})")
-        return None
-    return operations
-
-
-@functools.cache
-def why_none() -> str:
-    """Why no kernel can be made in this process; "" where it can."""
-    if importlib.util.find_spec("numba") is None:
-        return NO_NUMBA
-    return "" if _paddle.compression_works() else BROKEN_ZLIB
-
-
-def _fits(x: Any, width: int | None = None, least: int | None = None) -> bool:
-    """Whether an input is one for the operations; `width` is the last axis of the output where it is another."""
-    if not forwards.plain_here(x):
-        return False
-    values = x.size if width is None else x.size // max(x.shape[-1], 1) * width
-    return values >= max(LEAST if least is None else least, 1) and operations() is not None
-
-
-def _float32(*tensors: Any) -> bool:
-    return all(tensor is None or tensor.dtype == paddle.float32 for tensor in tensors)
-
-
-def _only(**plain: Any) -> Callable[[Any], str]:
-    """The objection to a layer of which an attribute is not the plain one."""
-
-    def objection(layer: nn.Layer) -> str:
-        special = (name for name, value in plain.items() if getattr(layer, name, value) != value)
-        return next((f"{name}={getattr(layer, name)!r}" for name in special), "")
-
-    return objection
 
 
 def _objection_to_norm(layer: nn.LayerNorm) -> str:
@@ -114,77 +29,49 @@ def _dropped(p: float, training: bool) -> Any:
     return operations().drop(p) if training and p else operations().KEEP
 
 
-class _Once:
-    """A hook on an operation's output: refuses the second backward, in which Paddle ends the process (2.6.2, 3.3.1)."""
-
-    def __init__(self) -> None:
-        self._passed = False
-
-    def __call__(self, grad: Any) -> None:
-        if self._passed:
-            raise RuntimeError(
-                "a second backward through the same graph does not go through accelerated layers: add the losses up, "
-                "or give bind() or the Learner's fit accelerate=False"
-            )
-        self._passed = not forwards.within_grad()
-
-
-def _applied(operation: Any, *arguments: Any) -> Tensor:
-    """An operation's output, after one of Paddle's that changes nothing; every operation is applied here.
-
-    What a hook on a PyLayer's own output returns is ignored (2.6.2 and 3.3.1).
-    """
-    output = operation.apply(*arguments)
-    squeezable = output.shape[-1:] in ([], [1])
-    output = output.unsqueeze(0).squeeze(0) if squeezable else output.squeeze(-1)
-    if not output.stop_gradient:
-        output.register_hook(_Once())
-    return output
-
-
 @stands_for(nn.Linear)
 def linear(self: nn.Linear, input: Tensor) -> Tensor:
-    if not (_fits(input, self.weight.shape[-1]) and _float32(self.weight, self.bias)):
+    if not (fits(input, self.weight.shape[-1]) and float32(self.weight, self.bias)):
         return type(self).forward(self, input)
-    return _applied(operations().Dense, input, self.weight, self.bias, LINEAR, operations().KEEP)
+    return applied(operations().Dense, input, self.weight, self.bias, LINEAR, operations().KEEP)
 
 
 @stands_for(nn.ReLU)
 def relu(self: nn.ReLU, x: Tensor) -> Tensor:
-    if not _fits(x):
+    if not fits(x):
         return type(self).forward(self, x)
-    return _applied(operations().Activation, x, RELU, operations().KEEP)
+    return applied(operations().Activation, x, RELU, operations().KEEP)
 
 
 @stands_for(nn.ReLU6)
 def relu6(self: nn.ReLU6, x: Tensor) -> Tensor:
-    if not _fits(x):
+    if not fits(x):
         return type(self).forward(self, x)
-    return _applied(operations().Activation, x, RELU6, operations().KEEP)
+    return applied(operations().Activation, x, RELU6, operations().KEEP)
 
 
 @stands_for(nn.GELU, lambda layer: "" if forwards.is_exact_gelu(layer) else "approximate='tanh'")
 def gelu(self: nn.GELU, x: Tensor) -> Tensor:
-    if not _fits(x):
+    if not fits(x):
         return type(self).forward(self, x)
-    return _applied(operations().Activation, x, GELU, operations().KEEP)
+    return applied(operations().Activation, x, GELU, operations().KEEP)
 
 
-@stands_for(nn.Dropout, _only(mode="upscale_in_train", axis=None, inplace=False))
+@stands_for(nn.Dropout, only(mode="upscale_in_train", axis=None, inplace=False))
 def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
-    if not (self.training and 0 < self.p < 1 and _fits(input)):
+    if not (self.training and 0 < self.p < 1 and fits(input)):
         return type(self).forward(self, input)
-    return _applied(operations().Activation, input, LINEAR, operations().drop(self.p))
+    return applied(operations().Activation, input, LINEAR, operations().drop(self.p))
 
 
 @stands_for(nn.LayerNorm, _objection_to_norm)
 def layer_norm(self: nn.LayerNorm, input: Tensor) -> Tensor:
     shape, epsilon = forwards.norm_shape(self)
     # Paddle's own gives its input a wrong gradient where its weight is frozen (2.6.2 and 3.3.1).
-    fits = _fits(input, least=0 if self.weight.stop_gradient else None) and list(input.shape[-1:]) == shape
-    if not (fits and _float32(self.weight, self.bias)):
+    large = fits(input, share=0 if self.weight.stop_gradient else 1)
+    if not (large and list(input.shape[-1:]) == shape and float32(self.weight, self.bias)):
         return type(self).forward(self, input)
-    return _applied(operations().Norm, input, None, self.weight, self.bias, epsilon, operations().KEEP)
+    return applied(operations().Norm, input, None, self.weight, self.bias, epsilon, operations().KEEP)
 
 
 @stands_for(nn.BatchNorm1D, forwards.special_batch_norm)
@@ -193,48 +80,48 @@ def layer_norm(self: nn.LayerNorm, input: Tensor) -> Tensor:
 def batch_norm(self: Any, input: Tensor) -> Tensor:
     # Where only one of weight and bias trains, Paddle's own gives it no gradient (2.6.2 and 3.3.1).
     lone = len({param is None or param.stop_gradient for param in (self.weight, self.bias)}) == 2
-    statistics = forwards.batch_norm_statistics(self, input) if _fits(input, least=0 if lone else None) else None
-    if statistics is None or not _float32(self.weight, self.bias, *statistics[0]):
+    statistics = forwards.batch_norm_statistics(self, input) if fits(input, share=0 if lone else 1) else None
+    if statistics is None or not float32(self.weight, self.bias, *statistics[0]):
         return type(self).forward(self, input)
     running, train, *options = statistics
     places = [tensor.data_ptr() for tensor in running]
-    return _applied(operations().BatchNorm, input, self.weight, self.bias, places, train, options)
+    return applied(operations().BatchNorm, input, self.weight, self.bias, places, train, options)
 
 
 @stands_for(nn.Embedding, lambda layer: "" if forwards.embedding_options(layer)[1] else "sparse or scaled gradient")
 def embedding(self: nn.Embedding, x: Tensor) -> Tensor:
-    if self.weight.stop_gradient or not (_fits(self.weight) and x.dtype == paddle.int64 and x.size):
+    if self.weight.stop_gradient or not (fits(self.weight) and x.dtype == paddle.int64 and x.size):
         return type(self).forward(self, x)
-    return _applied(operations().Lookup, self.weight, x, forwards.embedding_options(self)[0])
+    return applied(operations().Lookup, self.weight, x, forwards.embedding_options(self)[0])
 
 
 @stands_for(
     nn.CrossEntropyLoss,
-    _only(weight=None, reduction="mean", soft_label=False, axis=-1, use_softmax=True, label_smoothing=0.0),
+    only(weight=None, reduction="mean", soft_label=False, axis=-1, use_softmax=True, label_smoothing=0.0),
 )
 def cross_entropy(self: nn.CrossEntropyLoss, input: Tensor, label: Tensor) -> Tensor:
-    if not (_fits(input) and label.dtype == paddle.int64 and label.size * input.shape[-1] == input.size):
+    if not (fits(input) and label.dtype == paddle.int64 and label.size * input.shape[-1] == input.size):
         return type(self).forward(self, input, label)
     labels = label.numpy()
     # What is out of range, and what the mean is of where some are ignored, which differs by version, is Paddle's.
     if labels.min() < 0 or labels.max() >= input.shape[-1] or (labels == self.ignore_index).any():
         return type(self).forward(self, input, label)
-    return _applied(operations().CrossEntropy, input, label)
+    return applied(operations().CrossEntropy, input, label)
 
 
 @stands_for(nn.Conv2D, forwards.special_convolution)
 def convolution(self: nn.Conv2D, x: Tensor) -> Tensor:
     points = forwards.is_pointwise(self)
     # A product of few values may still be large: of many channels by many.
-    fits = _fits(x, least=LEAST // 4 if points else None) and len(x.shape) == 4 and _float32(self.weight, self.bias)
+    large = fits(x, share=0.25 if points else 1) and len(x.shape) == 4 and float32(self.weight, self.bias)
     # From so many positions on, Paddle's product for each sample is as fast, and needs no turned copies.
-    if not fits or (points and x.shape[2] * x.shape[3] >= MANY):
+    if not large or (points and x.shape[2] * x.shape[3] >= MANY):
         return type(self).forward(self, x)
     operation = operations().Depthwise if forwards.is_depthwise(self) else operations().Convolution
-    return _applied(operation, x, self.weight, self.bias, *forwards.convolution_options(self))
+    return applied(operation, x, self.weight, self.bias, *forwards.convolution_options(self))
 
 
-@stands_for(nn.MultiHeadAttention, _only(need_weights=False))
+@stands_for(nn.MultiHeadAttention, only(need_weights=False))
 def attention(
     self: nn.MultiHeadAttention,
     query: Any,
@@ -245,12 +132,12 @@ def attention(
 ) -> Tensor:
     key = query if key is None else key
     value = query if value is None else value
-    if cache is not None or not (_fits(query) and _fits_attention(query, key, value, attn_mask)):
+    if cache is not None or not (fits(query) and _fits_attention(query, key, value, attn_mask)):
         return type(self).forward(self, query, key, value, attn_mask, cache)
     q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
     mask = None if attn_mask is None else forwards.float_mask(attn_mask)
     dropped = _dropped(self.dropout, self.training)
-    return self.out_proj(_applied(operations().Attention, q, k, v, mask, self.num_heads, dropped))
+    return self.out_proj(applied(operations().Attention, q, k, v, mask, self.num_heads, dropped))
 
 
 def _fits_attention(query: Any, key: Any, value: Any, mask: Any) -> bool:
@@ -264,14 +151,14 @@ def _fits_attention(query: Any, key: Any, value: Any, mask: Any) -> bool:
 def encoder_layer(self: nn.TransformerEncoderLayer, src: Tensor, src_mask: Any = None, cache: Any = None) -> Tensor:
     f = {functional.relu: RELU, functional.gelu: GELU}.get(self.activation)
     inner = (self.linear1, self.linear2, self.norm1, self.norm2, self.dropout, self.dropout1, self.dropout2)
-    if f is None or cache is not None or not (_fits(src) and all(map(_as_it_was, inner))):
+    if f is None or cache is not None or not (fits(src) and all(map(_as_it_was, inner))):
         return type(self).forward(self, src, src_mask, cache)
     mask = None if src_mask is None else forwards.float_mask(src_mask)
     attended = self.self_attn(*3 * [self.norm1(src) if self.normalize_before else src], mask)
     src = _added(self.norm1, self.dropout1, attended, src, self.normalize_before)
     x = self.norm2(src) if self.normalize_before else src
     dropped = _dropped(self.dropout.p, self.dropout.training)
-    x = _applied(operations().Dense, x, self.linear1.weight, self.linear1.bias, f, dropped)
+    x = applied(operations().Dense, x, self.linear1.weight, self.linear1.bias, f, dropped)
     return _added(self.norm2, self.dropout2, self.linear2(x), src, self.normalize_before)
 
 
@@ -281,7 +168,7 @@ def _added(norm: Any, dropout: Any, x: Any, residual: Any, before: bool) -> Any:
         return residual + dropout(x)
     dropped = _dropped(dropout.p, dropout.training)
     epsilon = forwards.norm_shape(norm)[1]
-    return _applied(operations().Norm, x, residual, norm.weight, norm.bias, epsilon, dropped)
+    return applied(operations().Norm, x, residual, norm.weight, norm.bias, epsilon, dropped)
 
 
 def _as_it_was(layer: nn.Layer) -> bool:
@@ -292,6 +179,6 @@ def _as_it_was(layer: nn.Layer) -> bool:
         and not stand.objection(layer)
         and not forwards.has_hooks(layer)
         and (own is None or getattr(own, "__func__", None) is stand.forward)
-        and _float32(*layer.parameters(include_sublayers=False))
+        and float32(*layer.parameters(include_sublayers=False))
         and 0 <= getattr(layer, "p", 0) < 1
     )

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from paddle_ftstrat.acceleration.autograd import GELU, RELU, RELU6
 from paddle_ftstrat.acceleration.machine import ROUND, Arguments, fast, floats, ints, mixed, number, ranked, two_to_the
 
 TILE = 4096
-LINEAR, RELU, GELU, RELU6 = range(4)
-
 ZERO, HALF, ONE, SIX = np.float32(0), np.float32(0.5), np.float32(1), np.float32(6)
 LOG2_E = np.float32(1.4426950408889634)
 # ln 2 in two parts, the first of few bits, so that n·ln 2 is exact enough.

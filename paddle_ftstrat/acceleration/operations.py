@@ -13,10 +13,21 @@ from paddle.nn import functional
 
 from paddle_ftstrat._paddle import forwards
 from paddle_ftstrat.acceleration import kernels, machine
-from paddle_ftstrat.acceleration.autograd import asked, first_order, linear_grads, save, saved, whole
+from paddle_ftstrat.acceleration.autograd import (
+    GELU,
+    LINEAR,
+    RELU,
+    RELU6,
+    asked,
+    first_order,
+    linear_grads,
+    save,
+    saved,
+    whole,
+)
 from paddle_ftstrat.acceleration.batch_norm import BatchNorm
 from paddle_ftstrat.acceleration.convolution import Convolution, Depthwise
-from paddle_ftstrat.acceleration.kernels import GELU, LINEAR, RELU, RELU6, TILE
+from paddle_ftstrat.acceleration.kernels import TILE
 from paddle_ftstrat.acceleration.machine import GRAIN, at, bits
 
 __all__ = [

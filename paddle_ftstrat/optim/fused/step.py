@@ -16,7 +16,7 @@ from paddle.nn import ClipGradByGlobalNorm, ClipGradByNorm, ClipGradByValue
 
 from paddle_ftstrat import _errors, _paddle
 from paddle_ftstrat._paddle import pointers, threads
-from paddle_ftstrat.acceleration.forwards import BROKEN_ZLIB, NO_NUMBA
+from paddle_ftstrat.acceleration.stands import BROKEN_ZLIB, NO_NUMBA
 from paddle_ftstrat.optim import table
 from paddle_ftstrat.optim.fused.members import (
     AFTER,
