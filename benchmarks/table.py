@@ -56,11 +56,13 @@ class Row:
         value = self.value(version)
         if value is None:
             return MISSING
-        text = f"{value:.3g}{self.unit}"
+        text = f"{value:.3g}"
         if self.bound is None:
-            return text
-        held = value >= self.bound if self.more else value <= self.bound
-        return f"**{text}**" if held else f"{text} ✗"
+            return text + self.unit
+        if value >= self.bound if self.more else value <= self.bound:
+            return f"**{text}{self.unit}**"
+        # Rounded to its bound, it would look as if it kept it.
+        return f"{value:.4g}{self.unit} ✗" if float(text) == self.bound else f"{text}{self.unit} ✗"
 
     def limit(self) -> str:
         """The bound as the table shows it."""
