@@ -14,6 +14,7 @@ from paddle import nn
 
 import paddle_ftstrat as hub
 from paddle_ftstrat import schedules
+from paddle_ftstrat.acceleration import autograd, stands
 from paddle_ftstrat.optim import averaging, perturbation, table
 from paddle_ftstrat.tools import cli, lint
 
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def registries():
     """What a test enters is gone after it."""
-    known = schedules.SCHEDULES, table.ROWS, lint.RULES, averaging.AVERAGES, perturbation.PERTURBATIONS
+    known = schedules.SCHEDULES, table.ROWS, lint.RULES, averaging.AVERAGES, perturbation.PERTURBATIONS, stands.STANDS
     with contextlib.ExitStack() as stack:
         for registry in known:
             stack.enter_context(mock.patch.dict(registry))
@@ -198,6 +199,43 @@ def test_a_regularizer_is_a_class(optimizer, fused):
     np.testing.assert_allclose(model.weight.numpy(), start - 0.1 * (3 + 0.5 * (start - 1)), rtol=1e-6)
     np.testing.assert_allclose(model.bias.numpy(), (bias - 0.1 * (6 + 0.2 * bias)) * 0.97, rtol=1e-6)
     assert "TowardsOne" in str(run.describe())
+
+
+class Silu(paddle.autograd.PyLayer):
+    """y = x·σ(x)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        autograd.save(ctx, x)
+        return x * nn.functional.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, dy):
+        autograd.first_order()
+        (x,) = autograd.saved(ctx)
+        s = nn.functional.sigmoid(x)
+        return dy * (s + x * s * (1 - s))
+
+
+def test_a_faster_forward_is_a_function(monkeypatch):
+    @stands.stands_for(nn.Silu)
+    def silu(self, x):
+        return autograd.applied(Silu, x) if stands.fits(x) else type(self).forward(self, x)
+
+    monkeypatch.setattr(stands, "LEAST", 0)
+    x, found = paddle.randn([4, 3]), []
+    for accelerate in (False, True):
+        model, x.stop_gradient = nn.Sequential(nn.Silu(), nn.Linear(3, 2)), False
+        run = hub.DefaultFinetuneStrategy(learning_rate=0.1).bind(model, accelerate=accelerate)
+        assert ("1 Silu" in str(run.describe())) == accelerate
+        output = model[0](x)
+        output.square().sum().backward()
+        found.append((output.numpy(), x.grad.numpy()))
+        x.clear_gradient()
+        run.release()
+        assert "forward" not in vars(model[0])
+    for plain, fast in zip(*found):
+        np.testing.assert_allclose(fast, plain, rtol=1e-5, atol=1e-6)
 
 
 def test_a_lint_rule_is_a_function(tmp_path, capsys):
