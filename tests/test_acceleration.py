@@ -10,6 +10,7 @@ import pytest
 from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional
+from paddle.vision import models
 
 import paddle_ftstrat as hub
 from paddle_ftstrat import _paddle, acceleration
@@ -281,6 +282,31 @@ def test_a_batch_norm_refuses_what_paddles_refuses(shape):
     hub.accelerate(layer)
     with pytest.raises(ValueError):
         layer(paddle.to_tensor(normal(*shape)))
+
+
+ZOO = ["resnet18", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_25", "squeezenet1_1"]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_models_of_paddles_zoo(name):
+    # Outputs and statistics only: in deep networks rounding puts values on the other side of a ReLU's corner, and one of
+    # them in the last layers changes all gradients by a thousandth, with Paddle's own layers too.
+    plain = getattr(models, name)(num_classes=7)
+    for layer in plain.sublayers():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    fast, x = copy.deepcopy(plain), paddle.to_tensor(normal(4, 3, 64, 64))
+    hub.accelerate(fast)
+    for training in (True, False):
+        for model in (plain, fast):
+            model.train() if training else model.eval()
+        here, there = fast(x), plain(x)
+        close(here.numpy(), there.numpy(), 1e-4)
+        for output in (here, there):
+            output.square().sum().backward()
+    assert [param.grad is None for param in fast.parameters()] == [param.grad is None for param in plain.parameters()]
+    for here, there in zip(fast.buffers(), plain.buffers()):
+        close(here.numpy(), there.numpy(), 1e-4)
 
 
 @pytest.mark.parametrize("kind", ["none", "bool", "padding", "causal", "heads"])
