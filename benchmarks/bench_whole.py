@@ -26,7 +26,7 @@ from common import RESULTS, report
 from paddle import nn
 from paddle.vision.models import mobilenet_v2, resnet18
 from whole_sizes import CLASSES, QUICK, SIZES, Size
-from workers import Worker, alternate, serve
+from workers import Worker, alternate, counting, serve
 
 import paddle_ftstrat as hub
 from paddle_ftstrat import acceleration
@@ -109,13 +109,15 @@ def work(case: str, name: str, size: Size) -> None:
 def one_run(name: str, torch: str | None, more: list[str], rounds: int) -> dict[str, Any]:
     """Milliseconds per step and peak memory of each case, and ours over the others."""
     everything = {"OMP_NUM_THREADS": str(threads.allowed())}
-    workers = [
-        Worker(__file__, case, [name, *more], environment)
-        for case, environment in (("paddle", {}), ("paddle_all_threads", everything), ("ours", {}))
-    ]
-    if torch is not None:
-        workers.append(Worker(str(TORCH), "torch", [name, *more], everything, python=torch))
-    cases = alternate(workers, rounds)
+    environments = {"paddle": {}, "paddle_all_threads": everything, "ours": {}}
+    with counting() as counted:
+        workers = [
+            Worker(__file__, case, [name, *more], {**environment, **counted})
+            for case, environment in environments.items()
+        ]
+        if torch is not None:
+            workers.append(Worker(str(TORCH), "torch", [name, *more], {**everything, **counted}, python=torch))
+        cases = alternate(workers, rounds)
     ours = cases["ours"]
     over = {case: round(ours["step_ms"] / row["step_ms"], 3) for case, row in cases.items() if case != "ours"}
     # With as many threads: MKL keeps memory for each of them.

@@ -1,5 +1,5 @@
 // Counts the bytes that a process has asked malloc for and not given back: what it needs, whereas what it holds
-// depends on the holes that glibc keeps between tensors. Preloaded into the processes of workers.py, which compiles it.
+// depends on the holes that glibc keeps between tensors. workers.py compiles it for the processes of bench_whole.py.
 #include <errno.h>
 #include <malloc.h>
 #include <stdatomic.h>

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import json
 import os
 import resource
@@ -17,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**inherited, "PYTHONWARNINGS": "ignore", **_counter(), **environment},
+            env={**inherited, "PYTHONWARNINGS": "ignore", **environment},
         )
         self.name = name
 
@@ -107,15 +106,15 @@ def serve(step: Callable[[], Any], steps: int) -> None:
         print(json.dumps(turn), flush=True)
 
 
-@functools.cache
-def _counter() -> dict[str, str]:
+@contextlib.contextmanager
+def counting() -> Iterator[dict[str, str]]:
     """The environment in which a process counts the memory that it uses; nothing where no compiler is."""
-    library = Path(tempfile.mkdtemp()) / "in_use.so"
     source = Path(__file__).with_name("in_use.c")
-    with contextlib.suppress(OSError):
-        done = subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source], capture_output=True)
-        return {"LD_PRELOAD": str(library)} if done.returncode == 0 else {}
-    return {}
+    with tempfile.TemporaryDirectory() as folder:
+        library, done = Path(folder, "in_use.so"), None
+        with contextlib.suppress(OSError):
+            done = subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source], capture_output=True)
+        yield {"LD_PRELOAD": str(library)} if done is not None and done.returncode == 0 else {}
 
 
 def _in_use(which: str) -> int | None:

@@ -289,8 +289,8 @@ ZOO = ["resnet18", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "shuffl
 
 @pytest.mark.parametrize("name", ZOO)
 def test_models_of_paddles_zoo(name):
-    # Outputs and statistics only: in deep networks rounding puts values on the other side of a ReLU's corner, and one of
-    # them in the last layers changes all gradients by a thousandth, with Paddle's own layers too.
+    # Outputs and statistics only: in deep networks rounding puts values on the other side of a ReLU's corner, and one
+    # in the last layers changes all gradients by a thousandth, with Paddle's own layers too.
     plain = getattr(models, name)(num_classes=7)
     for layer in plain.sublayers():
         if isinstance(layer, nn.Dropout):
