@@ -754,6 +754,45 @@ def test_a_layer_of_the_users_own_stays_as_it_is():
     assert "forward" in model[2].__dict__
 
 
+def host_forward(self, src, src_mask=None, cache=None, output_attentions=False):
+    """What PaddleNLP and PaddleFormers put in place of TransformerEncoderLayer's, for norms that come after."""
+    self.self_attn.need_weights = output_attentions
+    attended, *weights = (
+        attended if isinstance(attended := self.self_attn(src, src, src, src_mask), tuple) else [attended]
+    )
+    src = self.norm1(src + self.dropout1(attended))
+    src = self.norm2(src + self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(src))))))
+    return (src, *weights) if weights else src
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_host_may_replace_the_forward_of_encoder_layers(when, monkeypatch):
+    monkeypatch.setattr(host_forward, "__module__", "paddlenlp.transformers.model_outputs", raising=False)
+    plain, x, spy = encoder("gelu", False), paddle.to_tensor(normal(3, 5, 8)), Spy()
+    fast = copy.deepcopy(plain)
+    if when == "before":
+        monkeypatch.setattr(nn.TransformerEncoderLayer, "forward", host_forward)
+    assert hub.accelerate(fast).replaced[""] == "TransformerEncoderLayer"
+    monkeypatch.setattr(nn.TransformerEncoderLayer, "forward", host_forward)
+    monkeypatch.setattr(forwards, "operations", lambda: spy)
+    for asked in (False, True, False, False):
+        here, there = (model(x, None, output_attentions=asked) for model in (fast, plain))
+        for one, other in zip(here, there) if asked else [(here, there)]:
+            close(one.numpy(), other.numpy())
+    spy.used.clear()
+    fast(x, None, None, False)
+    assert {"Norm", "Attention", "Dense"} <= spy.used
+
+
+def test_a_forward_replaced_for_all_layers_by_somebody_else_runs(monkeypatch, refused):
+    before, after = nn.Linear(4, 4), nn.Linear(4, 4)
+    hub.accelerate(after)
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, input, more: input + more)
+    assert not hub.accelerate(before).replaced
+    for layer in (before, after):
+        assert layer(paddle.ones([2, 4]), more=1).tolist() == [4 * [2.0], 4 * [2.0]]
+
+
 def test_small_inputs_run_as_they_are(monkeypatch, refused):
     monkeypatch.setattr(stands, "LEAST", 1 << 15)
     model = Model()

@@ -21,6 +21,9 @@ from paddle.nn.layer.transformer import _convert_attention_mask
 _GRAD_FILE = inspect.getsourcefile(dygraph)
 _BACKWARD_FILES = {inspect.getsourcefile(tensor_patch_methods)}
 _O0 = core.AmpLevel.O0
+# They replace the forward of nn.TransformerEncoderLayer when they are imported, by one that can return the attention's
+# weights and is the same else (PaddleNLP 2.8.1 and 3.0.0b4, PaddleFormers 1.2.0).
+_HOSTS = ("paddlenlp.transformers.model_outputs", "paddleformers.transformers.model_outputs")
 _FLOAT32 = paddle.float32
 
 
@@ -33,6 +36,12 @@ def plain_here(x: Any) -> bool:
         and x.is_dense()
         and _dygraph_tracer()._amp_level == _O0
     )
+
+
+def is_paddles_forward(cls: type[nn.Layer]) -> bool:
+    """Whether a class has a forward of Paddle's, or one that does the same; libraries replace them for all layers."""
+    module = getattr(cls.forward, "__module__", "")
+    return module.startswith("paddle.nn.layer.") or module in _HOSTS
 
 
 # Kernel, strides and paddings, over height and width, of a convolution that multiplies each position by one matrix.

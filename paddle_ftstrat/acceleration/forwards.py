@@ -132,7 +132,8 @@ def attention(
 ) -> Tensor:
     key = query if key is None else key
     value = query if value is None else value
-    if cache is not None or not (fits(query) and _fits_attention(query, key, value, attn_mask)):
+    plain = cache is None and not self.need_weights
+    if not (plain and fits(query) and _fits_attention(query, key, value, attn_mask)):
         return type(self).forward(self, query, key, value, attn_mask, cache)
     q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
     mask = None if attn_mask is None else forwards.float_mask(attn_mask)
@@ -148,11 +149,16 @@ def _fits_attention(query: Any, key: Any, value: Any, mask: Any) -> bool:
 
 
 @stands_for(nn.TransformerEncoderLayer)
-def encoder_layer(self: nn.TransformerEncoderLayer, src: Tensor, src_mask: Any = None, cache: Any = None) -> Tensor:
+def encoder_layer(
+    self: nn.TransformerEncoderLayer, src: Tensor, src_mask: Any = None, *more: Any, **options: Any
+) -> Any:
     f = {functional.relu: RELU, functional.gelu: GELU}.get(self.activation)
     inner = (self.linear1, self.linear2, self.norm1, self.norm2, self.dropout, self.dropout1, self.dropout2)
-    if f is None or cache is not None or not (fits(src) and all(map(_as_it_was, inner))):
-        return type(self).forward(self, src, src_mask, cache)
+    # A cache, and PaddleNLP's and PaddleFormers' `output_attentions`, which stands in `need_weights` afterwards.
+    asked = (*more, *options.values(), getattr(self.self_attn, "need_weights", False))
+    plain = not any(value is not None and value is not False for value in asked)
+    if f is None or not (plain and fits(src) and all(map(_as_it_was, inner))):
+        return type(self).forward(self, src, src_mask, *more, **options)
     mask = None if src_mask is None else forwards.float_mask(src_mask)
     attended = self.self_attn(*3 * [self.norm1(src) if self.normalize_before else src], mask)
     src = _added(self.norm1, self.dropout1, attended, src, self.normalize_before)
@@ -176,6 +182,7 @@ def _as_it_was(layer: nn.Layer) -> bool:
     stand, own = STANDS.get(type(layer)), layer.__dict__.get("forward")
     return (
         stand is not None
+        and forwards.is_paddles_forward(type(layer))
         and not stand.objection(layer)
         and not forwards.has_hooks(layer)
         and (own is None or getattr(own, "__func__", None) is stand.forward)

@@ -38,11 +38,14 @@ WITHOUT_KERNELS = (nn.Linear, nn.LayerNorm)
 def stands_for(cls: type[nn.Layer], objection: Callable[[Any], str] = lambda layer: "") -> Callable[[Any], Any]:
     """Enter a forward for a class of layers and its subclasses that have the same forward."""
 
-    def entered(forward: Any) -> Any:
+    def entered(faster: Any) -> Any:
         # Pickled, a bound method becomes the attribute of its function's name, which is then the class's own forward.
-        forward.__name__ = "forward"
+        def forward(self: nn.Layer, *inputs: Any, **options: Any) -> Any:
+            run = faster if forwards.is_paddles_forward(type(self)) else type(self).forward
+            return run(self, *inputs, **options)
+
         STANDS[cls] = Stand(cls.__name__, paddle.jit.not_to_static(forward), objection)
-        return forward
+        return faster
 
     return entered
 
@@ -51,7 +54,8 @@ def stand_of(layer: nn.Layer) -> Stand | None:
     """What there is for a layer's forward."""
     usable = WITHOUT_KERNELS if why_none() else STANDS
     base = next((cls for cls in usable if isinstance(layer, cls)), None)
-    return STANDS[base] if base is not None and type(layer).forward is base.forward else None
+    same = base is not None and type(layer).forward is base.forward and forwards.is_paddles_forward(type(layer))
+    return STANDS[base] if same else None
 
 
 @functools.cache
