@@ -220,7 +220,7 @@ class Silu(paddle.autograd.PyLayer):
 def test_a_faster_forward_is_a_function(monkeypatch):
     @stands.stands_for(nn.Silu)
     def silu(self, x):
-        return autograd.applied(Silu, x) if stands.fits(x) else type(self).forward(self, x)
+        return autograd.applied(Silu, x) if stands.fits(self, x) else type(self).forward(self, x)
 
     monkeypatch.setattr(stands, "LEAST", 0)
     x, found = paddle.randn([4, 3]), []

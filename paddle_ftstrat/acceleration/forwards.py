@@ -31,35 +31,35 @@ def _dropped(p: float, training: bool) -> Any:
 
 @stands_for(nn.Linear)
 def linear(self: nn.Linear, input: Tensor) -> Tensor:
-    if not (fits(input, self.weight.shape[-1]) and float32(self.weight, self.bias)):
+    if not (fits(self, input, self.weight.shape[-1]) and float32(self.weight, self.bias)):
         return type(self).forward(self, input)
     return applied(operations().Dense, input, self.weight, self.bias, LINEAR, operations().KEEP)
 
 
 @stands_for(nn.ReLU)
 def relu(self: nn.ReLU, x: Tensor) -> Tensor:
-    if not fits(x):
+    if not fits(self, x):
         return type(self).forward(self, x)
     return applied(operations().Activation, x, RELU, operations().KEEP)
 
 
 @stands_for(nn.ReLU6)
 def relu6(self: nn.ReLU6, x: Tensor) -> Tensor:
-    if not fits(x):
+    if not fits(self, x):
         return type(self).forward(self, x)
     return applied(operations().Activation, x, RELU6, operations().KEEP)
 
 
 @stands_for(nn.GELU, lambda layer: "" if forwards.is_exact_gelu(layer) else "approximate='tanh'")
 def gelu(self: nn.GELU, x: Tensor) -> Tensor:
-    if not fits(x):
+    if not fits(self, x):
         return type(self).forward(self, x)
     return applied(operations().Activation, x, GELU, operations().KEEP)
 
 
 @stands_for(nn.Dropout, only(mode="upscale_in_train", axis=None, inplace=False))
 def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
-    if not (self.training and 0 < self.p < 1 and fits(input)):
+    if not (self.training and 0 < self.p < 1 and fits(self, input)):
         return type(self).forward(self, input)
     return applied(operations().Activation, input, LINEAR, operations().drop(self.p))
 
@@ -68,7 +68,7 @@ def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
 def layer_norm(self: nn.LayerNorm, input: Tensor) -> Tensor:
     shape, epsilon = forwards.norm_shape(self)
     # Paddle's own gives its input a wrong gradient where its weight is frozen (2.6.2 and 3.3.1).
-    large = fits(input, share=0 if self.weight.stop_gradient else 1)
+    large = fits(self, input, share=0 if self.weight.stop_gradient else 1)
     if not (large and list(input.shape[-1:]) == shape and float32(self.weight, self.bias)):
         return type(self).forward(self, input)
     return applied(operations().Norm, input, None, self.weight, self.bias, epsilon, operations().KEEP)
@@ -80,7 +80,7 @@ def layer_norm(self: nn.LayerNorm, input: Tensor) -> Tensor:
 def batch_norm(self: Any, input: Tensor) -> Tensor:
     # Where only one of weight and bias trains, Paddle's own gives it no gradient (2.6.2 and 3.3.1).
     lone = len({param is None or param.stop_gradient for param in (self.weight, self.bias)}) == 2
-    statistics = forwards.batch_norm_statistics(self, input) if fits(input, share=0 if lone else 1) else None
+    statistics = forwards.batch_norm_statistics(self, input) if fits(self, input, share=0 if lone else 1) else None
     if statistics is None or not float32(self.weight, self.bias, *statistics[0]):
         return type(self).forward(self, input)
     running, train, *options = statistics
@@ -90,7 +90,7 @@ def batch_norm(self: Any, input: Tensor) -> Tensor:
 
 @stands_for(nn.Embedding, lambda layer: "" if forwards.embedding_options(layer)[1] else "sparse or scaled gradient")
 def embedding(self: nn.Embedding, x: Tensor) -> Tensor:
-    if self.weight.stop_gradient or not (fits(self.weight) and x.dtype == paddle.int64 and x.size):
+    if self.weight.stop_gradient or not (fits(self, self.weight) and x.dtype == paddle.int64 and x.size):
         return type(self).forward(self, x)
     return applied(operations().Lookup, self.weight, x, forwards.embedding_options(self)[0])
 
@@ -100,7 +100,7 @@ def embedding(self: nn.Embedding, x: Tensor) -> Tensor:
     only(weight=None, reduction="mean", soft_label=False, axis=-1, use_softmax=True, label_smoothing=0.0),
 )
 def cross_entropy(self: nn.CrossEntropyLoss, input: Tensor, label: Tensor) -> Tensor:
-    if not (fits(input) and label.dtype == paddle.int64 and label.size * input.shape[-1] == input.size):
+    if not (fits(self, input) and label.dtype == paddle.int64 and label.size * input.shape[-1] == input.size):
         return type(self).forward(self, input, label)
     labels = label.numpy()
     # What is out of range, and what the mean is of where some are ignored, which differs by version, is Paddle's.
@@ -113,7 +113,7 @@ def cross_entropy(self: nn.CrossEntropyLoss, input: Tensor, label: Tensor) -> Te
 def convolution(self: nn.Conv2D, x: Tensor) -> Tensor:
     points = forwards.is_pointwise(self)
     # A product of few values may still be large: of many channels by many.
-    large = fits(x, share=0.25 if points else 1) and len(x.shape) == 4 and float32(self.weight, self.bias)
+    large = fits(self, x, share=0.25 if points else 1) and len(x.shape) == 4 and float32(self.weight, self.bias)
     # From so many positions on, Paddle's product for each sample is as fast, and needs no turned copies.
     if not large or (points and x.shape[2] * x.shape[3] >= MANY):
         return type(self).forward(self, x)
@@ -133,7 +133,7 @@ def attention(
     key = query if key is None else key
     value = query if value is None else value
     plain = cache is None and not self.need_weights
-    if not (plain and fits(query) and _fits_attention(query, key, value, attn_mask)):
+    if not (plain and fits(self, query) and _fits_attention(query, key, value, attn_mask)):
         return type(self).forward(self, query, key, value, attn_mask, cache)
     q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
     mask = None if attn_mask is None else forwards.float_mask(attn_mask)
@@ -150,15 +150,19 @@ def _fits_attention(query: Any, key: Any, value: Any, mask: Any) -> bool:
 
 @stands_for(nn.TransformerEncoderLayer)
 def encoder_layer(
-    self: nn.TransformerEncoderLayer, src: Tensor, src_mask: Any = None, *more: Any, **options: Any
+    self: nn.TransformerEncoderLayer,
+    src: Tensor,
+    src_mask: Any = None,
+    cache: Any = None,
+    output_attentions: bool = False,
 ) -> Any:
     f = {functional.relu: RELU, functional.gelu: GELU}.get(self.activation)
     inner = (self.linear1, self.linear2, self.norm1, self.norm2, self.dropout, self.dropout1, self.dropout2)
-    # A cache, and PaddleNLP's and PaddleFormers' `output_attentions`, which stands in `need_weights` afterwards.
-    asked = (*more, *options.values(), getattr(self.self_attn, "need_weights", False))
-    plain = not any(value is not None and value is not False for value in asked)
-    if f is None or not (plain and fits(src) and all(map(_as_it_was, inner))):
-        return type(self).forward(self, src, src_mask, *more, **options)
+    # PaddleNLP's and PaddleFormers' forward leaves what it is asked for in the attention, until it runs again.
+    weights = output_attentions or getattr(self.self_attn, "need_weights", False)
+    if f is None or cache is not None or weights or not (fits(self, src) and all(map(_as_it_was, inner))):
+        more = {"output_attentions": True} if output_attentions else {}
+        return type(self).forward(self, src, src_mask, cache, **more)
     mask = None if src_mask is None else forwards.float_mask(src_mask)
     attended = self.self_attn(*3 * [self.norm1(src) if self.normalize_before else src], mask)
     src = _added(self.norm1, self.dropout1, attended, src, self.normalize_before)

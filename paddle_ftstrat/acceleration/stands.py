@@ -38,14 +38,11 @@ WITHOUT_KERNELS = (nn.Linear, nn.LayerNorm)
 def stands_for(cls: type[nn.Layer], objection: Callable[[Any], str] = lambda layer: "") -> Callable[[Any], Any]:
     """Enter a forward for a class of layers and its subclasses that have the same forward."""
 
-    def entered(faster: Any) -> Any:
+    def entered(forward: Any) -> Any:
         # Pickled, a bound method becomes the attribute of its function's name, which is then the class's own forward.
-        def forward(self: nn.Layer, *inputs: Any, **options: Any) -> Any:
-            run = faster if forwards.is_paddles_forward(type(self)) else type(self).forward
-            return run(self, *inputs, **options)
-
+        forward.__name__ = "forward"
         STANDS[cls] = Stand(cls.__name__, paddle.jit.not_to_static(forward), objection)
-        return faster
+        return forward
 
     return entered
 
@@ -82,15 +79,16 @@ def why_none() -> str:
     return "" if _paddle.compression_works() else BROKEN_ZLIB
 
 
-def fits(x: Any, width: int | None = None, share: float = 1) -> bool:
-    """Whether an input is one for the operations.
+def fits(layer: nn.Layer, x: Any, width: int | None = None, share: float = 1) -> bool:
+    """Whether an input is one for the operations, and the layer's class has Paddle's forward still.
 
     `width` is the last axis of the output where it is another, `share` how much of LEAST the output must have.
     """
     if not forwards.plain_here(x):
         return False
     values = x.size if width is None else x.size // max(x.shape[-1], 1) * width
-    return values >= max(share * LEAST, 1) and operations() is not None
+    large = values >= max(share * LEAST, 1)
+    return large and forwards.is_paddles_forward(type(layer)) and operations() is not None
 
 
 def float32(*tensors: Any) -> bool:
