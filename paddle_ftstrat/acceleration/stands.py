@@ -51,8 +51,9 @@ def stand_of(layer: nn.Layer) -> Stand | None:
     """What there is for a layer's forward."""
     usable = WITHOUT_KERNELS if why_none() else STANDS
     base = next((cls for cls in usable if isinstance(layer, cls)), None)
-    same = base is not None and type(layer).forward is base.forward and forwards.is_paddles_forward(type(layer))
-    return STANDS[base] if same else None
+    if base is None or type(layer).forward is not base.forward or not forwards.is_paddles_forward(base):
+        return None
+    return STANDS[base]
 
 
 @functools.cache
