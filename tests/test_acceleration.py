@@ -145,6 +145,17 @@ LAYERS = {
         [normal(4, 3, 9, 7)],
         "Convolution",
     ),
+    "convolution of the same size": (
+        lambda: nn.Conv2D(3, 5, (3, 5), padding="same"),
+        [normal(4, 3, 9, 7)],
+        "Convolution",
+    ),
+    "convolution of what is there": (lambda: nn.Conv2D(3, 5, 3, padding="valid"), [normal(4, 3, 9, 7)], "Convolution"),
+    "depthwise of the same size": (
+        lambda: nn.Conv2D(6, 6, 3, padding="SAME", groups=6),
+        [normal(3, 6, 9, 7)],
+        "Depthwise",
+    ),
     "convolution of points": (lambda: nn.Conv2D(6, 5, 1, stride=2), [normal(4, 6, 9, 7)], "Convolution"),
     "convolution of few points": (lambda: nn.Conv2D(6, 5, 1), [normal(4, 6, 2, 3)], "Convolution"),
     "depthwise": (lambda: nn.Conv2D(6, 6, 3, padding=1, groups=6), [normal(3, 6, 9, 7)], "Depthwise"),
@@ -180,6 +191,24 @@ def test_convolutions_of_many_samples_go_in_parts(monkeypatch):
     close(fast_output, output)
     for key, grad in grads.items():
         close(fast_grads[key], grad)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"dilation": 2}, "dilation=[2, 2]"),
+        ({"groups": 2}, "groups=2"),
+        ({"padding_mode": "reflect", "padding": 1}, "padding_mode='reflect'"),
+        ({"data_format": "NHWC"}, "data_format='NHWC'"),
+        ({"padding": [1, 0, 1, 2]}, "padding=[1, 0, 1, 2]"),
+        ({"padding": "same", "stride": 2}, "padding='same' with strides or a kernel of even size"),
+        ({"padding": "same", "kernel_size": 2}, "padding='same' with strides or a kernel of even size"),
+    ],
+)
+def test_other_convolutions_stay_as_they_are(options, why):
+    assert hub.accelerate(nn.Conv2D(**{"in_channels": 4, "out_channels": 6, "kernel_size": 3, **options})).kept == {
+        "": why
+    }
 
 
 def test_a_convolution_of_many_points_is_paddles_product(refused):

@@ -129,8 +129,10 @@ def embedding_options(layer: nn.Embedding) -> tuple[int, bool]:
 
 
 def convolution_options(layer: nn.Conv2D) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Strides and paddings of a Conv2D, over height and width."""
-    return tuple(layer._stride), tuple(layer._updated_padding)
+    """Strides and paddings of a Conv2D that is not special, over height and width."""
+    same = layer._padding_algorithm == "SAME"
+    padding = [size // 2 for size in layer._kernel_size] if same else layer._updated_padding
+    return tuple(layer._stride), tuple(padding)
 
 
 def is_pointwise(layer: nn.Conv2D) -> bool:
@@ -145,7 +147,7 @@ def is_depthwise(layer: nn.Conv2D) -> bool:
 
 def special_convolution(layer: nn.Conv2D) -> str:
     """What a Conv2D has that the plain one has not; "" for nothing."""
-    plain = {"_data_format": "NCHW", "_padding_mode": "zeros", "_padding_algorithm": "EXPLICIT"}
+    plain = {"_data_format": "NCHW", "_padding_mode": "zeros"}
     for name, value in plain.items():
         if getattr(layer, name) != value:
             return f"{name[1:]}={getattr(layer, name)!r}"
@@ -153,6 +155,10 @@ def special_convolution(layer: nn.Conv2D) -> str:
         return f"groups={layer._groups!r}"
     if set(layer._dilation) != {1}:
         return f"dilation={layer._dilation!r}"
+    # As much on either side only then.
+    even = all(size % 2 for size in layer._kernel_size) and set(layer._stride) == {1}
+    if layer._padding_algorithm == "SAME" and not even:
+        return "padding='same' with strides or a kernel of even size"
     return "" if len(layer._updated_padding) == 2 else f"padding={layer._updated_padding!r}"
 
 
