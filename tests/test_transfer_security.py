@@ -39,7 +39,8 @@ def refused(tmp_path):
         with pytest.raises(ValueError, match=match) as caught:
             load_pretrained(model, path, source="paddle")
         assert len(str(caught.value)) <= 1_000
-        assert time.process_time() - start < 2
+        # What grows with the square of a header takes minutes; beside other work 2.6 s were seen.
+        assert time.process_time() - start < 20
         if not memory:
             return
         tracemalloc.start()
