@@ -557,7 +557,7 @@ def test_a_frozen_layer_norm_hands_on_the_right_gradient(least, monkeypatch):
 
 
 def test_what_paddles_pylayer_does_to_hooks():
-    """It ignores what they return; when this fails, Paddle has been mended, and `_applied` need not squeeze."""
+    """It ignores what they return; when this fails, Paddle has been mended, and `applied` need not squeeze."""
 
     class Doubled(PyLayer):
         @staticmethod
@@ -786,9 +786,8 @@ def test_a_layer_of_the_users_own_stays_as_it_is():
 def host_forward(self, src, src_mask=None, cache=None, output_attentions=False):
     """What PaddleNLP and PaddleFormers put in place of TransformerEncoderLayer's, for norms that come after."""
     self.self_attn.need_weights = output_attentions
-    attended, *weights = (
-        attended if isinstance(attended := self.self_attn(src, src, src, src_mask), tuple) else [attended]
-    )
+    attended = self.self_attn(src, src, src, src_mask)
+    attended, *weights = attended if isinstance(attended, tuple) else [attended]
     src = self.norm1(src + self.dropout1(attended))
     src = self.norm2(src + self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(src))))))
     return (src, *weights) if weights else src
